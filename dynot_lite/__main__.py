@@ -1,0 +1,8 @@
+"""``python -m dynot_lite``: the command line of the companion."""
+
+import sys
+
+from dynot_lite.companion.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

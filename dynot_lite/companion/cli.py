@@ -1,0 +1,195 @@
+"""The command line ``python -m dynot_lite``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dynot_lite.companion import notebooks, runner, table
+from dynot_lite.companion.ledger import PRESETS, registry
+
+__all__ = ["main"]
+
+DESCRIPTION = """\
+The notebooks of dynot_lite: run them anew, test them, and see what they claim.
+
+  reproduce   run the notebooks into build/ and print the table of claims, PASS or FAIL
+  test        run all tests, and the committed notebooks against their stored outputs
+  execute     run committed notebooks in place, after an edit of their .py
+  claims      print the table of claims
+
+"python -m dynot_lite COMMAND --help" tells more about each. All exit with 0 only if everything succeeded."""
+
+REPRODUCE = """\
+Run notebooks with papermill into build/PRESET/: notebooks/ takes the executed notebooks, results/NAME/ the measured values,
+figures and versions. The notebooks of the repository are not touched. Then print the table of claims.
+
+A notebook that finished before is run again only if it, the package, constraints.txt, the preset or the seed changed. Of a
+notebook that failed, what it did is kept as NAME.failed.ipynb. Ctrl-C ends all processes; what is finished stays."""
+
+TEST = """\
+Run the unit tests, the examples in docstrings, and every committed notebook against its stored outputs (nbval), two files at
+a time. Arguments are handed to pytest: "test -x" stops at the first failure, "test tests/test_gaussian.py" runs one file."""
+
+EXECUTE = """\
+Run notebooks from notebooks/NAME.py, quick preset, and store them with their outputs as notebooks/NAME.ipynb. The .py is only
+read; cells keep their identifiers. If a cell fails, the old .ipynb stays."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console without the sign "≤" shows a question mark instead of an error.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.run is not _test:
+        parser.error(f"unrecognised arguments: {' '.join(rest)}")
+    options.rest = rest
+    try:
+        return options.run(options)
+    except notebooks.NotebookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: what had finished stays, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m dynot_lite", description=DESCRIPTION, formatter_class=layout)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    reproduce = commands.add_parser(
+        "reproduce", help="run the notebooks into build/", description=REPRODUCE, formatter_class=layout
+    )
+    reproduce.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names such as 00_start_here; default: all")
+    reproduce.add_argument("--preset", choices=PRESETS, default="quick", help="sizes of the experiments (default: quick)")
+    reproduce.add_argument("--seed", type=_whole(0), default=0, help="of all random numbers (default: 0)")
+    reproduce.add_argument("--jobs", type=_whole(1), default=2, help="notebooks at a time (default: 2)")
+    reproduce.add_argument("--output", type=Path, help="folder to write to (default: build, beside notebooks)")
+    reproduce.add_argument(
+        "--timeout",
+        type=_whole(1),
+        metavar="SECONDS",
+        help="for one cell (default: {quick} in the quick preset, {full} in the full one)".format(**runner.CELL_SECONDS),
+    )
+    reproduce.add_argument("--force", action="store_true", help="run also what finished unchanged")
+    reproduce.add_argument(
+        "--record",
+        action="store_true",
+        help="if all succeed, renew the results of record: figures/ and the table in README.md (full preset only)",
+    )
+    reproduce.set_defaults(run=_reproduce)
+
+    test = commands.add_parser("test", help="run all tests", description=TEST, formatter_class=layout)
+    test.set_defaults(run=_test)
+
+    execute = commands.add_parser(
+        "execute", help="run committed notebooks in place", description=EXECUTE, formatter_class=layout
+    )
+    execute.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names such as 00_start_here; default: all")
+    execute.add_argument("--timeout", type=_whole(1), default=600, metavar="SECONDS", help="for one cell (default: 600)")
+    execute.set_defaults(run=_execute)
+
+    claims = commands.add_parser("claims", help="print the table of claims", description="Print all claims with the values of record.")
+    claims.add_argument("--write", action="store_true", help="write the table into README.md instead")
+    claims.set_defaults(run=_claims)
+    return parser
+
+
+def _whole(least: int):
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return number
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    if options.record and options.preset != "full":
+        print("--record keeps results of the full preset only: add --preset full", file=sys.stderr)
+        return 2
+    home = notebooks.root()
+    outcomes = runner.reproduce(
+        home / "notebooks",
+        options.output or home / "build",
+        registry(),
+        names=options.notebooks,
+        preset=options.preset,
+        seed=options.seed,
+        jobs=options.jobs,
+        timeout=options.timeout,
+        force=options.force,
+    )
+    names = [outcome.notebook for outcome in outcomes]
+    claims = {identifier: entry for identifier, entry in registry().items() if entry.notebook in names}
+    print(table.terminal(claims, {key: value for outcome in outcomes for key, value in outcome.results.items()}))
+    failed = [outcome.notebook for outcome in outcomes if outcome.status == "failed"]
+    print(f"{len(names)} notebooks: " + (f"{len(failed)} FAILED ({', '.join(failed)})" if failed else "all succeeded"))
+    if options.record and failed:
+        print("nothing recorded", file=sys.stderr)
+    elif options.record:
+        runner.record(outcomes, home / "figures")
+        _write_readme(home)
+    return 1 if failed else 0
+
+
+def _test(options: argparse.Namespace) -> int:
+    home = notebooks.root()
+    # Notebooks first, because they take longest; a file named on the command line stands for all of these.
+    chosen = any(argument.split("::")[0].endswith((".py", ".ipynb")) for argument in options.rest)
+    command = [sys.executable, "-m", "pytest", *([] if chosen else ["notebooks", "tests", "dynot_lite"])]
+    command += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "--nbval-sanitize-with=tests/nbval.cfg"]
+    # By file, because the cells of a notebook share a kernel; and in the order given.
+    command += ["-n", "2", "--dist=loadfile", "--no-loadscope-reorder"]
+    command += ["--color=auto" if sys.stdout.isatty() else "--color=no", *options.rest]  # nbval colours a file, too
+    os.chdir(home)
+    if sys.platform != "win32":
+        os.execve(command[0], command, notebooks.kernel_environment())  # signals and exit code are pytest's own
+    with subprocess.Popen(command, env=notebooks.kernel_environment()) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # pytest has it, too, and stops
+                continue
+
+
+def _execute(options: argparse.Namespace) -> int:
+    folder = notebooks.root() / "notebooks"
+    complaints = []
+    for name in notebooks.find_notebooks(folder, options.notebooks):
+        begin = time.perf_counter()
+        notebooks.execute(folder / f"{name}.py", timeout=options.timeout)
+        print(f"{name}: executed in {time.perf_counter() - begin:.1f} s", flush=True)
+        complaints += notebooks.check(folder / f"{name}.py", registry())
+    print("".join(f"{complaint}\n" for complaint in complaints), end="", file=sys.stderr)
+    return 1 if complaints else 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    home = notebooks.root()
+    if options.write:
+        _write_readme(home)
+    else:
+        print(table.terminal(registry(), table.read_recorded(home / "figures"), absent="NOT RECORDED"))
+    return 0
+
+
+def _write_readme(home: Path) -> None:
+    readme = home / "README.md"
+    block = table.markdown(registry(), table.read_recorded(home / "figures"))
+    try:
+        text = table.refresh(readme.read_text(encoding="utf-8"), block)
+    except ValueError as error:
+        raise notebooks.NotebookError(f"README.md: {error}") from None
+    readme.write_text(text, encoding="utf-8", newline="\n")

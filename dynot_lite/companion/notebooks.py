@@ -1,0 +1,290 @@
+"""The paired notebooks: reading, in-place execution of the committed ones, and the checks that the tests run on them."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupytext.combine import combine_inputs_with_outputs
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, DeadKernelError
+from nbformat import NotebookNode
+
+from dynot_lite.companion.ledger import RUN_DIR, Claim
+
+__all__ = ["NotebookError", "check", "execute", "find_notebooks", "kernel_environment", "plain", "read_executed", "read_source", "root"]
+
+KERNEL = "python3"
+METADATA = {
+    "jupytext": {"formats": "ipynb,py:percent"},
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": KERNEL},
+}
+PARAMETERS = {"preset": "quick", "seed": 0}
+LARGEST_NOTEBOOK = 3_000_000
+
+
+class NotebookError(Exception):
+    """A notebook is missing, malformed, or failed to execute; the message says which and why."""
+
+
+def root() -> Path:
+    """The folder that holds ``notebooks/``: the one above the package, or else the working directory.
+
+    Raises NotebookError if neither has a folder of notebooks.
+    """
+    package = Path(__file__).resolve().parents[2]
+    for folder in (package, Path.cwd()):
+        if (folder / "notebooks").is_dir():
+            return folder
+    raise NotebookError(f"no folder notebooks/ in {package} or {Path.cwd()}: run this inside a clone of the repository")
+
+
+def find_notebooks(folder: Path, names: list[str] | None = None) -> list[str]:
+    """The names of the notebooks in ``folder`` (files ``NAME.py``), all of them in order, or those asked for.
+
+    A name may be given with its folder or its ending. Raises NotebookError if one does not exist, or there are none at all.
+    """
+    known = sorted(path.stem for path in folder.glob("*.py"))
+    if not known:
+        raise NotebookError(f"no notebooks (NAME.py) in {folder}")
+    wanted = [re.sub(r"\.(py|ipynb)$", "", re.split(r"[/\\]", name)[-1]) for name in names or known]
+    if unknown := [name for name in wanted if name not in known]:
+        raise NotebookError(f"no notebook named {', '.join(unknown)}; there are {', '.join(known)}")
+    return list(dict.fromkeys(wanted))
+
+
+def kernel_environment() -> dict[str, str]:
+    """The environment in which every notebook runs, whoever starts it: one thread, this package and kernel, no bars."""
+    # Without MPLBACKEND, figures appear as in a notebook opened by hand.
+    environment = {name: value for name, value in os.environ.items() if name not in (RUN_DIR, "MPLBACKEND")}
+    # Two notebooks run at a time, so the threads of one would slow the other; and sums then have one order on a machine.
+    environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    # The notebook must import the package that started it, also where another clone is installed.
+    package = str(Path(__file__).resolve().parents[2])
+    inherited = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", package)]
+    environment["PYTHONPATH"] = os.pathsep.join([package, *inherited])
+    # A kernel of the same name in the user's home must not win over the one of this environment.
+    return environment | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUTF8": "1", "TQDM_DISABLE": "1"}
+
+
+def plain(text: str) -> str:
+    """``text`` without the escape sequences that colour a traceback."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+# ---------------------------------------------------------------------------------------------- reading and executing
+
+
+def read_source(path: Path) -> NotebookNode:
+    """The notebook of ``path`` (py:percent), without outputs; of the cells' metadata only the tags are kept."""
+    notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for index, cell in enumerate(notebook.cells):
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.id = _identifier(path.stem, index, cell.source)
+    return notebook
+
+
+def read_executed(path: Path) -> NotebookNode:
+    """The notebook stored in ``path`` (ipynb)."""
+    return nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+
+
+def _identifier(name: str, index: int, source: str) -> str:
+    # Not random: building the same notebook twice must not change the file.
+    return hashlib.sha256(f"{name}\0{index}\0{source}".encode()).hexdigest()[:12]
+
+
+def _keep_identifiers(notebook: NotebookNode, old: NotebookNode) -> None:
+    """Give the cells of ``notebook`` the identifiers of the cells of ``old`` that Jupytext takes them to come from."""
+    matched = [cell.get("id") for cell in combine_inputs_with_outputs(notebook, old, fmt="py:percent").cells]
+    kept = {cell.get("id") for cell in old.cells} & set(matched)
+    for cell, identifier in zip(notebook.cells, matched, strict=True):
+        if identifier in kept:
+            cell.id = identifier
+        while identifier not in kept and cell.id in kept:
+            cell.id = _identifier(cell.id, 0, cell.source)
+
+
+def _write(notebook: NotebookNode, path: Path) -> None:
+    """Write ``notebook`` to ``path`` in one step: a reader sees the old file or the new one."""
+    temporary = path.with_suffix(".partial.ipynb")
+    try:
+        temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def execute(path: Path, *, timeout: int = 600) -> NotebookNode:
+    """Run the notebook whose source is ``path`` (``NAME.py``) from the top and write ``NAME.ipynb`` beside it.
+
+    The source is only read. Cells keep the identifiers they have in an older ``NAME.ipynb``, and nothing that varies from
+    run to run is stored. ``timeout`` is in seconds per cell.
+    Raises NotebookError with the failing cell and its traceback; the older ``NAME.ipynb`` is then left as it was.
+    """
+    target = path.with_suffix(".ipynb")
+    notebook = read_source(path)
+    if target.exists():
+        _keep_identifiers(notebook, read_executed(target))
+    started = [0]
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name=KERNEL,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_start=lambda cell, cell_index: started.append(cell_index + 1),
+    )
+    # The kernel writes here what is no cell's output: remarks about its connection, and its last words if it crashes.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as kernel_log:
+        try:
+            client.execute(env=kernel_environment(), stderr=kernel_log)
+        except (CellControlSignal, DeadKernelError) as error:  # a cell raised or took too long; the kernel died
+            message = f"{path.name}, cell {started[-1]} of {len(notebook.cells)}: {type(error).__name__}\n{plain(str(error))}"
+            if isinstance(error, DeadKernelError):
+                kernel_log.seek(0)
+                message += f"\n{kernel_log.read()[-2000:]}"
+            raise NotebookError(message) from None
+    notebook.metadata.pop("language_info", None)
+    _write(notebook, target)
+    return notebook
+
+
+# ------------------------------------------------------------------------------------------------------------ checks
+# Each returns a list of complaints, empty if all is well.
+
+
+def check(path: Path, claims: Mapping[str, Claim]) -> list[str]:
+    """What is wrong with the committed pair ``NAME.py``, ``NAME.ipynb`` of the notebook whose source is ``path``."""
+    target = path.with_suffix(".ipynb")
+    if missing := [half.name for half in (path, target) if not half.exists()]:
+        return [f"{', '.join(missing)} is missing"]
+    source, executed = read_source(path), read_executed(target)
+    problems = [
+        *pair_problems(source, executed),
+        *parameter_problems(source),
+        *execution_problems(executed),
+        *figure_problems(executed),
+        *claim_problems(path.stem, executed, claims),
+        *path_problems(executed),
+    ]
+    if target.stat().st_size > LARGEST_NOTEBOOK:
+        problems.append(f"{target.name} has {target.stat().st_size / 1e6:.1f} MB, more than {LARGEST_NOTEBOOK / 1e6:g} MB")
+    return [f"{path.stem}: {problem}" for problem in problems]
+
+
+def pair_problems(source: NotebookNode, executed: NotebookNode) -> list[str]:
+    """Both halves must have the same cells: type, source and tags."""
+    if len(source.cells) != len(executed.cells):
+        return [f"the .py has {len(source.cells)} cells, the .ipynb {len(executed.cells)}: execute the notebook again"]
+    problems = []
+    for name, of in (("type", _type), ("source", _source), ("tags", _tags)):
+        pairs = enumerate(zip(source.cells, executed.cells, strict=True), 1)
+        if numbers := [str(number) for number, (cell, other) in pairs if of(cell) != of(other)]:
+            problems.append(f"{name} of cell {', '.join(numbers)} differs between .py and .ipynb: execute the notebook again")
+    return problems
+
+
+def parameter_problems(notebook: NotebookNode) -> list[str]:
+    """The first code cell, and it alone, is tagged ``parameters`` and sets ``preset = "quick"`` and ``seed = 0``, no more."""
+    # papermill injects any name without a complaint, so that a misspelt one would leave the run with the defaults.
+    code = _code_cells(notebook)
+    if [index for index, cell in enumerate(code) if "parameters" in _tags(cell)] != [0]:
+        return ["the first code cell, and no other, must have the tag parameters"]
+    try:
+        statements = ast.parse(code[0].source).body
+        found = {ast.unparse(target): ast.literal_eval(line.value) for line in statements for target in line.targets}
+    except (AttributeError, SyntaxError, ValueError):  # not a plain assignment of a constant
+        found = None
+    return [] if found == PARAMETERS else ['the parameters cell must be exactly: preset = "quick" and seed = 0']
+
+
+def execution_problems(executed: NotebookNode) -> list[str]:
+    """The code cells that are not empty were executed in order, once, without an error or a warning."""
+    code = [cell for cell in _code_cells(executed) if cell.source.strip()]
+    problems = []
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        problems.append(f"its {len(code)} code cells were not executed once from top to bottom")
+    for number, output in _outputs(executed):
+        if output.output_type == "error":
+            problems.append(f"cell {number} raised {output.ename}")
+        if output.output_type == "stream" and output.name == "stderr":
+            problems.append(f"cell {number} wrote to the error stream: {output.text.splitlines()[0][:100]}")
+    return problems
+
+
+def figure_problems(executed: NotebookNode) -> list[str]:
+    """Every picture has a text for those who do not see it."""
+    return [
+        f"cell {number} has a figure without alternative text: show it with dynot_lite.companion.show"
+        for number, output in _outputs(executed)
+        for kind in output.get("data", {})
+        if kind.startswith("image/") and not output.metadata.get(kind, {}).get("alt")
+    ]
+
+
+def claim_problems(name: str, executed: NotebookNode, claims: Mapping[str, Claim]) -> list[str]:
+    """The notebook exercises the claims registered for it, with the statement and bound of the registry, and no others."""
+    source = "\n".join(cell.source for cell in _code_cells(executed))
+    streams = [output.text for _, output in _outputs(executed) if output.output_type == "stream"]
+    lines = [line.rstrip() for text in streams for line in text.splitlines()]
+    own = {identifier: entry for identifier, entry in claims.items() if entry.notebook == name}
+    called = set(re.findall(r"""\bclaim\(\s*["']([^"']+)["']""", source))
+    verdicts = [re.match(r"(PASS|FAIL|SEEN) ([A-Z][A-Z0-9]*-\d+[a-z]?)  ", line) for line in lines]
+    called |= {verdict[2] for verdict in verdicts if verdict}
+    return [
+        *(f"{identifier} is claimed, but not registered for this notebook" for identifier in sorted(called - set(own))),
+        *(f"{verdict[2]} failed" for verdict in verdicts if verdict and verdict[1] == "FAIL"),
+        *(
+            f"{identifier} is registered, but its line is not among the outputs: {expected}"
+            for identifier, entry in own.items()
+            if (expected := entry.line("PASS" if entry.asserted("quick") else "SEEN")) not in lines
+        ),
+    ]
+
+
+def path_problems(executed: NotebookNode) -> list[str]:
+    """Nothing in the notebook depends on where it was executed."""
+    here = {str(folder) for folder in (root(), Path.home(), Path(tempfile.gettempdir())) if len(folder.parts) > 1}
+    pattern = "|".join([r"/(?:home|Users)/\w+", r"[A-Z]:\\+Users", r"ipykernel_\d+", *map(re.escape, sorted(here))])
+    texts = [(number, cell.source) for number, cell in enumerate(executed.cells, 1)]
+    for number, output in _outputs(executed):
+        texts.append((number, output.get("text", "")))
+        texts += [(number, str(value)) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")]
+    return [
+        f"cell {number} names a path of one machine: {found[0]}"
+        for number, text in texts
+        if (found := re.search(rf"(?<![\w.])(?:{pattern})\b", text))
+    ]
+
+
+def _type(cell: NotebookNode) -> str:
+    return cell.cell_type
+
+
+def _source(cell: NotebookNode) -> str:
+    return cell.source
+
+
+def _tags(cell: NotebookNode) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _outputs(notebook: NotebookNode) -> list[tuple[int, NotebookNode]]:
+    """The outputs of all code cells, with the number of the cell among all cells, from 1."""
+    return [(number, out) for number, cell in enumerate(notebook.cells, 1) for out in cell.get("outputs", [])]

@@ -1,0 +1,38 @@
+"""Fixtures for the tests of the companion: small notebooks with a small registry, in a folder of their own."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+PARAMETERS = '# %% tags=["parameters"]\npreset = "quick"\nseed = 0\n'
+
+# The registry of a test stands beside its notebooks, not in the package.
+LEDGER = """
+# %%
+import functools
+from pathlib import Path
+from dynot_lite.companion import claim, ledger, show, start
+ledger.registry = functools.partial(ledger.read_registry, Path("claims"))
+start({name!r}, preset=preset, seed=seed)
+"""
+
+
+@pytest.fixture(scope="session")
+def write_notebook() -> Callable[..., Path]:
+    """A function that writes ``folder/NAME.py`` with a parameter cell, the ledger if wanted, and the given cells."""
+
+    def write(folder: Path, name: str, *cells: str, ledger: bool = False) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = [PARAMETERS, LEDGER.format(name=name) if ledger else "", *(f"# %%\n{textwrap.dedent(cell)}" for cell in cells)]
+        path = folder / f"{name}.py"
+        path.write_text("\n".join(parts), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,277 @@
+"""The commands: run.py, which needs nothing but Python, and ``python -m dynot_lite``, which it hands over to."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from dynot_lite.companion import cli, notebooks, runner
+from dynot_lite.companion.ledger import Claim
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# ---------------------------------------------------------------------------------------------------------- run.py
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder with run.py and two files to install from, and run.py as a module."""
+    (tmp_path / "run.py").write_bytes((ROOT / "run.py").read_bytes())
+    (tmp_path / "pyproject.toml").write_text("one", encoding="utf-8")
+    (tmp_path / "constraints.txt").write_text("two", encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("run_of_clone", tmp_path / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def calls(clone, monkeypatch):
+    """The commands that run.py would have run; each succeeds, and making the environment makes its interpreter."""
+    commands = []
+
+    def call(command, **_):
+        commands.append(command[2] if command[1] == "-m" else command[1])
+        if "venv" in command:
+            Path(clone.PYTHON).parent.mkdir(parents=True)
+            Path(clone.PYTHON).touch()
+        return 0
+
+    monkeypatch.setattr(clone.subprocess, "call", call)
+    monkeypatch.setattr(clone, "hand_over", lambda arguments: commands.append(arguments) or 0)
+    return commands
+
+
+def test_run_py_is_readable_for_old_versions_and_imports_the_standard_library_only():
+    tree = ast.parse((ROOT / "run.py").read_text(encoding="utf-8"), feature_version=(3, 6))
+    modules = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    assert set(modules) <= sys.stdlib_module_names
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+
+
+def test_an_old_python_gets_a_clear_message_and_exit_code_2(clone, monkeypatch, capsys):
+    monkeypatch.setattr(clone.sys, "version_info", (3, 8, 10))
+    assert clone.main(["test"]) == 2
+    assert "needs Python 3.11 or later" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["-h"], 0)])
+def test_run_py_explains_itself_without_installing(clone, calls, capsys, arguments, code):
+    assert clone.main(arguments) == code
+    assert "python3 run.py reproduce" in capsys.readouterr().out
+    assert calls == [] and not Path(clone.VENV).exists()
+
+
+def test_it_installs_once_and_again_after_a_change(clone, calls, tmp_path):
+    assert clone.main(["test", "-x"]) == 0
+    assert calls == ["venv", "pip", ["test", "-x"]]
+    calls.clear()
+    assert clone.main(["claims"]) == 0
+    assert calls == [["claims"]]
+    for name in ("pyproject.toml", "constraints.txt"):
+        calls.clear()
+        (tmp_path / name).write_text("changed", encoding="utf-8")
+        assert clone.main(["claims"]) == 0
+        assert calls == ["-c", "pip", ["claims"]]  # the first asks whether the environment has pip
+
+
+def test_a_failed_installation_is_tried_again(clone, calls, monkeypatch):
+    succeed = clone.subprocess.call
+    monkeypatch.setattr(clone.subprocess, "call", lambda command, **options: succeed(command, **options) or 3 * ("pip" in command))
+    with pytest.raises(SystemExit) as stopped:
+        clone.main(["test"])
+    assert stopped.value.code == 3 and calls == ["venv", "pip"]
+    monkeypatch.setattr(clone.subprocess, "call", succeed)
+    assert clone.main(["test"]) == 0
+    assert calls[-2:] == ["pip", ["test"]]
+
+
+def test_an_interrupted_installation_is_tried_again(clone, calls, monkeypatch):
+    def interrupt(command, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clone.subprocess, "call", interrupt)
+    assert clone.main(["test"]) == 130
+    assert clone.installed() is None and calls == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script here")
+def test_it_hands_over_arguments_exit_code_and_environment(clone, tmp_path):
+    Path(clone.PYTHON).parent.mkdir(parents=True)
+    Path(clone.PYTHON).write_text('#!/bin/sh\necho "$@ $PIP_EXAMPLE"\nexit 7\n', encoding="utf-8")
+    os.chmod(clone.PYTHON, 0o755)
+    Path(clone.STAMP).write_text(clone.wanted(), encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "run.py"), "reproduce", "--preset", "full"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PIP_EXAMPLE": "kept"})
+    assert (done.returncode, done.stdout) == (7, "-m dynot_lite reproduce --preset full kept\n")
+
+
+# ------------------------------------------------------------------------------------------------ what is installed
+
+
+def test_constraints_pin_every_requirement_exactly():
+    lines = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    pins = {}
+    for line in lines:
+        found = re.fullmatch(r"([a-z0-9-]+)==([\w.]+)( ; .+)?", line)
+        assert found, line  # no address, no path, no range
+        pins.setdefault(found[1], []).append(found[2])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {re.split(r"[^\w-]", name)[0].lower() for name in project["dependencies"]}
+    assert wanted <= set(pins)
+    assert pins["torch"] == ["2.13.0"]
+
+
+def test_the_other_ways_in_lead_to_the_same():
+    assert "python3 run.py test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert os.name == "nt" or os.access(ROOT / ".ci" / "run", os.X_OK)
+    conda = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert "-c constraints.txt" in conda and "-e ." in conda
+
+
+# --------------------------------------------------------------------------------------------- python -m dynot_lite
+
+
+def test_help_names_every_command_and_option(capsys):
+    for arguments, words in {
+        (): ["reproduce", "test", "execute", "claims"],
+        ("reproduce",): ["--preset", "--seed", "--jobs", "--output", "--timeout", "--force", "--record", "Ctrl-C"],
+        ("test",): ["pytest"],
+        ("execute",): ["--timeout", "notebooks/NAME.py"],
+        ("claims",): ["--write"],
+    }.items():
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*arguments, "--help"])
+        assert stopped.value.code == 0
+        shown = capsys.readouterr().out
+        assert all(word in shown for word in words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["unknown"],
+        ["reproduce", "--preset", "medium"],
+        ["reproduce", "--jobs", "0"],
+        ["reproduce", "--seed", "-1"],
+        ["reproduce", "--timeout", "0"],
+        ["reproduce", "--forced"],
+        ["claims", "extra"],
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_only_the_full_preset_is_recorded(monkeypatch, capsys):
+    monkeypatch.setattr(runner, "reproduce", pytest.fail)
+    assert cli.main(["reproduce", "--record"]) == 2
+    assert "--preset full" in capsys.readouterr().err
+
+
+def test_without_notebooks_there_is_a_clear_error(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["reproduce"]) == 1
+    assert "no folder notebooks/" in capsys.readouterr().err
+    (tmp_path / "notebooks").mkdir()
+    assert cli.main(["execute"]) == 1
+    assert "no notebooks (NAME.py)" in capsys.readouterr().err
+
+
+def test_an_interruption_ends_with_130(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "reproduce", interrupted)
+    assert cli.main(["reproduce"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_success_is_recorded_and_a_failure_is_not(monkeypatch, tmp_path, capsys):
+    (tmp_path / "README.md").write_text("<!-- claims:begin -->\n<!-- claims:end -->\n", encoding="utf-8")
+    entry = Claim(id="T-1", notebook="one", statement="Small", source="nowhere", kind="identity", at_most=1.0)
+    recorded, statuses = [], iter(["failed", "done"])
+    monkeypatch.setattr(cli, "registry", lambda: {"T-1": entry})
+    monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
+    monkeypatch.setattr(runner, "record", lambda outcomes, figures: recorded.append(figures))
+    monkeypatch.setattr(runner, "reproduce", lambda *_, **__: [runner.Outcome("one", next(statuses), tmp_path, 1.0, {})])
+    assert cli.main(["reproduce", "--preset", "full", "--record"]) == 1
+    assert recorded == [] and "nothing recorded" in capsys.readouterr().err
+    assert cli.main(["reproduce", "--preset", "full", "--record"]) == 0
+    assert recorded == [tmp_path / "figures"]
+    assert "| T-1 | Small |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_claims_are_printed_and_written(monkeypatch, tmp_path, capsys):
+    assert cli.main(["claims"]) == 0
+    assert f"{len(cli.registry())} claims" in capsys.readouterr().out
+    monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
+    (tmp_path / "README.md").write_text("no marks", encoding="utf-8")
+    assert cli.main(["claims", "--write"]) == 1
+    assert "claims:begin" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "no marks"
+
+
+def test_the_test_command_fails_on_a_changed_number_and_on_a_timeout_and_runs_one_thread(tmp_path, write_notebook):
+    folder = tmp_path / "notebooks"
+    count = f"with open({str(tmp_path / 'executed')!r}, 'a') as stream:\n    print('x', end='', file=stream)\n"
+    threads = count + "import os\nprint(os.environ['OMP_NUM_THREADS'], os.environ['TQDM_DISABLE'])"
+    for name, cell, stored in [
+        ("changed", "print(round(2**0.5, 4))", "1.4143\n"),
+        ("right", threads, "1 1\n"),
+        ("slow", "import time\ntime.sleep(60)", ""),
+    ]:
+        path = write_notebook(folder, name, cell)
+        notebook = notebooks.read_source(path)
+        for count, code in enumerate(notebook.cells, 1):
+            code.execution_count = count
+        if stored:
+            notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", name="stdout", text=stored)]
+        nbformat.write(notebook, path.with_suffix(".ipynb"))
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "nbval.cfg").write_bytes((ROOT / "tests" / "nbval.cfg").read_bytes())
+    (tmp_path / "tests" / "test_one.py").write_text("def test_one():\n    pass\n", encoding="utf-8")
+    (tmp_path / "dynot_lite").mkdir()
+    (tmp_path / "dynot_lite" / "docs.py").write_text('"""\n>>> 1 + 1\n3\n"""\n', encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    program = f"""
+        import sys
+        from pathlib import Path
+        from dynot_lite.companion import cli, notebooks
+        notebooks.root = lambda: Path({str(tmp_path)!r})
+        sys.exit(cli.main(["test", "-rA", "--color=no", "--nbval-cell-timeout=5", "-p", "no:cacheprovider"]))
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, env=environment, timeout=120
+    )
+    found = re.findall(r"(?m)^(PASSED|FAILED) (\S+?::(?:Cell \d|\S+))", done.stdout)
+    results = {test: result for result, test in found}
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert results == {
+        "notebooks/changed.ipynb::Cell 0": "PASSED",
+        "notebooks/changed.ipynb::Cell 1": "FAILED",
+        "notebooks/right.ipynb::Cell 0": "PASSED",
+        "notebooks/right.ipynb::Cell 1": "PASSED",
+        "notebooks/slow.ipynb::Cell 0": "PASSED",
+        "notebooks/slow.ipynb::Cell 1": "FAILED",
+        "tests/test_one.py::test_one": "PASSED",
+        "dynot_lite/docs.py::docs": "FAILED",
+    }
+    assert "Timeout of 5 seconds exceeded" in done.stdout
+    assert (tmp_path / "executed").read_text() == "x"  # by nbval, and not by an import in search of doctests

@@ -1,0 +1,226 @@
+"""The ledger: what a registry may contain, what a claim accepts, prints, records and raises."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from dynot_lite.companion import claim, ledger, show, start
+from dynot_lite.companion.table import markdown, read_recorded, refresh, terminal
+
+REGISTRY = """
+[T-1]
+statement = "A residual vanishes"
+source = "nowhere"
+kind = "identity"
+at_most = 1e-9
+
+[T-2]
+statement = "The wrong statement fails by this much"
+source = "nowhere"
+kind = "counter-example"
+at_least = 0.5
+
+[T-3]
+statement = "A slope is about two"
+source = "nowhere"
+kind = "rate"
+at_least = 1.9
+at_most = 2.1
+
+[T-4]
+statement = "Faster by a factor"
+source = "nowhere"
+kind = "benchmark"
+at_least = 50
+"""
+
+
+def write_registry(folder: Path, text: str, name: str = "tiny") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def claims(tmp_path, monkeypatch):
+    """The registry above in place of the package's, and no notebook started."""
+    entries = ledger.read_registry(write_registry(tmp_path / "claims", REGISTRY))
+    monkeypatch.setattr(ledger, "registry", lambda: entries)
+    monkeypatch.setattr(ledger, "_session", {"notebook": None, "preset": None, "seed": None})
+    monkeypatch.delenv(ledger.RUN_DIR, raising=False)
+    return entries
+
+
+def test_registry_keeps_the_order_and_names_the_notebook(claims):
+    assert list(claims) == ["T-1", "T-2", "T-3", "T-4"]
+    assert {entry.notebook for entry in claims.values()} == {"tiny"}
+    assert [entry.bound for entry in claims.values()] == ["≤ 1e-09", "≥ 0.5", "≥ 1.9, ≤ 2.1", "≥ 50"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[T-1]", "[t1]"), "identifier"),
+        (("[T-2]", "[T-1]"), "T-1"),
+        (("at_most = 1e-9\n", ""), "no bound"),
+        (("at_most = 1e-9", 'at_most = "1e-9"'), "finite number as at_most"),
+        (("at_most = 1e-9", "at_most = nan"), "finite number as at_most"),
+        (("at_most = 1e-9", "at_most = true"), "finite number as at_most"),
+        (("at_most = 1e-9", "at_mots = 1e-9"), "at_mots"),
+        (('"A residual vanishes"', '""'), "one line of text as statement"),
+        (('"A residual vanishes"', '"two\\nlines"'), "one line of text as statement"),
+        (('"identity"', '"theorem"'), "theorem"),
+        (("at_least = 0.5", "at_least = 0.0"), "counter-example"),
+        (("at_least = 0.5", "at_most = 0.5"), "counter-example"),
+        (("at_least = 1.9", "at_least = 2.2"), "never hold"),
+        (('source = "nowhere"\nkind = "identity"', 'kind = "identity"'), "lacks ['source']"),
+    ],
+)
+def test_malformed_registries_are_refused(tmp_path, change, message):
+    text = REGISTRY.replace(*change, 1)
+    assert text != REGISTRY
+    with pytest.raises(ValueError, match=r"^tiny\.toml: ") as error:
+        ledger.read_registry(write_registry(tmp_path / "claims", text))
+    assert message in str(error.value)
+
+
+def test_an_identifier_belongs_to_one_notebook(tmp_path):
+    folder = write_registry(tmp_path / "claims", REGISTRY)
+    write_registry(folder, REGISTRY, "zother")
+    with pytest.raises(ValueError, match="zother.toml: T-1 is already registered for tiny"):
+        ledger.read_registry(folder)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "inside", "outside"),
+    [
+        ("T-1", [0.0, 1e-9, -5.0], [1.001e-9, math.nan, math.inf, -math.inf]),
+        ("T-2", [0.5, 3.0], [0.499, 0.0, math.nan, math.inf]),
+        ("T-3", [1.9, 2.1], [1.89, 2.11, math.nan]),
+    ],
+)
+def test_bounds_are_inclusive_and_what_is_not_finite_fails(claims, capsys, identifier, inside, outside):
+    start("tiny", preset="quick", seed=0)
+    for value in inside:
+        claim(identifier, value)
+        assert capsys.readouterr().out == claims[identifier].line("PASS") + "\n"
+    for value in outside:
+        with pytest.raises(AssertionError, match=f"{identifier}: measured"):
+            claim(identifier, value)
+        assert capsys.readouterr().out == claims[identifier].line("FAIL") + "\n"
+
+
+def test_the_line_does_not_show_the_value(claims):
+    assert claims["T-1"].line("PASS") == "PASS T-1  A residual vanishes  (≤ 1e-09)"
+
+
+@pytest.mark.parametrize(
+    "value", [2, 2.0, np.float64(2), np.array([[2.0]]), torch.tensor(2.0, dtype=torch.float64), torch.tensor([2.0], requires_grad=True)]
+)
+def test_numbers_and_arrays_of_one_element_are_values(claims, value):
+    start("tiny", preset="quick", seed=0)
+    claim("T-3", value)
+
+
+@pytest.mark.parametrize("value", [np.ones(2), torch.ones(2), np.ones(0), None, "two", 1j])
+def test_other_values_raise(claims, value):
+    start("tiny", preset="quick", seed=0)
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        claim("T-3", value)
+
+
+def test_a_benchmark_is_asserted_in_the_full_preset_only(claims, capsys):
+    start("tiny", preset="quick", seed=0)
+    claim("T-4", 3.0)
+    assert capsys.readouterr().out == "SEEN T-4  Faster by a factor  (≥ 50)  [asserted in the full preset]\n"
+    start("tiny", preset="full", seed=0)
+    with pytest.raises(AssertionError):
+        claim("T-4", 3.0)
+    claim("T-4", 51.0)
+
+
+def test_a_claim_must_be_registered_for_the_notebook_that_was_started(claims):
+    with pytest.raises(ValueError, match="start"):
+        claim("T-1", 0.0)
+    start("tiny", preset="quick", seed=0)
+    with pytest.raises(KeyError, match="T-9"):
+        claim("T-9", 0.0)
+    start("other", preset="quick", seed=0)
+    with pytest.raises(ValueError, match="registered for tiny, not for other"):
+        claim("T-1", 0.0)
+
+
+@pytest.mark.parametrize(("preset", "seed"), [("medium", 0), ("quick", -1), ("quick", 0.5), ("quick", True), ("full", "0")])
+def test_wrong_parameters_are_refused(claims, preset, seed):
+    with pytest.raises(ValueError, match="preset|seed"):
+        start("tiny", preset=preset, seed=seed)
+
+
+def test_a_run_records_raw_values_and_figures(claims, tmp_path, monkeypatch):
+    monkeypatch.setenv(ledger.RUN_DIR, str(tmp_path))
+    start("tiny", preset="quick", seed=0)
+    claim("T-1", 2.5e-10)
+    with pytest.raises(AssertionError):
+        claim("T-2", math.nan)
+    lines = (tmp_path / ledger.CLAIMS_FILE).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line, parse_constant=pytest.fail) for line in lines] == [
+        {"id": "T-1", "value": 2.5e-10, "verdict": "PASS"},
+        {"id": "T-2", "value": None, "verdict": "FAIL"},
+    ]
+    figure, axes = plt.subplots()
+    axes.plot([0, 1])
+    show(figure, "a_line", alt="A straight line that rises")
+    assert (tmp_path / "a_line.png").read_bytes().startswith(b"\x89PNG")
+    assert not plt.fignum_exists(figure.number)
+    with pytest.raises(ValueError, match="twice"):
+        show(plt.figure(), "a_line", alt="Another figure of the same name")
+
+
+@pytest.mark.parametrize(("name", "alt"), [("With Space", "A line that rises slowly"), ("line", ""), ("line", "a line")])
+def test_figures_need_a_plain_name_and_a_sentence(name, alt):
+    with pytest.raises(ValueError, match="name|alt"):
+        show(plt.figure(), name, alt=alt)
+
+
+def test_the_package_registry_is_well_formed():
+    assert ledger.read_registry(Path(ledger.__file__).parent / "claims") == ledger.registry()
+
+
+def test_the_tables_show_every_claim_once(claims):
+    results = {"T-1": {"value": 2.5e-16, "verdict": "PASS"}, "T-2": {"value": None, "verdict": "FAIL"}}
+    text = terminal(claims, results)
+    assert "4 claims: 1 PASS, 0 SEEN, 1 FAIL, 2 NOT REACHED" in text
+    rows = [line.split() for line in text.splitlines() if " T-" in line]
+    assert [row[0] for row in rows] == ["PASS", "FAIL", "NOT", "NOT"]
+    assert rows[0][2] == "2.5e-16"
+    table = [line for line in markdown(claims, results).splitlines() if line.startswith("| T-")]
+    assert table[0] == "| T-1 | A residual vanishes | identity | ≤ 1e-09 | 2.5e-16 |"
+    assert table[3].endswith("| – |")
+    assert all(line.count("|") == 6 for line in table)
+
+
+def test_markup_in_statements_is_escaped(tmp_path):
+    text = REGISTRY.replace("A residual vanishes", "E|X_t| = Ψ*(y) <b>")
+    entries = ledger.read_registry(write_registry(tmp_path / "claims", text))
+    assert r"| E\|X\_t\| = Ψ\*(y) \<b> |" in markdown(entries, {})
+
+
+def test_refresh_replaces_what_stands_between_the_marks():
+    text = "before\n<!-- claims:begin -->\nold\n<!-- claims:end -->\nafter\n"
+    new = refresh(text, "new\n")
+    assert new == "before\n<!-- claims:begin -->\nnew\n<!-- claims:end -->\nafter\n"
+    assert refresh(new, "new\n") == new
+    for wrong in ("no marks", text + text, "<!-- claims:end -->\n<!-- claims:begin -->\n"):
+        with pytest.raises(ValueError, match="claims:begin"):
+            refresh(wrong, "new\n")
+
+
+def test_without_a_record_nothing_is_measured(tmp_path):
+    assert read_recorded(tmp_path) == {}
