@@ -10,6 +10,8 @@ the packages of constraints.txt into it, which takes minutes; later calls do so 
 changed. Everything after that is "python -m dynot_lite COMMAND [OPTIONS]" in that environment; "COMMAND --help" tells more."""
 
 # This file must be readable for old versions of Python, too, so that they can say that they are too old.
+from __future__ import print_function
+
 import hashlib
 import os
 import subprocess
@@ -71,7 +73,8 @@ def hand_over(arguments):
 
 def main(arguments):
     if sys.version_info < (3, 11):
-        print("dynot_lite needs Python 3.11 or later; %s is Python %s" % (sys.executable, sys.version.split()[0]), file=sys.stderr)
+        found = "%s is Python %s" % (sys.executable, sys.version.split()[0])
+        print("dynot_lite needs Python 3.11 or later; " + found, file=sys.stderr)
         return 2
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)

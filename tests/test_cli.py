@@ -57,7 +57,7 @@ def test_run_py_is_readable_for_old_versions_and_imports_the_standard_library_on
     tree = ast.parse((ROOT / "run.py").read_text(encoding="utf-8"), feature_version=(3, 6))
     modules = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
     assert set(modules) <= sys.stdlib_module_names
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} == {"__future__"}
 
 
 def test_an_old_python_gets_a_clear_message_and_exit_code_2(clone, monkeypatch, capsys):
@@ -88,7 +88,7 @@ def test_it_installs_once_and_again_after_a_change(clone, calls, tmp_path):
 
 def test_a_failed_installation_is_tried_again(clone, calls, monkeypatch):
     succeed = clone.subprocess.call
-    monkeypatch.setattr(clone.subprocess, "call", lambda command, **options: succeed(command, **options) or 3 * ("pip" in command))
+    monkeypatch.setattr(clone.subprocess, "call", lambda command, **_: succeed(command) or 3 * ("pip" in command))
     with pytest.raises(SystemExit) as stopped:
         clone.main(["test"])
     assert stopped.value.code == 3 and calls == ["venv", "pip"]

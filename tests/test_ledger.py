@@ -122,7 +122,7 @@ def test_the_line_does_not_show_the_value(claims):
 
 
 @pytest.mark.parametrize(
-    "value", [2, 2.0, np.float64(2), np.array([[2.0]]), torch.tensor(2.0, dtype=torch.float64), torch.tensor([2.0], requires_grad=True)]
+    "value", [2, 2.0, np.float64(2), np.array([[2.0]]), torch.tensor(2.0).double(), torch.tensor([2.0], requires_grad=True)]
 )
 def test_numbers_and_arrays_of_one_element_are_values(claims, value):
     start("tiny", preset="quick", seed=0)

@@ -226,7 +226,8 @@ def test_execution_keeps_identifiers_and_a_failure_keeps_the_old_notebook(tmp_pa
     assert target.read_bytes() == before
 
     source.write_text(edited + "\n# %%\nvalues = {}\nvalues['absent']\n", encoding="utf-8")
-    with pytest.raises(NotebookError, match=r"(?s)tiny\.py, cell 5 of 5: CellExecutionError.*values\['absent'\].*KeyError: 'absent'"):
+    told = r"(?s)tiny\.py, cell 5 of 5: CellExecutionError.*values\['absent'\].*KeyError: 'absent'"
+    with pytest.raises(NotebookError, match=told):
         execute(source)
     assert target.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.ipynb", "tiny.py"]

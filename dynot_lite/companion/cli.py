@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dynot_lite.companion import notebooks, runner, table
@@ -99,13 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("--timeout", type=_whole(1), default=600, metavar="SECONDS", help="for one cell (default: 600)")
     execute.set_defaults(run=_execute)
 
-    claims = commands.add_parser("claims", help="print the table of claims", description="Print all claims with the values of record.")
+    claims = commands.add_parser(
+        "claims", help="print the table of claims", description="Print all claims, with the measured values of record."
+    )
     claims.add_argument("--write", action="store_true", help="write the table into README.md instead")
     claims.set_defaults(run=_claims)
     return parser
 
 
-def _whole(least: int):
+def _whole(least: int) -> Callable[[str], int]:
     def number(text: str) -> int:
         value = int(text)
         if value < least:

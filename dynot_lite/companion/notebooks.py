@@ -19,7 +19,17 @@ from nbformat import NotebookNode
 
 from dynot_lite.companion.ledger import RUN_DIR, Claim
 
-__all__ = ["NotebookError", "check", "execute", "find_notebooks", "kernel_environment", "plain", "read_executed", "read_source", "root"]
+__all__ = [
+    "NotebookError",
+    "check",
+    "execute",
+    "find_notebooks",
+    "kernel_environment",
+    "plain",
+    "read_executed",
+    "read_source",
+    "root",
+]
 
 KERNEL = "python3"
 METADATA = {
