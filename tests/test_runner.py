@@ -42,6 +42,9 @@ def cells_of(name: str, folder) -> list[str]:
         from matplotlib import pyplot as plt
         figure, axes = plt.subplots()
         show(figure, "empty", alt="Axes with nothing in them")
+        from dynot_lite.companion.ledger import run_dir
+        from PIL import Image
+        Image.new("L", (8, 8)).save(run_dir() / "film.gif")
     """
     return {
         "good": [BOTH.format("GOOD"), picture, f"open({str(folder / 'seen')!r}, 'w').write(f'{{preset}} {{seed}} {{seed + 1}}')"],
@@ -133,7 +136,7 @@ def test_the_record_holds_values_figures_and_seconds(run, tmp_path):
     (tmp_path / "good").mkdir()
     (tmp_path / "good" / "old.png").write_bytes(b"")
     record([outcomes["good"]], tmp_path)
-    assert [path.name for path in (tmp_path / "good").iterdir()] == ["empty.png"]
+    assert [path.name for path in sorted((tmp_path / "good").iterdir())] == ["empty.png", "film.gif"]
     recorded = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert list(recorded) == ["good", "other"]
     assert recorded["good"]["claims"] == outcomes["good"].results

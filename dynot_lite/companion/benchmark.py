@@ -15,9 +15,10 @@ __all__ = ["medians"]
 
 
 def medians(candidates: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:
-    """The median seconds of each candidate over ``repeats`` rounds, in which all take turns, after one round to warm up.
+    """The median processor seconds of each candidate over ``repeats`` rounds, all taking turns, after one round to warm up.
 
-    Torch and the BLAS libraries are held to one thread. Report ratios of these medians: absolute times depend on the machine.
+    Torch and the BLAS libraries are held to one thread, where processor time is the time that passes on an idle machine; on
+    a busy one the clock on the wall measures the neighbours. Report ratios of these medians, not the times.
     """
     check.count(repeats, "repeats")
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -27,10 +28,10 @@ def medians(candidates: Mapping[str, Callable[[], object]], *, repeats: int) -> 
         with threadpool_limits(1):
             for round_ in range(repeats + 1):
                 for name, run in candidates.items():
-                    start = time.perf_counter()
+                    start = time.process_time()
                     run()
                     if round_:
-                        seconds[name].append(time.perf_counter() - start)
+                        seconds[name].append(time.process_time() - start)
     finally:
         torch.set_num_threads(threads)
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -146,7 +146,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def record(outcomes: list[Outcome], figures: Path) -> None:
-    """Copy the figures of finished notebooks to ``figures/NAME`` and their results into ``figures/results.json``.
+    """Copy the figures and animations of finished notebooks to ``figures/NAME`` and their results into ``figures/results.json``.
 
     What is recorded of other notebooks stays. ``results.json`` has, per notebook, the seconds it took, the provenance of
     its run (of the packages those that dynot_lite requires itself) and the value and verdict of each of its claims.
@@ -158,7 +158,7 @@ def record(outcomes: list[Outcome], figures: Path) -> None:
     for outcome in outcomes:
         results = outcome.path.parents[1] / "results" / outcome.notebook
         shutil.rmtree(figures / outcome.notebook, ignore_errors=True)
-        for picture in sorted(results.glob("*.png")):
+        for picture in sorted(path for path in results.iterdir() if path.suffix in (".png", ".gif")):
             (figures / outcome.notebook).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(picture, figures / outcome.notebook / picture.name)
         origin = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
