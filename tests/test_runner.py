@@ -118,7 +118,8 @@ def test_parameters_figures_and_provenance_arrive(run):
     base, _, _ = run
     assert (base / "seen").read_text() == "quick 4 5"
     results = base / "build" / "quick" / "results" / "good"
-    assert sorted(path.name for path in results.iterdir()) == ["claims.jsonl", "empty.png", "provenance.json", "result.json"]
+    files = ["claims.jsonl", "empty.png", "film.gif", "provenance.json", "result.json"]
+    assert sorted(path.name for path in results.iterdir()) == files
     origin = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
     assert (origin["preset"], origin["seed"]) == ("quick", 4)
     assert origin["packages"]["torch"].startswith("2.") and origin["time"].endswith("+00:00")
