@@ -978,7 +978,7 @@ show(figure, "non_commuting", alt=alt)
 # Both maps send the ellipse of $\alpha$ to the same ellipse of $\beta$, but not the same points to the same points (drawn: two
 # standard deviations; colours: the angle in the source; line: the major half-axis of $\alpha$ and its images). They differ by a
 # rotation *within* the law $\beta$: the optimal map leaves the half-axis where it was as nearly as possible; flow matching
-# draws its end point, 20 units away from the centre, to within 5.
+# draws its end point far towards the centre.
 #
 # **$\Sigma_{01}=0$ in (b) cannot be dropped.** It can be weakened: if $\Sigma_{01}$ is symmetric and commutes with $\Sigma_0$
 # and $\Sigma_1$, all matrices share a basis, $C_t=\frac12\dot\Sigma_t$ again, and the proof of (b) goes through (claim EX4-15

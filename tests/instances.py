@@ -3,6 +3,7 @@
 import torch
 
 from dynot_lite.gaussian import Gaussian
+from dynot_lite.potentials import ICNN, LogSumExp, Quadratic
 
 DIMENSIONS = (1, 2, 3, 4, 5, 6)
 
@@ -48,3 +49,16 @@ def conditional_velocity(log_joint, interpolant, t, x, *, centre, radius, nodes=
         weight = torch.softmax(log_joint(x0, x1), 0).unsqueeze(-1)
         rows.append((weight * (d_alpha * x0 + d_beta * x1)).sum(0))
     return torch.stack(rows)
+
+
+def potential_of(family, dim, seed=0):
+    """A potential of one of the three families with random parameters, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    matrix = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
+    matrix = matrix @ matrix.T / dim + 0.3 * torch.eye(dim, dtype=torch.float64)
+    offset = torch.randn(dim, generator=generator, dtype=torch.float64)
+    if family == "quadratic":
+        return Quadratic(dim, matrix=matrix, offset=offset)
+    if family == "log-sum-exp":
+        return LogSumExp(dim, 12, matrix=matrix, offset=offset, generator=generator)
+    return ICNN(dim, (8, 6), matrix=matrix, offset=offset, generator=generator)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from instances import potential_of
 from scipy.linalg import solve_continuous_lyapunov
 
 from dynot_lite.action_matching import (
@@ -19,22 +20,10 @@ from dynot_lite.action_matching import (
     unbalanced_action_matching_loss,
 )
 from dynot_lite.dual import semidual_loss
-from dynot_lite.potentials import ICNN, ConvexPotential, LogSumExp, Quadratic
+from dynot_lite.potentials import ConvexPotential
 
 FAMILIES = ["quadratic", "log-sum-exp", "icnn"]
 DIMENSIONS = [1, 2, 3, 10]
-
-
-def make(family, dim, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
-    matrix = matrix @ matrix.T / dim + 0.3 * torch.eye(dim, dtype=torch.float64)
-    offset = torch.randn(dim, generator=generator, dtype=torch.float64)
-    if family == "quadratic":
-        return Quadratic(dim, matrix=matrix, offset=offset)
-    if family == "log-sum-exp":
-        return LogSumExp(dim, 12, matrix=matrix, offset=offset, generator=generator)
-    return ICNN(dim, (8, 6), matrix=matrix, offset=offset, generator=generator)
 
 
 def ends(n, dim, seed=1):
@@ -82,7 +71,7 @@ def paths(x0, x1, potential):
 @pytest.mark.parametrize("dim", DIMENSIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_derivatives_and_hamilton_jacobi_against_differences(family, dim):
-    potential, (x, _) = make(family, dim), ends(6, dim)
+    potential, (x, _) = potential_of(family, dim), ends(6, dim)
     action, differenced = OptimalAction(potential), DifferencedAction(OptimalAction(potential))
     t = torch.tensor([0.02, 0.1, 0.3, 0.5, 0.8, 0.98], dtype=torch.float64)
     with torch.no_grad():
@@ -94,7 +83,7 @@ def test_derivatives_and_hamilton_jacobi_against_differences(family, dim):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_automatic_differentiation_of_the_value_agrees(family):
-    action, (x, _) = OptimalAction(make(family, 3)), ends(4, 3)
+    action, (x, _) = OptimalAction(potential_of(family, 3)), ends(4, 3)
     t = torch.tensor([0.0, 0.2, 0.7, 1.0], dtype=torch.float64, requires_grad=True)
     x.requires_grad_()
     d_time, d_space = torch.autograd.grad(action.value(t, x).sum(), (t, x))
@@ -105,7 +94,7 @@ def test_automatic_differentiation_of_the_value_agrees(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hopf_lax_value_is_a_global_minimum(family):
-    potential, (x, _) = make(family, 2), ends(5, 2)
+    potential, (x, _) = potential_of(family, 2), ends(5, 2)
     candidates = 3 * torch.randn(20000, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     initial = potential(candidates) - 0.5 * candidates.square().sum(1)
     for t in (0.1, 0.6, 1.0):
@@ -116,7 +105,7 @@ def test_hopf_lax_value_is_a_global_minimum(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_ends_in_closed_form(family):
-    potential, (x, y) = make(family, 3), ends(5, 3)
+    potential, (x, y) = potential_of(family, 3), ends(5, 3)
     action = OptimalAction(potential)
     assert torch.allclose(action.value(0.0, x), potential(x) - 0.5 * x.square().sum(1), rtol=0, atol=1e-12)
     assert torch.allclose(action.velocity(0.0, x), potential.gradient(x) - x, rtol=0, atol=1e-12)
@@ -128,7 +117,7 @@ def test_both_ends_in_closed_form(family):
 
 
 def test_quadratic_action_in_closed_form():
-    potential, (x, _) = make("quadratic", 3), ends(5, 3)
+    potential, (x, _) = potential_of("quadratic", 3), ends(5, 3)
     slope, offset = potential.matrix.detach() - torch.eye(3), potential.offset.detach()
     for t in (0.0, 0.4, 1.0):
         inner = torch.linalg.inv(torch.eye(3) + t * slope)
@@ -139,7 +128,7 @@ def test_quadratic_action_in_closed_form():
 @pytest.mark.parametrize("dim", DIMENSIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equivalence_with_the_semidual_for_every_path(family, dim):
-    potential, (x0, x1) = make(family, dim, seed=dim), ends(15, dim)
+    potential, (x0, x1) = potential_of(family, dim, seed=dim), ends(15, dim)
     action = OptimalAction(potential)
     action.time_derivative = DifferencedAction(action).time_derivative  # independent of Hamilton–Jacobi
     times = torch.tensor([0.013, 0.2, 0.45, 0.7, 0.985], dtype=torch.float64)
@@ -152,7 +141,7 @@ def test_equivalence_with_the_semidual_for_every_path(family, dim):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_is_that_of_the_semidual_and_the_interior_adds_nothing(family):
-    potential, (x0, x1) = make(family, 3), ends(8, 3)
+    potential, (x0, x1) = potential_of(family, 3), ends(8, 3)
     parameters = list(potential.parameters())
     path = torch.stack([(1 - t) * x0.flip(0) + t * x1 for t in (0.2, 0.7)])
     loss = action_matching_loss(OptimalAction(potential), x0, x1, path, [0.2, 0.7])
@@ -220,9 +209,9 @@ def test_laplacian_of_any_action():
     (x, _), t = ends(5, 3), torch.linspace(0, 1, 5, dtype=torch.float64)
     cubic = AutodiffAction(lambda t, x: (1 + t) * x[:, 0] ** 3 + x[:, 1] ** 2 * x[:, 2])
     assert torch.allclose(laplacian(cubic, t, x), (1 + t) * 6 * x[:, 0] + 2 * x[:, 2], rtol=0, atol=1e-12)
-    slope = make("quadratic", 3).matrix.detach() - torch.eye(3)
+    slope = potential_of("quadratic", 3).matrix.detach() - torch.eye(3)
     expected = (slope @ torch.linalg.inv(torch.eye(3) + 0.3 * slope)).trace()
-    assert torch.allclose(laplacian(OptimalAction(make("quadratic", 3)), 0.3, x), expected.expand(5), rtol=0, atol=1e-11)
+    assert torch.allclose(laplacian(OptimalAction(potential_of("quadratic", 3)), 0.3, x), expected.expand(5), rtol=0, atol=1e-11)
 
 
 def test_entropic_loss_is_minimised_by_the_drift_that_moves_the_path():
@@ -271,7 +260,7 @@ def test_unrestricted_network_trains_towards_the_field_of_its_path():
 
 
 def test_paths_as_arrays_and_functions_agree():
-    potential, (x0, x1) = make("log-sum-exp", 2), ends(5, 2)
+    potential, (x0, x1) = potential_of("log-sum-exp", 2), ends(5, 2)
     action, times = AutodiffAction(quadratic_action), torch.tensor([0.3, 0.8], dtype=torch.float64)
     stacked = torch.stack([(1 - t) * x0 + t * x1 for t in times])
     one = action_matching_loss(action, x0, x1, stacked, times)
@@ -320,7 +309,7 @@ X, LOSS = torch.ones(3, 2, dtype=torch.float64), action_matching_loss
     (lambda a: a.velocity(0.5, X[0]), "x must"),
     (lambda a: a.time_derivative(-0.1, X), "t must"),
 ])
-@pytest.mark.parametrize("action", [AutodiffAction(quadratic_action), OptimalAction(make("quadratic", 2))])
+@pytest.mark.parametrize("action", [AutodiffAction(quadratic_action), OptimalAction(potential_of("quadratic", 2))])
 def test_bad_input_is_named(action, bad, name):
     with pytest.raises(ValueError, match=name):
         bad(action)

@@ -3,27 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from instances import potential_of
 from scipy.optimize import linear_sum_assignment, root
 
 from dynot_lite.dual import semidual_loss
 from dynot_lite.optimal_flow_matching import ofm_loss
-from dynot_lite.potentials import ICNN, LogSumExp, Quadratic
 
 NODES, WEIGHTS = (torch.as_tensor(a) for a in np.polynomial.legendre.leggauss(80))
 NODES, WEIGHTS = (NODES + 1) / 2, WEIGHTS / 2
 FAMILIES = pytest.mark.parametrize("family", ["quadratic", "log-sum-exp", "icnn"])
-
-
-def make(family, dim, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
-    matrix = matrix @ matrix.T / dim + 0.3 * torch.eye(dim, dtype=torch.float64)
-    offset = torch.randn(dim, generator=generator, dtype=torch.float64)
-    if family == "quadratic":
-        return Quadratic(dim, matrix=matrix, offset=offset)
-    if family == "log-sum-exp":
-        return LogSumExp(dim, 12, matrix=matrix, offset=offset, generator=generator)
-    return ICNN(dim, (8, 6), matrix=matrix, offset=offset, generator=generator)
 
 
 def pairs(n, dim, seed=1):
@@ -39,7 +27,7 @@ def integrated(potential, x0, x1):
 
 @FAMILIES
 def test_each_term_against_a_root_found_by_scipy(family):
-    potential, (x0, x1), times = make(family, 2), pairs(4, 2), torch.tensor([0.0, 0.2, 0.9, 1.0], dtype=torch.float64)
+    potential, (x0, x1), times = potential_of(family, 2), pairs(4, 2), torch.tensor([0.0, 0.2, 0.9, 1.0], dtype=torch.float64)
     total = 0.0
     for start, end, t in zip(x0, x1, times.tolist(), strict=True):
         x_t = ((1 - t) * start + t * end).numpy()
@@ -57,7 +45,7 @@ def test_each_term_against_a_root_found_by_scipy(family):
 @pytest.mark.parametrize("dim", [1, 2, 3, 10])
 @pytest.mark.parametrize("coupling", ["independent", "optimal", "anti"])
 def test_twice_the_semidual_for_every_coupling(family, dim, coupling):
-    potential, (x0, x1) = make(family, dim), pairs(17, dim)
+    potential, (x0, x1) = potential_of(family, dim), pairs(17, dim)
     if coupling != "independent":
         sign = 1 if coupling == "optimal" else -1
         x1 = x1[linear_sum_assignment(-sign * (x0 @ x1.T).numpy())[1]]
@@ -68,7 +56,7 @@ def test_twice_the_semidual_for_every_coupling(family, dim, coupling):
 
 @FAMILIES
 def test_gradient_is_twice_the_semidual_gradient_pair_by_pair(family):
-    potential, (x0, x1) = make(family, 3), pairs(3, 3)
+    potential, (x0, x1) = potential_of(family, 3), pairs(3, 3)
     parameters = list(potential.parameters())
     for i in range(3):
         ours = torch.autograd.grad(integrated(potential, x0[i : i + 1], x1[i : i + 1]), parameters)
@@ -78,7 +66,7 @@ def test_gradient_is_twice_the_semidual_gradient_pair_by_pair(family):
 
 @FAMILIES
 def test_gradient_at_fixed_times_against_differences(family):
-    potential, (x0, x1) = make(family, 3), pairs(5, 3)
+    potential, (x0, x1) = potential_of(family, 3), pairs(5, 3)
     times = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0], dtype=torch.float64)
     generator = torch.Generator().manual_seed(4)
     parameters = list(potential.parameters())
@@ -96,7 +84,7 @@ def test_gradient_at_fixed_times_against_differences(family):
 
 
 def test_shapes_of_times():
-    potential, (x0, x1) = make("log-sum-exp", 2), pairs(5, 2)
+    potential, (x0, x1) = potential_of("log-sum-exp", 2), pairs(5, 2)
     nodes = torch.tensor([0.25, 0.75], dtype=torch.float64)
     each = [ofm_loss(potential, x0, x1, node) for node in nodes]
     assert abs(ofm_loss(potential, x0, x1, nodes[:, None]) - sum(each) / 2) < 1e-12
@@ -117,4 +105,4 @@ def test_shapes_of_times():
 ])
 def test_bad_input_is_named(bad, name):
     with pytest.raises(ValueError, match=name):
-        bad(make("quadratic", 2), torch.ones(3, 2, dtype=torch.float64))
+        bad(potential_of("quadratic", 2), torch.ones(3, 2, dtype=torch.float64))
