@@ -145,7 +145,8 @@ def test_the_other_ways_in_lead_to_the_same():
 
 def test_help_names_every_command_and_option(capsys):
     for arguments, words in {
-        (): ["reproduce", "test", "execute", "claims"],
+        (): ["reproduce", "test", "execute", "claims", "peers"],
+        ("peers",): ["peers.txt", ".peers"],
         ("reproduce",): ["--preset", "--seed", "--jobs", "--output", "--timeout", "--force", "--record", "Ctrl-C"],
         ("test",): ["pytest"],
         ("execute",): ["--timeout", "notebooks/NAME.py"],
@@ -205,13 +206,16 @@ def test_an_interruption_ends_with_130(monkeypatch, capsys):
 def test_a_success_is_recorded_and_a_failure_is_not(monkeypatch, tmp_path, capsys):
     (tmp_path / "README.md").write_text("<!-- claims:begin -->\n<!-- claims:end -->\n", encoding="utf-8")
     entry = Claim(id="T-1", notebook="one", statement="Small", source="nowhere", kind="identity", at_most=1.0)
-    recorded, statuses = [], iter(["failed", "done"])
+    recorded, statuses, skipped = [], iter(["failed", "done", "done"]), {"T-1": {"value": None, "verdict": "SKIP"}}
+    results = iter([{}, skipped, {}])
     monkeypatch.setattr(cli, "registry", lambda: {"T-1": entry})
     monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
     monkeypatch.setattr(runner, "record", lambda outcomes, figures: recorded.append(figures))
-    monkeypatch.setattr(runner, "reproduce", lambda *_, **__: [runner.Outcome("one", next(statuses), tmp_path, 1.0, {})])
+    monkeypatch.setattr(runner, "reproduce", lambda *_, **__: [runner.Outcome("one", next(statuses), tmp_path, 1.0, next(results))])
     assert cli.main(["reproduce", "--preset", "full", "--record"]) == 1
     assert recorded == [] and "nothing recorded" in capsys.readouterr().err
+    assert cli.main(["reproduce", "--preset", "full", "--record"]) == 1
+    assert recorded == [] and "T-1 need the peers" in capsys.readouterr().err
     assert cli.main(["reproduce", "--preset", "full", "--record"]) == 0
     assert recorded == [tmp_path / "figures"]
     assert "| T-1 | Small |" in (tmp_path / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from dynot_lite.companion import claim, ledger, show, start
+from dynot_lite.companion import claim, ledger, show, skip, start
 from dynot_lite.companion.table import markdown, read_recorded, refresh, terminal
 
 REGISTRY = """
@@ -146,6 +146,19 @@ def test_a_benchmark_is_asserted_in_the_full_preset_only(claims, capsys):
     claim("T-4", 51.0)
 
 
+def test_a_benchmark_without_its_peer_is_skipped_and_nothing_else_is(claims, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv(ledger.RUN_DIR, str(tmp_path))
+    with pytest.raises(ValueError, match="start"):
+        skip("T-4")
+    start("tiny", preset="full", seed=0)
+    skip("T-4")
+    assert capsys.readouterr().out == "SKIP T-4  Faster by a factor  (≥ 50)  [the peer is not installed]\n"
+    assert json.loads((tmp_path / ledger.CLAIMS_FILE).read_text()) == {"id": "T-4", "value": None, "verdict": "SKIP"}
+    assert markdown(claims, {"T-4": {"value": None, "verdict": "SKIP"}}).splitlines()[-2].endswith("| – |")
+    with pytest.raises(ValueError, match="T-1 is of kind 'identity'; only a benchmark"):
+        skip("T-1")
+
+
 def test_a_claim_must_be_registered_for_the_notebook_that_was_started(claims):
     with pytest.raises(ValueError, match="start"):
         claim("T-1", 0.0)
@@ -196,7 +209,7 @@ def test_the_package_registry_is_well_formed():
 def test_the_tables_show_every_claim_once(claims):
     results = {"T-1": {"value": 2.5e-16, "verdict": "PASS"}, "T-2": {"value": None, "verdict": "FAIL"}}
     text = terminal(claims, results)
-    assert "4 claims: 1 PASS, 0 SEEN, 1 FAIL, 2 NOT REACHED" in text
+    assert "4 claims: 1 PASS, 0 SEEN, 0 SKIP, 1 FAIL, 2 NOT REACHED" in text
     rows = [line.split() for line in text.splitlines() if " T-" in line]
     assert [row[0] for row in rows] == ["PASS", "FAIL", "NOT", "NOT"]
     assert rows[0][2] == "2.5e-16"

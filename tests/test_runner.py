@@ -297,9 +297,9 @@ def test_the_command_line_tells_a_failure_by_its_exit_code(run, monkeypatch, cap
     monkeypatch.setattr(runner, "fingerprint", lambda *_, **__: key)  # the package may be edited while its tests run
     assert cli.main(["reproduce", "good", "--seed", "4"]) == 0
     shown = capsys.readouterr().out
-    assert "good: unchanged" in shown and "2 claims: 1 PASS, 1 SEEN, 0 FAIL, 0 NOT REACHED" in shown
+    assert "good: unchanged" in shown and "2 claims: 1 PASS, 1 SEEN, 0 SKIP, 0 FAIL, 0 NOT REACHED" in shown
     assert cli.main(["reproduce", "good", "raises", "--seed", "4"]) == 1
     shown = capsys.readouterr().out
     assert "raises: started" in shown and "raises: FAILED after" in shown and "raises.failed.ipynb" in shown
-    assert "4 claims: 2 PASS, 1 SEEN, 0 FAIL, 1 NOT REACHED" in shown
+    assert "4 claims: 2 PASS, 1 SEEN, 0 SKIP, 0 FAIL, 1 NOT REACHED" in shown
     assert "2 notebooks: 1 FAILED (raises)" in shown

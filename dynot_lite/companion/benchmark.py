@@ -1,17 +1,57 @@
-"""Side-by-side timing: candidates run in turn in one process, on one thread each."""
+"""Side-by-side timing: candidates run in turn in one process, on one thread each; and the peers that some of them need."""
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from dynot_lite import _validation as check
 
-__all__ = ["medians"]
+__all__ = ["PEERS", "install_peers", "medians", "peer"]
+
+PEERS = Path(__file__).resolve().parents[2] / ".peers"
+"""Where the peers live that are no dependencies of ours: a folder that nothing but :func:`peer` looks into."""
+
+
+def install_peers(pins: Path) -> int:
+    """Make :data:`PEERS` anew with exactly the packages of the file ``pins``; returns pip's exit code.
+
+    Without their dependencies, because those would replace ours: what else a peer needs is a line of its own in ``pins``.
+    """
+    partial = PEERS.with_suffix(".partial")
+    for folder in (PEERS, partial):
+        shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(partial), "-r", str(pins)]
+    code = subprocess.call(command)
+    if code == 0:
+        partial.rename(PEERS)
+    return code
+
+
+def peer(module: str) -> ModuleType | None:
+    """The module of a peer, or None, with a line that says how to get it, where it is not installed.
+
+    The folder of the peers comes last in the search path, so that none of them takes the place of a package of ours.
+    """
+    if PEERS.is_dir() and str(PEERS) not in sys.path:
+        sys.path.append(str(PEERS))
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:  # the peer is there and lacks something: not the same as absent
+            raise
+        print(f"{module} is not installed: 'python3 run.py peers' installs it, the comparison with it is skipped")
+        return None
 
 
 def medians(candidates: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dynot_lite.companion import notebooks, runner, table
+from dynot_lite.companion import benchmark, notebooks, runner, table
 from dynot_lite.companion.ledger import PRESETS, registry
 
 __all__ = ["main"]
@@ -22,6 +22,7 @@ The notebooks of dynot_lite: run them anew, test them, and see what they claim.
   test        run all tests, and the committed notebooks against their stored outputs
   execute     run committed notebooks in place, after an edit of their .py
   claims      print the table of claims
+  peers       install the libraries that some benchmarks compare with (optional)
 
 "python -m dynot_lite COMMAND --help" tells more about each. All exit with 0 only if everything succeeded."""
 
@@ -39,6 +40,10 @@ a time. Arguments are handed to pytest: "test -x" stops at the first failure, "t
 EXECUTE = """\
 Run notebooks from notebooks/NAME.py, quick preset, and store them with their outputs as notebooks/NAME.ipynb. The .py is only
 read; cells keep their identifiers. If a cell fails, the old .ipynb stays."""
+
+PEERS = """\
+Install the packages of peers.txt, and nothing else, into the folder .peers. Benchmarks that compare with one of them are skipped
+where it is missing. Nothing but these benchmarks sees that folder, and no package in it replaces one of ours."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     claims.add_argument("--write", action="store_true", help="write the table into README.md instead")
     claims.set_defaults(run=_claims)
+
+    peers = commands.add_parser("peers", help="install the peers", description=PEERS, formatter_class=layout)
+    peers.set_defaults(run=lambda options: benchmark.install_peers(notebooks.root() / "peers.txt"))
     return parser
 
 
@@ -138,8 +146,12 @@ def _reproduce(options: argparse.Namespace) -> int:
     print(table.terminal(claims, {key: value for outcome in outcomes for key, value in outcome.results.items()}))
     failed = [outcome.notebook for outcome in outcomes if outcome.status == "failed"]
     print(f"{len(names)} notebooks: " + (f"{len(failed)} FAILED ({', '.join(failed)})" if failed else "all succeeded"))
+    skipped = [key for outcome in outcomes for key, value in outcome.results.items() if value["verdict"] == "SKIP"]
     if options.record and failed:
         print("nothing recorded", file=sys.stderr)
+    elif options.record and skipped:
+        print(f"nothing recorded: {', '.join(skipped)} need the peers (python3 run.py peers)", file=sys.stderr)
+        return 1
     elif options.record:
         runner.record(outcomes, home / "figures")
         _write_readme(home)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "PRESETS", "Claim", "claim", "read_registry", "registry", "start"]
+__all__ = ["KINDS", "PRESETS", "Claim", "claim", "read_registry", "registry", "skip", "start"]
 
 PRESETS = ("quick", "full")
 KINDS = ("identity", "inequality", "rate", "counter-example", "reproduction", "benchmark")
@@ -60,9 +60,8 @@ class Claim:
 
     def line(self, verdict: str) -> str:
         """What a notebook prints for this claim, the same on every machine."""
-        return f"{verdict} {self.id}  {self.statement}  ({self.bound})" + (
-            "  [asserted in the full preset]" if verdict == "SEEN" else ""
-        )
+        remarks = {"SEEN": "  [asserted in the full preset]", "SKIP": "  [the peer is not installed]"}
+        return f"{verdict} {self.id}  {self.statement}  ({self.bound})" + remarks.get(verdict, "")
 
 
 def read_registry(folder: Path) -> dict[str, Claim]:
@@ -142,6 +141,31 @@ def claim(identifier: str, value: float) -> None:
     Raises KeyError if the identifier is not registered, ValueError if it belongs to another notebook or :func:`start` was
     not called.
     """
+    entry = _entry(identifier)
+    # .item() raises for more than one element, where float() would differ between NumPy and torch.
+    value = float(value.item() if hasattr(value, "item") else value)
+    asserted, passed = entry.asserted(_session["preset"]), entry.accepts(value)
+    verdict = ("PASS" if passed else "FAIL") if asserted else "SEEN"
+    # JSON has no infinities and no NaN: null stands for them.
+    _append(entry, value if math.isfinite(value) else None, verdict)
+    if verdict == "FAIL":
+        raise AssertionError(f"{identifier}: measured {value:.6g}, required {entry.bound}")
+
+
+def skip(identifier: str) -> None:
+    """Record that a benchmark was not measured, because the peer that it needs is not installed.
+
+    Results with a skipped claim cannot become results of record. Raises as :func:`claim`, and ValueError for any other kind
+    of claim: only the comparison with a peer can be left out.
+    """
+    entry = _entry(identifier)
+    if entry.kind != "benchmark":
+        raise ValueError(f"{identifier} is of kind {entry.kind!r}; only a benchmark can be skipped")
+    _append(entry, None, "SKIP")
+
+
+def _entry(identifier: str) -> Claim:
+    """The registered claim, which must be of the notebook that was started."""
     if _session["notebook"] is None:
         raise ValueError("call dynot_lite.companion.start(notebook, preset=, seed=) before the first claim")
     if identifier not in registry():
@@ -149,15 +173,12 @@ def claim(identifier: str, value: float) -> None:
     entry = registry()[identifier]
     if entry.notebook != _session["notebook"]:
         raise ValueError(f"{identifier} is registered for {entry.notebook}, not for {_session['notebook']}")
-    # .item() raises for more than one element, where float() would differ between NumPy and torch.
-    value = float(value.item() if hasattr(value, "item") else value)
-    asserted, passed = entry.asserted(_session["preset"]), entry.accepts(value)
-    verdict = ("PASS" if passed else "FAIL") if asserted else "SEEN"
+    return entry
+
+
+def _append(entry: Claim, value: float | None, verdict: str) -> None:
+    """Write the result to the run's record and print its line."""
     if folder := run_dir():
-        # JSON has no infinities and no NaN: null stands for them.
-        record = {"id": identifier, "value": value if math.isfinite(value) else None, "verdict": verdict}
         with open(folder / CLAIMS_FILE, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+            stream.write(json.dumps({"id": entry.id, "value": value, "verdict": verdict}) + "\n")
     print(entry.line(verdict))
-    if verdict == "FAIL":
-        raise AssertionError(f"{identifier}: measured {value:.6g}, required {entry.bound}")

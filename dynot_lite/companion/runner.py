@@ -25,6 +25,7 @@ import psutil
 from tqdm import tqdm
 
 from dynot_lite.companion import notebooks
+from dynot_lite.companion.benchmark import PEERS
 from dynot_lite.companion.ledger import CLAIMS_FILE, RUN_DIR, Claim
 from dynot_lite.companion.notebooks import NotebookError
 
@@ -109,11 +110,11 @@ def reproduce(
 
 
 def fingerprint(source: Path, *, preset: str, seed: int) -> str:
-    """The SHA-256 of all that the results of a notebook depend on: its source, the package, the pins, preset and seed."""
+    """The SHA-256 of all that the results of a notebook depend on: its source, package, pins, peers, preset and seed."""
     package = Path(__file__).resolve().parents[1]
     files = [source, *sorted(path for path in package.rglob("*") if path.suffix in (".py", ".toml"))]
     pins = package.parent / "constraints.txt"
-    digest = hashlib.sha256(f"{preset}\0{seed}".encode())
+    digest = hashlib.sha256(f"{preset}\0{seed}\0{sorted(_peers().items())}".encode())
     for path in [*files, *([pins] if pins.exists() else [])]:
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
@@ -133,7 +134,14 @@ def provenance(*, preset: str, seed: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.machine(),
         "packages": dict(sorted(distributions.items(), key=lambda item: item[0].lower())),
+        "peers": _peers(),
     }
+
+
+def _peers() -> dict[str, str]:
+    """The versions of the peers that are installed."""
+    found = {item.metadata["Name"]: item.version for item in importlib.metadata.distributions(path=[str(PEERS)])}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
 def _git(*arguments: str) -> str | None:

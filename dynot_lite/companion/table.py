@@ -38,7 +38,7 @@ def terminal(claims: Mapping[str, Claim], results: Results, *, absent: str = "NO
             verdicts.append(results[entry.id]["verdict"] if entry.id in results else absent)
             measured = _measured(results.get(entry.id))
             lines.append(f"  {verdicts[-1]:<12}  {entry.id:<8} {measured:>10}  ({entry.bound})  {entry.statement}")
-    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("PASS", "SEEN", "FAIL", absent))
+    counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("PASS", "SEEN", "SKIP", "FAIL", absent))
     return "\n".join([*lines, "", f"{len(verdicts)} claims: {counts}"])
 
 
@@ -72,7 +72,7 @@ def _by_notebook(claims: Mapping[str, Claim]) -> Iterator[tuple[str, Iterator[Cl
 
 
 def _measured(result: Mapping[str, Any] | None) -> str:
-    if result is None:
+    if result is None or result["verdict"] == "SKIP":
         return "–"
     return "not finite" if result["value"] is None else f"{result['value']:.2g}"
 
