@@ -31,11 +31,12 @@ __all__ = ["DynamicTransport", "solve"]
 
 RELAXATION = 1.8
 # The proximal step, relative to the largest density: a large one moves the density fast, a small one settles the energy.
-FIRST_STEP, LAST_STEP = 0.4, 0.07
+FIRST_STEP, LAST_STEP = 0.4, 0.06
 # The root mean square speed at which these steps work best.
 SPEED = 0.45
-COLD_ITERATIONS = (300, 200, 80)
-DECAY = 30
+COLD_ITERATIONS = (500, 300, 80)
+# Over so many iterations the step settles: from a good start, and from the linear path.
+DECAY, LONG_DECAY = 15, 60
 CHECK_EVERY = 5
 # Data are strictly positive if they stay above this fraction of their maximum; otherwise densities below it count as vacuum.
 VACUUM = 1e-5
@@ -193,7 +194,8 @@ def solve(
             state = _lifted_start(model, mu, nu, static)
         else:
             state = _cold_start(model, mu, nu)
-        run = _douglas_rachford(model, mu, nu, state, max_iter, tol, bar)
+        decay = LONG_DECAY if static is None and len(_cold_levels(model)) == 1 else DECAY
+        run = _douglas_rachford(model, mu, nu, state, max_iter, tol, bar, decay)
     return _finish(model, mu, nu, run, static, max_iter)
 
 
@@ -284,12 +286,12 @@ def _proximal(parts: list[np.ndarray], step) -> list[np.ndarray]:
     return [s, *(m * ratio for m in momenta)]
 
 
-def _step_size(largest: float, iteration: int, settle: bool) -> float:
-    """Return γ: FIRST_STEP, and if it is to settle down to LAST_STEP in geometric progression over DECAY iterations."""
-    return float(largest * FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (min(1.0, iteration / DECAY) if settle else 0.0))
+def _step_size(largest: float, progress: float) -> float:
+    """Return γ, which goes from FIRST_STEP to LAST_STEP in geometric progression while progress goes from 0 to 1."""
+    return float(largest * FIRST_STEP * (LAST_STEP / FIRST_STEP) ** min(1.0, progress))
 
 
-def _douglas_rachford(model, mu, nu, state, max_iter, tol, bar=None) -> _Iterate:
+def _douglas_rachford(model, mu, nu, state, max_iter, tol, bar=None, decay=DECAY) -> _Iterate:
     """Iterate Z ← Z + α(I P I*(2V − Z) − V) with V = prox(Z) on one grid, in place.
 
     One pass over the time slabs applies the proximal map, subtracts αV and gathers I*(2V − Z) on the faces; after the projection
@@ -305,11 +307,11 @@ def _douglas_rachford(model, mu, nu, state, max_iter, tol, bar=None) -> _Iterate
     largest = float(max(mu.max(), nu.max()))
     # Coarse grids, which have no bar, hand on a good density; only the finest settles the energy, and looks whether it has.
     finest = bar is not None
-    step = _step_size(largest, 0, finest)
+    step = _step_size(largest, 0)
     history, converged = [], False
     for iteration in range(1, max_iter + 1):
         looked_at = finest and (iteration % CHECK_EVERY == 0 or iteration == max_iter)
-        following = _step_size(largest, iteration, finest)
+        following = _step_size(largest, iteration / decay if finest else 0)
         proximal, densities = 0.0, []
         faces[0][...] = 0
         for slab in slabs:
@@ -341,7 +343,7 @@ def _douglas_rachford(model, mu, nu, state, max_iter, tol, bar=None) -> _Iterate
             history.append((iteration, admissible * unit, proximal * unit, distance))
             # Equal data have no energy to be relative to; 1e-6 is the square of a thousandth of the box.
             agree = abs(admissible - proximal) * unit <= tol * (admissible * unit + 1e-6)
-            if iteration >= DECAY and agree and distance <= tol / 4:
+            if iteration >= decay and agree and distance <= tol / 4:
                 converged = True
                 break
     values = _proximal(state.z, real(step))
@@ -451,7 +453,7 @@ def _lifted_start(model, mu, nu, static) -> _State:
         multiplier[0][k] = -sum(m[k] ** 2 for m in multiplier[1:]) / 2
     model.project(faces)
     z, w = model.lift(faces)
-    step = _step_size(max(mu.max(), nu.max()), 0, settle=False)
+    step = _step_size(max(mu.max(), nu.max()), 0)
     return _State([a + real(step) * b for a, b in zip(z, multiplier, strict=True)], w)
 
 
@@ -479,10 +481,14 @@ def _speed(mu, nu, growth, mask, periodic) -> float:
     return max(guess, least)
 
 
+def _cold_levels(model) -> list[tuple[int, ...]]:
+    """Return the grids of a cold start from coarse to fine; one with obstacles has no coarser one."""
+    return grid.levels(model.cells[1:]) if model.free is None else [model.cells[1:]]
+
+
 def _cold_start(model, mu, nu) -> _State:
     """Start from the linear path on the coarsest grid, and from the solution of the grid before on each finer one."""
-    levels = grid.levels(mu.shape) if model.free is None else [mu.shape]
-    state = None
+    levels, state = _cold_levels(model), None
     for depth, shape in enumerate(levels):
         finer = len(levels) - 1 - depth
         ends = [grid.coarsen(a, shape).astype(np.float32) for a in (mu, nu)]
@@ -519,7 +525,7 @@ def _refine(model, mu, nu, coarse: _Iterate) -> _State:
     faces[0][0], faces[0][-1] = mu, nu
     model.project(faces)
     z, w = model.lift(faces)
-    step = _step_size(max(mu.max(), nu.max()), 0, settle=False)
+    step = _step_size(max(mu.max(), nu.max()), 0)
     for mean, part in zip(z, coarse.multiplier, strict=True):
         mean += mean.dtype.type(step) * grid.along_axes(part, matrices(part.shape, None))
     return _State(z, w)
