@@ -133,6 +133,13 @@ def test_constraints_pin_every_requirement_exactly():
     assert pins["torch"] == ["2.13.0"]
 
 
+def test_peers_are_pinned_exactly_and_none_takes_the_place_of_a_package_of_ours():
+    lines = [line for line in (ROOT / "peers.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+    assert lines and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    ours = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
+    assert not ours & {line.split("==")[0].lower() for line in lines}
+
+
 def test_the_other_ways_in_lead_to_the_same():
     assert "python3 run.py test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert os.name == "nt" or os.access(ROOT / ".ci" / "run", os.X_OK)
