@@ -4,6 +4,7 @@
   python3 run.py test         run all tests, and the notebooks against their stored outputs
   python3 run.py execute      run committed notebooks in place, after an edit
   python3 run.py claims       print the table of claims
+  python3 run.py course       release problem sets, grade submissions
   python3 run.py peers        install the libraries that some benchmarks compare with (optional)
 
 Needs Python 3.11 or later and nothing else. The first call makes the virtual environment .venv beside this file and installs

@@ -1,16 +1,21 @@
-"""The semi-dual of optimal transport, L_OT(Ψ) = E Ψ(x0) + E Ψ*(x1), and what its value certifies."""
+"""The semi-dual of optimal transport, L_OT(Ψ) = E Ψ(x0) + E Ψ*(x1): what its value certifies, and Ψ learnt from samples."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from dynot_lite import _dual_fit as machinery
 from dynot_lite import _validation as check
 from dynot_lite.potentials import ConvexPotential
 
-__all__ = ["Certificate", "certificate", "semidual_loss"]
+__all__ = ["Certificate", "Fit", "Record", "certificate", "fit", "semidual_loss"]
+
+RECORDS = 25  # records, and checkpoints, of a run
 
 
 def semidual_loss(potential: ConvexPotential, x0, x1, *, start=None, tol: float | None = None) -> Tensor:
@@ -72,3 +77,152 @@ def certificate(potential: ConvexPotential, x0, x1, *, tol: float | None = None)
     upper = (x0 - x1).square().sum(-1).mean().item()
     alpha, beta = potential.curvature()
     return Certificate(lower, upper, (upper - lower) / 2, map_error, (map_error / (2 * beta), map_error / (2 * alpha)))
+
+
+def _plateau(history: list[Record], gain: float) -> bool:
+    """Whether the bound rose by less than ``gain`` since half of the steps."""
+    return len(history) >= 4 and history[-1].bound - history[(len(history) - 1) // 2].bound < gain
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a fit stood.
+
+    Attributes:
+        step, seconds: steps taken, and processor seconds of the calling thread spent.
+        loss: mean over the steps since the last record of the training loss, in the coordinates of the fit.
+        residual: likewise of |∇Ψ(z) - y|/√d, the error of the conjugate points; NaN for another loss.
+        bound: the held-out value of E|x0|² + E|x1|² - 2 L_OT(Ψ) for the averaged Ψ, a lower bound of W₂² (no ½) up to the
+            sampling error of the held-out points. Of an array they are points that training draws, too.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    residual: float
+    bound: float
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A learnt Brenier map.
+
+    Attributes:
+        potential: Ψ, the average over the last part of the run; ``potential.conjugate(y)`` is Ψ* with its maximiser.
+        history: the records of the run.
+        reason: what ended it, "steps" or "seconds", or "plateau": the bound no longer rose by ``tol``.
+    """
+
+    potential: ConvexPotential
+    history: tuple[Record, ...]
+    reason: str
+
+    def transport(self, x) -> Tensor:
+        """∇Ψ(x), shape (n, d)."""
+        with torch.no_grad():
+            return self.potential.gradient(x)
+
+    def inverse(self, y) -> Tensor:
+        """∇Ψ*(y), shape (n, d); raises RuntimeError if a point is not solved."""
+        return self.potential.solve(y).require()
+
+
+def fit(
+    source,
+    target,
+    *,
+    potential: ConvexPotential | None = None,
+    size: tuple[int, int] | None = None,
+    loss: Callable[[ConvexPotential, Tensor, Tensor, torch.Generator], Tensor] | None = None,
+    seconds: float | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    learning_rate: float = 1e-2,
+    tol: float | None = None,
+    checkpoint=None,
+    callback: Callable[[Record, ConvexPotential], None] | None = None,
+    generator: torch.Generator | None = None,
+    progress: bool | None = None,
+) -> Fit:
+    """Learn the Brenier potential of two laws from samples, by stochastic descent of the semi-dual.
+
+    The gradient of the semi-dual needs ∇Ψ*(y) for each target point y of a batch. The points of a rolling window keep their
+    conjugate points from visit to visit, and are replaced by fresh ones after sixteen visits. The default Ψ is a quadratic
+    plus soft maxima, which starts at the Gaussian map. Adam; the rate is constant, then falls linearly to zero; the parameters
+    are averaged over about the last twentieth of the steps.
+
+    Args:
+        source, target: arrays (n, d), or samplers (n, generator=) -> (n, d).
+        potential: a convex potential to start from (it is copied), instead of the default one; it is trained as it stands,
+            without the change of coordinates that balances the two laws.
+        size: (heads, pieces) of the default potential; (8, 32) up to dimension 4 and (32, 32) above if left out.
+        loss: another estimator, ``loss(potential, x0, x1, generator)`` on independent pairs (batch, d), instead of the
+            semi-dual, e.g. ``lambda p, x0, x1, g: 0.5 * ofm_loss(p, x0, x1, torch.rand(len(x0), generator=g))``.
+        seconds, steps: the budget; with both, what is spent first ends the run. Seconds are processor seconds of the calling
+            thread (of a machine that does nothing else: seconds), callbacks not counted.
+        batch: points of each law per step; 1024 up to dimension 4 and 512 above if left out.
+        learning_rate: of Adam.
+        tol: stop early, without knowing the truth: once the bound of the last record exceeds the one half-way back by less than
+            ``tol`` per cent of the target's variance, the rate starts to fall. All of the budget is used if left out.
+        checkpoint: a file that holds the state at the last record. If it is there, the run continues from it, with the seconds
+            already spent; with ``steps`` it then ends where the uninterrupted run ends. The samplers must draw from their
+            generator only.
+        callback: called with each record and the averaged potential in the original coordinates.
+        generator: for everything random, handed to the samplers, too.
+        progress: show a progress bar; None shows it in a terminal only.
+
+    Returns:
+        A Fit. It is computed in float32 (a given potential: in its dtype) and its potential is in the dtype of the source.
+
+    Raises:
+        ValueError: bad input: laws of different dimensions, NaN, laws too few or too flat for the Gaussian start, no budget, a
+            damaged checkpoint or one of another fit. RuntimeError: the loss is not finite.
+    """
+    if steps is None and seconds is None:
+        raise ValueError("steps or seconds must be given")
+    steps = None if steps is None else check.count(steps, "steps")
+    seconds = None if seconds is None else check.positive(seconds, "seconds")
+    if size is not None and (potential is not None or len(size) != 2):
+        raise ValueError(f"size must be (heads, pieces) of the default potential, got {size!r} and potential {potential}")
+    learning_rate, tol = check.positive(learning_rate, "learning_rate"), None if tol is None else check.positive(tol, "tol")
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    clock = machinery.Clock()
+    run = machinery.Run(source, target, potential, loss, batch, learning_rate, generator, size)
+    fingerprint = dict(dim=run.dim, batch=run.batch, steps=steps, learning_rate=learning_rate, tol=tol, semidual=loss is None,
+                       potential=str([tuple(p.shape) for p in run.potential.parameters()]))
+    history: list[Record] = []
+    share, raw = 1.0, 0.0  # the run ends when raw, the spent share of the budget, reaches ``share``
+    state = None if checkpoint is None else machinery.load(checkpoint, fingerprint)
+    if state is not None:
+        run.load_state_dict(state["run"])
+        history = [Record(**record) for record in state["history"]]
+        share, clock.before = state["share"], state["seconds"]
+    show = dict(total=100, unit="%", desc="dual fit", leave=False, delay=1.0, disable=None if progress is None else not progress)
+    with tqdm(**show) as bar:
+        while True:
+            spent = clock.read()
+            raw = max(run.step / steps if steps else 0.0, spent / seconds if seconds else 0.0)
+            done = min(raw / share, 1.0)
+            if done >= 1 or raw * RECORDS >= len(history) + 1:
+                if not history or history[-1].step < run.step:
+                    history.append(Record(run.step, spent, *run.figures()))
+                record = history[-1]
+                bar.update(int(100 * done) - bar.n)
+                bar.set_postfix(loss=f"{record.loss:.4g}", residual=f"{record.residual:.2g}")
+                steady = share == 1 and done < 1 - machinery.DECAY
+                if tol is not None and steady and _plateau(history, tol * run.target_variance / 100):
+                    share = raw / (1 - machinery.DECAY)
+                if checkpoint is not None:
+                    machinery.save(checkpoint, dict(fingerprint=fingerprint, run=run.state_dict(), share=share, seconds=spent,
+                                                    history=[asdict(record) for record in history]))
+                if callback is not None:
+                    clock.pause()
+                    callback(record, run.result())
+                    clock.resume()
+            if done >= 1:
+                break
+            run.advance(done)
+    ended = "plateau" if share < 1 else "steps" if steps and run.step >= steps else "seconds"
+    return Fit(run.result(), tuple(history), ended)

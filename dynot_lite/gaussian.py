@@ -154,7 +154,7 @@ def monge_map(p: Gaussian, q: Gaussian) -> Affine:
     """
     _require_definite(p, "p")
     start, end = _optimal_factors(p, q)
-    matrix = torch.linalg.solve_triangular(start, end, upper=False, left=False)
+    matrix = torch.linalg.solve_triangular(start.mT, end.mT, upper=True).mT  # from the left it is faster
     return Affine(matrix, q.mean - (matrix @ p.mean.unsqueeze(-1)).squeeze(-1))
 
 
@@ -411,9 +411,17 @@ def _optimal_factors(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
 def _polar(matrix: Tensor, *, definite: bool) -> Tensor:
     """The orthogonal factor U of the polar decomposition: U Vᵀ of the singular value decomposition.
 
-    Nonsingular matrices: Newton's iteration X ← (γX + X⁻ᵀ/γ)/2 with scaling (Higham, Functions of Matrices, 8.6), which is
-    exact after one step for 2×2, faster than the decomposition for batches, and differentiable where singular values coincide.
+    Nonsingular matrices: Newton's iteration X ← (γX + X⁻ᵀ/γ)/2 with scaling (Higham, Functions of Matrices, 8.6), faster than
+    the decomposition for batches, and differentiable where singular values coincide. For 2×2 matrices one step is exact: with
+    the matrix C of cofactors, M ± C = (σ₁ + σ₂) U Vᵀ, the sign being that of det M.
     """
+    if definite and matrix.shape[-1] == 2:
+        a, b, c, d = matrix.flatten(-2).unbind(-1)
+        sign = (a * d - b * c).detach().sign()
+        first, second = a + sign * d, c - sign * b
+        length = torch.hypot(first, second)
+        first, second = first / length, second / length
+        return torch.stack([first, -sign * second, second, sign * first], -1).reshape(matrix.shape)
     if definite:
         x, eye = matrix, torch.eye(matrix.shape[-1]).to(matrix)
         for _ in range(30):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynot_lite import _validation as check
 
-__all__ = ["LINEAR", "TRIGONOMETRIC", "Interpolant"]
+__all__ = ["LINEAR", "TRIGONOMETRIC", "VARIANCE_PRESERVING", "Interpolant"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,17 @@ class Interpolant:
             if not torch.allclose(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6):
                 raise ValueError(f"{name} must be {expected} at t = 0 and 1, got {found.tolist()}")
             difference = (_evaluate(function, inner + step, name) - _evaluate(function, inner - step, name)) / (2 * step)
-            derivative = torch.func.jvp(function, (inner,), (torch.ones_like(inner),))[1]
+            # By plain reverse mode: torch.func takes a second to import, and every program imports this module.
+            with torch.enable_grad():
+                t = inner.clone().requires_grad_()
+                total = function(t).sum() + 0 * t.sum()  # a constant or detached function has derivative 0
+                (derivative,) = torch.autograd.grad(total, t)
             if not torch.allclose(derivative, difference, rtol=1e-4, atol=1e-4):
                 raise ValueError(f"{name} must be differentiable by torch: its derivative differs from finite differences")
 
     def coefficients(self, t) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """α(t), β(t), α'(t), β'(t), each of the shape of t."""
-        t = check.as_tensor(t, "t")
+        t = check.as_tensor(t, "t").contiguous()  # forward mode refuses expanded tensors
         # In forward mode, so that both stay differentiable; together, because the set-up is what costs.
         (alpha, beta), (d_alpha, d_beta) = torch.func.jvp(lambda t: (self.alpha(t), self.beta(t)), (t,), (torch.ones_like(t),))
         return alpha, beta, d_alpha, d_beta
@@ -65,7 +69,7 @@ class Interpolant:
             x_t and dx_t, each of the shape of x0.
 
         Raises:
-            ValueError: shapes that differ, values that are not finite, a time outside [0, 1].
+            ValueError: shapes that differ, values that are not finite, a time outside [0, 1] or without a finite velocity.
         """
         x0 = check.as_tensor(x0, "x0")
         x1 = check.as_tensor(x1, "x1", like=x0)
@@ -75,6 +79,8 @@ class Interpolant:
         if t.ndim:
             t = t.reshape(-1, *[1] * (x0.ndim - 1))
         alpha, beta, d_alpha, d_beta = self.coefficients(t)
+        if not (torch.isfinite(d_alpha) & torch.isfinite(d_beta)).all():
+            raise ValueError("t must be a time at which the path has a velocity: the derivative of alpha or beta is not finite")
         return alpha * x0 + beta * x1, d_alpha * x0 + d_beta * x1
 
 
@@ -90,3 +96,10 @@ LINEAR = Interpolant(lambda t: 1 - t, lambda t: t)
 
 TRIGONOMETRIC = Interpolant(lambda t: torch.cos(0.5 * math.pi * t), lambda t: torch.sin(0.5 * math.pi * t))
 """The trigonometric path cos(πt/2) X0 + sin(πt/2) X1; its derivative carries the factor π/2 that the notes lose."""
+
+VARIANCE_PRESERVING = Interpolant(lambda t: torch.sqrt(1 - t**2), lambda t: t)
+"""The path √(1 − t²) X0 + t X1: the trigonometric one with another clock, so that the share of X1 grows evenly.
+
+It preserves the covariance where the trigonometric path does. Its derivative is unbounded: there is no velocity at t = 1, and
+E‖dX_t/dt‖² grows like E‖X0‖² / (2(1 − t)), so that the flow-matching loss has no finite minimum over [0, 1].
+"""

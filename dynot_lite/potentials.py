@@ -314,9 +314,11 @@ class LogSumExp(ConvexPotential):
         self.log_temperature = nn.Parameter(torch.full(shape[:1], math.log(temperature)).to(like))
 
     def _scores(self, x: Tensor) -> Tensor:
-        heads, pieces, dim = self.slopes.shape
-        affine = x @ self.slopes.reshape(-1, dim).T + self.heights.reshape(-1)
-        return affine.reshape(*x.shape[:-1], heads, pieces) / self.log_temperature.exp()[:, None]
+        # The parameters are divided by the temperatures, not the scores: a pass over the largest array less.
+        precision = (-self.log_temperature).exp()[:, None]
+        slopes, heights = self.slopes * precision[:, :, None], self.heights * precision
+        affine = torch.addmm(heights.flatten(), x, slopes.flatten(0, 1).T)
+        return affine.unflatten(-1, heights.shape)
 
     def _value(self, x: Tensor) -> Tensor:
         return self.quadratic._value(x) + self._scores(x).logsumexp(-1) @ self.log_temperature.exp()

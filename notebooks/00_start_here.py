@@ -88,16 +88,16 @@ def randn(*shape):
 # | `00_start_here` | recap of static transport, colour transfer | 1 | here |
 # | `01_continuity_equation` | the continuity equation, flows, McCann's interpolation | 1 | here |
 # | `02_benamou_brenier` | the dynamic formulation: theorem, proof, solvers with certificates | 1 | here |
-# | `03_flow_matching` | the loss, couplings, training, sampling, what a path costs | 1 | coming |
+# | `03_flow_matching` | the loss, couplings, training, sampling, what a path costs | 1 | here |
 # | `04_gaussian_exercises` | all exercises of the notes, solved and checked | 1 | here |
 # | `05_am_ot_equivalence` | action matching with optimal fields is the dual of optimal transport | 2, 3 | here |
 # | `06_learning_brenier_maps` | learning the optimal map, on the Wasserstein-2 benchmark | 2, 3 | coming |
 # | `07_limits_of_the_equivalence` | which hypotheses the equivalence needs | 2, 3 | here |
-# | `08_semidiscrete_flow_matching` | semidiscrete couplings | 5 | coming |
-# | `09_amortized_ot` | potentials predicted from slices | 4 | coming |
+# | `08_semidiscrete_flow_matching` | semidiscrete couplings | 5 | here |
+# | `09_amortized_ot` | potentials predicted from slices | 4 | here |
 # | `10_benchmarks` | speed and accuracy beside other libraries, a section per subject | all | here |
 #
-# Read 00, 01, 02 and 04 in this order for a first course, then 05 and 07; 10 is for reference.
+# Read 00 to 04 in this order for a first course, then 05 and 07 (action matching), 08 and 09 (large problems); 10 is for reference.
 
 # %% [markdown]
 # ## 3. How a claim works

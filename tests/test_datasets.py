@@ -1,12 +1,24 @@
 """The data sets: against what scikit-learn stores, against Pillow's resampling, and by the properties of a sample."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_images
+from scipy.stats import chisquare, kstest
+from sklearn.datasets import load_digits, load_sample_images
 
-from dynot_lite.datasets import colour_sample, photographs
+from dynot_lite.datasets import (
+    checkerboard,
+    colour_sample,
+    digits,
+    eight_gaussians,
+    moons,
+    photographs,
+    torchcfm_eight_gaussians,
+    torchcfm_moons,
+)
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +128,71 @@ def test_bad_images(image):
 def test_bad_sample_sizes(n):
     with pytest.raises(ValueError, match="n must"):
         colour_sample(torch.zeros(2, 2, 3), n)
+
+
+LAWS = (eight_gaussians, torchcfm_eight_gaussians, moons, torchcfm_moons, checkerboard)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_laws_follow_the_generator(law):
+    state = torch.random.get_rng_state()
+    first, again, other = (law(7, generator=seeded(seed)) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert first.shape == (7, 2) and first.dtype == torch.float32
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    for bad in (0, -1, 2.0):
+        with pytest.raises(ValueError, match="n must"):
+            law(bad)
+
+
+@pytest.mark.parametrize(("law", "variance"), [(eight_gaussians, 0.1), (torchcfm_eight_gaussians, math.sqrt(0.1))])
+def test_eight_gaussians(law, variance):
+    x = law(20000, generator=seeded(0)).double().numpy()
+    centres = 5 * np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], 1)
+    nearest = ((x[:, None] - centres) ** 2).sum(-1).argmin(1)
+    assert chisquare(np.bincount(nearest, minlength=8)).pvalue > 1e-3
+    noise = (x - centres[nearest]) / math.sqrt(variance)
+    assert kstest(noise[:, 0], "norm").pvalue > 1e-3 and kstest(noise[:, 1], "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(noise.T)[0, 1]) < 0.03
+
+
+def test_moons():
+    """The characteristic function, against quadrature along the two half circles; independent of the order of the points."""
+    x = moons(40000, generator=seeded(0)).double().numpy()
+    s = (np.arange(2000) + 0.5) * np.pi / 2000
+    circles = 3 * np.stack([np.stack([np.cos(s), np.sin(s)], 1), np.stack([1 - np.cos(s), 0.5 - np.sin(s)], 1)]) - 1
+    for wave in ((0.3, 0), (0, 0.3), (0.5, 0.5), (1, -0.7), (0.4, 2), (2.5, 0.2)):
+        wave = np.array(wave)
+        expected = np.exp(1j * circles @ wave).mean() * np.exp(-0.045 * wave @ wave)
+        assert abs(np.exp(1j * x @ wave).mean() - expected) < 4 / 200
+        assert abs(np.exp(1j * x[:20000] @ wave).mean() - expected) < 4 / 141
+
+
+@pytest.mark.parametrize("n", (256, 7, 1))
+def test_torchcfm_moons_is_that_librarys_law(n):
+    x = torchcfm_moons(n, generator=seeded(0)).double().numpy()
+    outer, inner = np.linspace(0, np.pi, n // 2), np.linspace(0, np.pi, n - n // 2)
+    circles = np.concatenate([np.stack([np.cos(outer), np.sin(outer)], 1), np.stack([1 - np.cos(inner), 0.5 - np.sin(inner)], 1)])
+    noise = (x + 1) / 3 - circles
+    np.testing.assert_allclose(noise[:, 0], noise[:, 1], atol=1e-6)  # one number for both coordinates
+    assert noise.min() > -1e-6 and noise.max() < 0.2 + 1e-6
+    if n == 256:
+        assert kstest(noise[:, 0] / 0.2, "uniform").pvalue > 1e-3
+
+
+def test_checkerboard():
+    x = checkerboard(20000, generator=seeded(0)).double().numpy()
+    squares = np.floor(x / 2).astype(int)
+    assert squares.min() == -2 and squares.max() == 1 and (squares.sum(1) % 2 == 0).all()
+    counts = np.bincount((squares[:, 0] + 2) * 4 + squares[:, 1] + 2, minlength=16)
+    assert (counts > 0).sum() == 8 and chisquare(counts[counts > 0]).pvalue > 1e-3
+    within = x / 2 - squares
+    assert kstest(within[:, 0], "uniform").pvalue > 1e-3 and kstest(within[:, 1], "uniform").pvalue > 1e-3
+
+
+def test_digits_are_the_stored_ones():
+    images, labels = digits()
+    bunch = load_digits()
+    assert images.dtype == torch.float32 and labels.dtype == torch.int64
+    assert np.array_equal(images.reshape(-1, 8, 8).numpy() * 16, bunch.images) and np.array_equal(labels.numpy(), bunch.target)
+    assert images.min() == 0 and images.max() == 1

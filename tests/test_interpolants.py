@@ -3,10 +3,9 @@ import math
 import pytest
 import torch
 
-from dynot_lite.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
+from dynot_lite.interpolants import LINEAR, TRIGONOMETRIC, VARIANCE_PRESERVING, Interpolant
 
 F64 = torch.float64
-VARIANCE_PRESERVING = Interpolant(lambda t: torch.sqrt(1 - t**2), lambda t: t)
 
 
 @pytest.mark.parametrize("path", (LINEAR, TRIGONOMETRIC, VARIANCE_PRESERVING), ids=("linear", "trigonometric", "vp"))
@@ -29,6 +28,24 @@ def test_notes_formulas():
         assert x_t.item() == pytest.approx(2 * math.cos(angle) - math.sin(angle))
         # The derivative carries π/2, which the notes' target lacks.
         assert dx_t.item() == pytest.approx(math.pi / 2 * (-math.cos(angle) - 2 * math.sin(angle)))
+
+
+def test_one_time_expanded_to_all_pairs():
+    x0, x1 = torch.zeros(3, 2), torch.ones(3, 2)
+    for found, expected in zip(LINEAR.at(torch.tensor(0.25).expand(3), x0, x1), LINEAR.at(0.25, x0, x1), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_variance_preserving_paths_are_one_path_with_two_clocks():
+    t = torch.linspace(0, 0.99, 12, dtype=F64)
+    alpha, beta, d_alpha, d_beta = VARIANCE_PRESERVING.coefficients(t)
+    torch.testing.assert_close(alpha**2 + beta**2, torch.ones_like(t))
+    clock = 2 / math.pi * torch.asin(t)  # the time at which the trigonometric path is at the same place
+    for value, expected in zip((alpha, beta), TRIGONOMETRIC.coefficients(clock)[:2], strict=True):
+        torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(d_alpha, -t / torch.sqrt(1 - t**2))
+    with pytest.raises(ValueError, match="has a velocity"):
+        VARIANCE_PRESERVING.at(1.0, torch.zeros(2, 1), torch.ones(2, 1))
 
 
 def test_times_per_pair_images_dtype_and_gradient():

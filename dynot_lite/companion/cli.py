@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dynot_lite.companion import benchmark, notebooks, runner, table
 from dynot_lite.companion.ledger import PRESETS, registry
+from dynot_lite.course import cli as course
 
 __all__ = ["main"]
 
@@ -23,6 +24,7 @@ The notebooks of dynot_lite: run them anew, test them, and see what they claim.
   execute     run committed notebooks in place, after an edit of their .py
   claims      print the table of claims
   peers       install the libraries that some benchmarks compare with (optional)
+  course      release problem sets to students, and grade their work
 
 "python -m dynot_lite COMMAND --help" tells more about each. All exit with 0 only if everything succeeded."""
 
@@ -112,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
     peers = commands.add_parser("peers", help="install the peers", description=PEERS, formatter_class=layout)
     peers.set_defaults(run=lambda options: benchmark.install_peers(notebooks.root() / "peers.txt"))
+    course.add_parser(commands)
     return parser
 
 
@@ -183,9 +186,10 @@ def _execute(options: argparse.Namespace) -> int:
     complaints = []
     for name in notebooks.find_notebooks(folder, options.notebooks):
         begin = time.perf_counter()
-        notebooks.execute(folder / f"{name}.py", timeout=options.timeout)
+        source = notebooks.source_path(folder, name)
+        notebooks.execute(source, timeout=options.timeout)
         print(f"{name}: executed in {time.perf_counter() - begin:.1f} s", flush=True)
-        complaints += notebooks.check(folder / f"{name}.py", registry())
+        complaints += notebooks.check(source, registry())
     print("".join(f"{complaint}\n" for complaint in complaints), end="", file=sys.stderr)
     return 1 if complaints else 0
 

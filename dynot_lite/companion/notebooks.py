@@ -29,6 +29,7 @@ __all__ = [
     "read_executed",
     "read_source",
     "root",
+    "source_path",
 ]
 
 KERNEL = "python3"
@@ -56,12 +57,18 @@ def root() -> Path:
     raise NotebookError(f"no folder notebooks/ in {package} or {Path.cwd()}: run this inside a clone of the repository")
 
 
+def source_path(folder: Path, name: str) -> Path:
+    """The source of the notebook ``name``: in ``folder`` itself, or, of a problem set, in ``folder/assignments``."""
+    inner = folder / "assignments" / f"{name}.py"
+    return inner if inner.exists() else folder / f"{name}.py"
+
+
 def find_notebooks(folder: Path, names: list[str] | None = None) -> list[str]:
-    """The names of the notebooks in ``folder`` (files ``NAME.py``), all of them in order, or those asked for.
+    """The names of the notebooks in ``folder`` and ``folder/assignments`` (``NAME.py``), all in order, or those asked for.
 
     A name may be given with its folder or its ending. Raises NotebookError if one does not exist, or there are none at all.
     """
-    known = sorted(path.stem for path in folder.glob("*.py"))
+    known = sorted(path.stem for pattern in ("*.py", "assignments/*.py") for path in folder.glob(pattern))
     if not known:
         raise NotebookError(f"no notebooks (NAME.py) in {folder}")
     wanted = [re.sub(r"\.(py|ipynb)$", "", re.split(r"[/\\]", name)[-1]) for name in names or known]
@@ -93,13 +100,13 @@ def plain(text: str) -> str:
 
 
 def read_source(path: Path) -> NotebookNode:
-    """The notebook of ``path`` (py:percent), without outputs; of the cells' metadata only the tags are kept."""
+    """The notebook of ``path`` (py:percent), without outputs; of the cells' metadata the tags and nbgrader's are kept."""
     notebook = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     for index, cell in enumerate(notebook.cells):
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        kept = {key: cell.metadata[key] for key in ("tags", "nbgrader") if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
         cell.id = _identifier(path.stem, index, cell.source)
     return notebook
 
@@ -195,11 +202,11 @@ def check(path: Path, claims: Mapping[str, Claim]) -> list[str]:
 
 
 def pair_problems(source: NotebookNode, executed: NotebookNode) -> list[str]:
-    """Both halves must have the same cells: type, source and tags."""
+    """Both halves must have the same cells: type, source, tags and nbgrader's metadata."""
     if len(source.cells) != len(executed.cells):
         return [f"the .py has {len(source.cells)} cells, the .ipynb {len(executed.cells)}: execute the notebook again"]
     problems = []
-    for name, of in (("type", _type), ("source", _source), ("tags", _tags)):
+    for name, of in (("type", _type), ("source", _source), ("tags", _tags), ("grading", _grading)):
         pairs = enumerate(zip(source.cells, executed.cells, strict=True), 1)
         if numbers := [str(number) for number, (cell, other) in pairs if of(cell) != of(other)]:
             problems.append(f"{name} of cell {', '.join(numbers)} differs between .py and .ipynb: execute the notebook again")
@@ -289,6 +296,10 @@ def _source(cell: NotebookNode) -> str:
 
 def _tags(cell: NotebookNode) -> list[str]:
     return list(cell.metadata.get("tags", []))
+
+
+def _grading(cell: NotebookNode) -> dict:
+    return dict(cell.metadata.get("nbgrader", {}))
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:

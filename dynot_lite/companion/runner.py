@@ -71,7 +71,7 @@ def reproduce(
     outcomes: dict[str, Outcome] = {}
     waiting: list[_Run] = []
     for name in names:
-        run = _Run(folder.resolve() / f"{name}.py", base, preset, seed, claims)
+        run = _Run(notebooks.source_path(folder.resolve(), name), base, preset, seed, claims)
         if problems := notebooks.parameter_problems(run.notebook):
             raise NotebookError(f"{name}: {problems[0]}")
         run.remove(".partial")
@@ -112,7 +112,7 @@ def reproduce(
 def fingerprint(source: Path, *, preset: str, seed: int) -> str:
     """The SHA-256 of all that the results of a notebook depend on: its source, package, pins, peers, preset and seed."""
     package = Path(__file__).resolve().parents[1]
-    files = [source, *sorted(path for path in package.rglob("*") if path.suffix in (".py", ".toml"))]
+    files = [source, *sorted(path for path in package.rglob("*") if path.suffix in (".py", ".toml", ".npz"))]
     pins = package.parent / "constraints.txt"
     digest = hashlib.sha256(f"{preset}\0{seed}\0{sorted(_peers().items())}".encode())
     for path in [*files, *([pins] if pins.exists() else [])]:

@@ -1,0 +1,6 @@
+"""Course work: problem sets that are released to students and graded in isolation.
+
+A problem set is a solved notebook in nbgrader's conventions (``notebooks/assignments/PS1_*.py``) and one module of
+:mod:`dynot_lite.course.oracle`. The student's version is made from the notebook; the points of the automatic parts come from
+values that a submission's isolated process returns and that this process compares with the oracle.
+"""

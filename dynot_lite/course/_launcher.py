@@ -1,0 +1,222 @@
+"""The inside of the sandbox: a warm process that forks one isolated child per submission (Linux).
+
+Started by :mod:`dynot_lite.course.sandbox` with the number of a socket. It imports the libraries once, and nothing of this
+package that knows an answer; then, for every request, it forks a child, which isolates itself and runs the given program. It
+needs user namespaces and Linux 5.12. Whatever cannot be enforced ends the child with status 97 and the reason on its error
+stream, before a line of the submission has run.
+
+1. New user, mount, network (no interface is up), process, IPC, host-name and control-group namespaces.
+2. A root folder of its own: the given folders read-only, some of them masked by empty ones, a small writable /tmp, a few
+   devices. The old root is detached: nothing else of the machine has a name any more. There is no /proc.
+3. Limits of memory, processor time, file size, open files and processes; no core dumps.
+4. No capabilities, no way to gain one, and a user without rights if the grader is root.
+"""
+
+import ctypes
+import functools
+import json
+import os
+import socket
+import sys
+
+NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x40000000 | 0x20000000 | 0x08000000 | 0x04000000 | 0x02000000
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
+MNT_DETACH = 2
+ATTR_READ_ONLY, ATTR_NOSUID, ATTR_NODEV, AT_RECURSIVE, AT_FDCWD = 0x1, 0x2, 0x4, 0x8000, -100
+MOUNT_SETATTR = 442  # the same number on all architectures
+PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
+NOBODY = 65534
+REFUSED = 97
+
+
+@functools.cache
+def libc():
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def call(name, *arguments):
+    """A function of the C library that returns -1 on failure."""
+    prepared = [ctypes.c_char_p(a.encode()) if isinstance(a, str) else a for a in arguments]
+    prepared = [ctypes.c_ulong(a) if isinstance(a, int) and a >= 0 else a for a in prepared]
+    if getattr(libc(), name)(*prepared) == -1:
+        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
+
+
+def write(path, text):
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write(text)
+
+
+def enter_namespaces():
+    """Leave the namespaces of the grader; a helper that stays behind maps the user."""
+    root = os.getuid() == 0
+    ready, done = os.pipe(), os.pipe()
+    parent, helper = os.getpid(), os.fork()
+    if helper == 0:
+        os.close(ready[1])
+        if os.read(ready[0], 1):
+            # Inside, everybody is nobody. Root keeps itself for the mounts, and gives itself up before the submission runs.
+            for name, number in (("uid", os.getuid()), ("gid", os.getgid())):
+                if name == "gid" and not root:
+                    write(f"/proc/{parent}/setgroups", "deny")
+                write(f"/proc/{parent}/{name}_map", f"0 0 1\n{NOBODY} {NOBODY} 1\n" if root else f"{NOBODY} {number} 1\n")
+            os.write(done[1], b"!")
+        os._exit(0)
+    os.close(done[1])
+    call("unshare", NEW_NAMESPACES)
+    os.write(ready[1], b"!")
+    if not os.read(done[0], 1):
+        raise OSError("the user could not be mapped into a namespace")
+    os.waitpid(helper, 0)
+    for end in (*ready, done[0]):
+        os.close(end)
+
+
+def restrict(path, attributes, *, recursive):
+    request = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
+    flags = AT_RECURSIVE if recursive else 0
+    if libc().syscall(MOUNT_SETATTR, AT_FDCWD, path.encode(), flags, request, ctypes.c_size_t(32)) == -1:
+        raise OSError(ctypes.get_errno(), f"mount_setattr {path}: {os.strerror(ctypes.get_errno())}")
+
+
+def tmpfs(path, options):
+    os.makedirs(path, exist_ok=True)
+    call("mount", "tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, options)
+
+
+def build_root(root, config):
+    """Make the folder ``root`` the root of the file system."""
+    call("mount", "none", "/", None, MS_REC | MS_PRIVATE, None)
+    tmpfs(root, "size=4m,nr_inodes=4096,mode=755")
+    for link, target in config["links"]:
+        os.makedirs(os.path.dirname(root + link), exist_ok=True)
+        os.symlink(target, root + link)
+    for path in config["read_only"]:
+        place = root + path
+        if os.path.isdir(path):
+            os.makedirs(place, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            open(place, "x").close()
+        call("mount", path, place, None, MS_BIND | MS_REC, None)
+        restrict(place, ATTR_READ_ONLY | ATTR_NOSUID | (0 if path.startswith("/dev/") else ATTR_NODEV), recursive=True)
+    for path in config["masked"]:
+        if os.path.isdir(root + path):
+            tmpfs(root + path, "size=4k,nr_inodes=2,mode=755")
+            restrict(root + path, ATTR_READ_ONLY, recursive=False)
+    tmpfs(root + "/tmp", f"size={config['disk']},nr_inodes=4096,mode=1777")
+    os.makedirs(root + "/dev", exist_ok=True)
+    os.symlink("/tmp", root + "/dev/shm")
+    for name, text in config["files"].items():
+        os.makedirs(os.path.dirname(root + name), exist_ok=True)
+        with open(root + name, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(root + name, 0o644)
+        os.chmod(os.path.dirname(root + name), 0o777)
+    restrict(root, ATTR_READ_ONLY, recursive=False)
+    os.chdir(root)
+    # With both arguments the same, the old root is mounted on top of the new one, and comes off.
+    if libc().syscall(PIVOT_ROOT[os.uname().machine], b".", b".") == -1:
+        raise OSError(ctypes.get_errno(), f"pivot_root: {os.strerror(ctypes.get_errno())}")
+    call("umount2", ".", MNT_DETACH)
+    os.chdir("/tmp")
+
+
+def address_space():
+    """The bytes of addresses in use: those of the libraries, which some builds reserve by the gigabyte."""
+    with open("/proc/self/statm", encoding="ascii") as stream:
+        return int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def limit(config):
+    import resource  # not on every system, and every module can be imported everywhere
+
+    for name, value in (
+        ("AS", config["memory"]),
+        ("CPU", config["seconds"]),
+        ("FSIZE", config["disk"]),
+        ("NOFILE", 64),
+        ("NPROC", config["processes"]),
+        ("CORE", 0),
+    ):
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+
+
+def give_up_rights():
+    for capability in range(64):
+        if libc().prctl(PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) == -1:
+            break  # the last one was dropped
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    call("capset", header, none)
+    call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    call("prctl", PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    if os.getuid() != NOBODY or os.geteuid() != NOBODY:
+        raise OSError("the user without rights could not be taken on")
+
+
+def isolated(config):
+    """Isolate this process; returns in the first process of a new process namespace: when that ends, all it started ends."""
+    call("prctl", PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    config["memory"] += address_space()
+    enter_namespaces()
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        os._exit(code if code >= 0 else 128 - code)
+    build_root(config["root"], config)
+    limit(config)
+    give_up_rights()
+
+
+def become(config, descriptors):
+    """What a child does: isolation, then the program, with the descriptors as its three streams. Never returns."""
+    try:
+        for stream, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, stream)
+        os.closerange(3, 4096)  # the socket among them
+        try:
+            isolated(config)
+        except (OSError, KeyError, ValueError) as error:
+            os.write(2, f"refused: {error}".encode())
+            os._exit(REFUSED)
+        exec(compile(config["program"], "<driver>", "exec"), {"__name__": "__main__"})
+        sys.stdout.flush()
+        os._exit(0)
+    except BaseException as error:
+        os.write(2, f"{type(error).__name__}: {error}"[:2000].encode())
+    finally:
+        os._exit(1)
+
+
+def main():
+    call("prctl", PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    sys.path[:0] = json.loads(sys.argv[2])
+    for name in json.loads(sys.argv[3]):
+        try:
+            __import__(name)
+        except ImportError:
+            pass
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(channel, 4096, 3)
+        if not message:
+            break
+        with open(message, encoding="utf-8") as stream:
+            config = json.load(stream)
+        child = os.fork()
+        if child == 0:
+            become(config, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        channel.send(str(child).encode())
+        _, status = os.waitpid(child, 0)
+        channel.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The command ``python -m dynot_lite course``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_parser"]
+
+COURSE = """\
+Problem sets as course work.
+
+  course release PS1 --to DIR      write the students' version of a problem set
+  course grade DIR --to OUT        grade a folder of submissions: points, feedback
+
+The pages for instructors and for students are in notebooks/assignments/."""
+
+GRADE = """\
+Grade the submissions in DIR: files STUDENT.ipynb, or folders STUDENT with a notebook in them. OUT takes points.csv (one row per
+student), feedback/STUDENT.html, manual.csv (enter the points of proofs and figures there and run the command again) and
+grading.json (the seed of the random instances, and the limits).
+
+Each submission runs in a process without network, files of others or the answers, within limits of time, memory and disk; the
+values it returns are compared here. That needs Linux with user namespaces. Elsewhere nothing is run unless --trust is given."""
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``course`` to the parser of the command line."""
+    layout = argparse.RawDescriptionHelpFormatter
+    course = commands.add_parser("course", help="release and grade problem sets", description=COURSE, formatter_class=layout)
+    verbs = course.add_subparsers(required=True, metavar="VERB")
+
+    release = verbs.add_parser("release", help="write the students' version of a problem set")
+    release.add_argument("assignment", metavar="PS1", help="the problem set")
+    release.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write to")
+    release.set_defaults(run=_release)
+
+    grade = verbs.add_parser("grade", help="grade a folder of submissions", description=GRADE, formatter_class=layout)
+    grade.add_argument("folder", type=Path, metavar="DIR", help="the submissions")
+    grade.add_argument("--to", type=Path, required=True, metavar="OUT", help="folder to write to")
+    grade.add_argument("--assignment", metavar="PS1", help="the problem set (default: the one the submissions name)")
+    grade.add_argument("--jobs", type=_positive(int), default=2, help="submissions at a time (default: 2)")
+    grade.add_argument("--seed", type=int, help="of the random instances (default: a fresh one, written to grading.json)")
+    grade.add_argument("--seconds", type=_positive(float), default=120.0, help="for one submission (default: 120)")
+    grade.add_argument("--memory", type=_positive(float), default=3.0, metavar="GB", help="for one submission (default: 3)")
+    grade.add_argument("--trust", action="store_true", help="run submissions without isolation, where there is none")
+    grade.set_defaults(run=_grade)
+
+
+def _positive(kind: type):
+    def number(text: str):
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be positive, got {value}")
+        return value
+
+    return number
+
+
+def _release(options: argparse.Namespace) -> int:
+    from dynot_lite.course.assignment import release
+
+    print(release(options.assignment, options.to))
+    return 0
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from dynot_lite.course.grade import grade
+    from dynot_lite.course.sandbox import Limits
+
+    if options.seed is not None and options.seed < 0:
+        print("--seed must not be negative")
+        return 2
+    limits = Limits(seconds=options.seconds, memory=int(options.memory * 2**30))
+    reports = grade(
+        options.folder,
+        options.to,
+        assignment=options.assignment,
+        jobs=options.jobs,
+        seed=options.seed,
+        limits=limits,
+        trust=options.trust,
+    )
+    width = max(len(report.submission.student) for report in reports)
+    for report in reports:
+        waiting = f", {len(report.pending)} parts wait for a person" if report.pending else ""
+        trouble = "" if report.status == "finished" else f"  {report.message.splitlines()[0]}"
+        print(f"{report.submission.student:{width}}  {report.points:5g} points{waiting}{trouble}")
+    seconds = sum(report.seconds for report in reports) / len(reports)
+    print(f"{len(reports)} submissions, {seconds:.1f} s each; points and feedback are in {options.to}")
+    return 1 if any(report.status == "refused" for report in reports) else 0

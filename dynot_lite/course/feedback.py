@@ -1,0 +1,185 @@
+"""What grading writes: a page of feedback per student, the table of points, and the table in which a person enters points."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dynot_lite.companion.notebooks import NotebookError
+from dynot_lite.course.assignment import Assignment, Part
+
+if TYPE_CHECKING:
+    from dynot_lite.course.grade import Report, Score
+
+__all__ = ["read_marks", "write_page", "write_tables"]
+
+COLUMNS = ("student", "part", "title", "points", "out of", "comment")
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}: {student}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
+table {{ border-collapse: collapse; width: 100%; margin: 1rem 0 }} th, td {{ text-align: left; vertical-align: top;
+padding: .35rem .6rem; border-bottom: 1px solid #ddd }} td.n {{ text-align: right; white-space: nowrap }}
+.all {{ color: #00664a }} .some {{ color: #8a5a00 }} .none {{ color: #a33000 }} .wait {{ color: #555 }}
+.note {{ background: #fff4e0; padding: .6rem .9rem }} pre {{ white-space: pre-wrap; background: #f6f6f6; padding: .6rem }}
+img {{ max-width: 100% }} h2 {{ font-size: 1.1rem; margin-top: 2rem }}
+</style></head><body>
+<h1>{title}</h1>
+<p><strong>{student}</strong>: {points:g} of {possible:g} points{pending}.</p>
+{notes}
+<table><tr><th>part</th><th>points</th></tr>
+{rows}
+</table>
+{sections}
+</body></html>
+"""
+
+
+def write_page(report: Report, assignment: Assignment, folder: Path) -> Path:
+    """Write the feedback of one student; everything that comes from the submission is escaped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, sections = [], []
+    for part, score in zip(assignment.parts, report.scores, strict=True):
+        style = _style(score, part)
+        earned = "–" if score.earned is None else f"{score.earned:g}"
+        title = f"{part.id.split('-')[-1]}. {part.title}"
+        rows.append(f'<tr><td>{_text(title)}</td><td class="n {style}">{earned} / {part.points:g}</td></tr>')
+        sections.append(f'<h2>{_text(title)} <span class="{style}">{earned} / {part.points:g}</span></h2>')
+        sections += _by_oracle(score) if not part.manual else _by_hand(report, part, score)
+    notes = [f'<p class="note">{_text(report.message)}</p>'] if report.message else []
+    if report.cells:
+        lines = "\n".join(f"cell {name}: {error}" for name, error in report.cells[:20])
+        notes.append(f"<p>Cells that ended with an error:</p><pre>{_text(lines)}</pre>")
+    pending = f" so far; {len(report.pending)} parts wait for a person" if report.pending else ""
+    page = PAGE.format(
+        title=_text(assignment.title),
+        student=_text(report.submission.student),
+        points=report.points,
+        possible=assignment.points,
+        pending=pending,
+        notes="\n".join(notes),
+        rows="\n".join(rows),
+        sections="\n".join(sections),
+    )
+    path = folder / f"{report.submission.student}.html"
+    path.write_text(page, encoding="utf-8", newline="\n")
+    return path
+
+
+def _by_oracle(score: Score) -> list[str]:
+    lines = []
+    for finding in score.findings:
+        style = "all" if finding.earned else "none"
+        count = f"{finding.right} of {finding.asked} instances right"
+        remark = f": {finding.remark}" if finding.remark else ""
+        text = f"{finding.check} ({finding.earned:g} / {finding.possible:g}): {count}{remark}"
+        lines.append(f'<li class="{style}">{_text(text)}</li>')
+    visible = f"<p>The tests in the notebook (they carry no points): {_text(score.visible)}.</p>" if score.findings else ""
+    return [f"<ul>{''.join(lines)}</ul>", visible]
+
+
+def _by_hand(report: Report, part: Part, score: Score) -> list[str]:
+    lines = []
+    if score.earned is None:
+        lines.append('<p class="wait">Waits to be graded.</p>')
+    if score.comment:
+        lines.append(f"<p>{_text(score.comment)}</p>")
+    for cell in report.submission.cells:
+        if cell.id == part.id:
+            lines.append(f"<pre>{_text(cell.source[:20000])}</pre>")
+            for picture in cell.pictures:
+                data = base64.b64encode(picture).decode("ascii")
+                lines.append(f'<img alt="figure of this answer" src="data:image/png;base64,{data}">')
+    return lines
+
+
+def _style(score: Score, part: Part) -> str:
+    if score.earned is None:
+        return "wait"
+    return "all" if score.earned == part.points else "some" if score.earned else "none"
+
+
+def _text(text: str) -> str:
+    return html.escape(str(text))
+
+
+def write_tables(reports: Sequence[Report], assignment: Assignment, marks: dict, folder: Path) -> None:
+    """Write ``points.csv``, one row per student, and ``manual.csv``, one row per answer that a person grades."""
+    head = ["student", "status", *(part.id for part in assignment.parts), "points", "of", "waiting", "seconds", "file"]
+    rows = []
+    for report in reports:
+        earned = ["" if score.earned is None else f"{score.earned:g}" for score in report.scores]
+        status = "graded" if report.status == "finished" else report.status
+        rows.append(
+            [report.submission.student, status, *earned, f"{report.points:g}", f"{assignment.points:g}"]
+            + [" ".join(report.pending), f"{report.seconds:.1f}", report.submission.path.name]
+        )
+    _write(folder / "points.csv", head, rows)
+    by_hand = [part for part in assignment.parts if part.manual]
+    lines = []
+    for report in reports:
+        for part in by_hand:
+            points, comment = marks.pop((report.submission.student, part.id), (None, ""))
+            score = next(score for score in report.scores if score.part == part.id)
+            if score.earned == 0 and not comment:
+                points, comment = (0.0 if points is None else points), score.comment or report.message
+            value = "" if points is None else f"{points:g}"
+            lines.append([report.submission.student, part.id, part.title, value, f"{part.points:g}", comment])
+    titles = {part.id: part for part in by_hand}
+    for (student, identifier), (points, comment) in sorted(marks.items()):  # of students who are not in this folder
+        part = titles[identifier]
+        value = "" if points is None else f"{points:g}"
+        lines.append([student, identifier, part.title, value, f"{part.points:g}", comment])
+    _write(folder / "manual.csv", list(COLUMNS), lines)
+
+
+def read_marks(path: Path, assignment: Assignment) -> dict[tuple[str, str], tuple[float | None, str]]:
+    """The points and comments of ``manual.csv`` by student and part; empty if there is no such file.
+
+    Raises NotebookError for a part that is not graded by hand, or points that are no number between 0 and the maximum.
+    """
+    if not path.exists():
+        return {}
+    possible = {part.id: part.points for part in assignment.parts if part.manual}
+    marks = {}
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        for number, row in enumerate(csv.DictReader(stream), 2):
+            part, text = row.get("part"), (row.get("points") or "").strip()
+            if part not in possible:
+                raise NotebookError(f"{path}, line {number}: {part!r} is not a part of {assignment.name} that a person grades")
+            try:
+                points = float(text) if text else None
+                if points is not None and not 0 <= points <= possible[part]:
+                    raise ValueError
+            except ValueError:
+                raise NotebookError(f"{path}, line {number}: {text!r} is not between 0 and {possible[part]:g}") from None
+            student = _plain(row.get("student") or "")
+            comment = row.get("comment") or ""
+            marks[student, part] = points, "" if comment == "not answered" else _plain(comment)
+            if comment == "not answered" and points == 0:
+                del marks[student, part]
+    return marks
+
+
+def _write(path: Path, head: list[str], rows: list[list[str]]) -> None:
+    partial = path.with_suffix(".partial")
+    with open(partial, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerows([head, *([_quoted(entry) for entry in row] for row in rows)])
+    partial.replace(path)
+
+
+def _quoted(entry: str) -> str:
+    """A spreadsheet takes what begins like this for a formula; the names and comments here are nobody's formulas."""
+    return f"'{entry}" if entry[:1] in ("=", "+", "-", "@", "\t", "\r") else entry
+
+
+def _plain(entry: str) -> str:
+    return entry[1:] if entry[:1] == "'" and entry[1:2] in ("=", "+", "-", "@", "\t", "\r") else entry

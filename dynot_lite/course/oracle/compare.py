@@ -1,0 +1,170 @@
+"""What an oracle is made of, and the comparison of a submission's values with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Case", "Check", "Finding", "cases", "judge", "residual"]
+
+ATTEMPTS = 200
+SEPARATION = 20.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that is asked of a function in a graded part, worth ``points``.
+
+    Attributes:
+        name: what is checked, in words the student reads in the feedback.
+        points: of this check; those of all checks of a part are the points of its cell.
+        function: the name of the student's function.
+        draw: ``draw(rng, d) -> tuple`` of arguments (arrays and floats), fresh random ones at each grading.
+        answer: the right value (an array, a number, or a tuple of them) for these arguments.
+        traps: wrong answers that are known, ``{what went wrong: function}``; instances that do not tell the right answer from
+            each of them are not used. A trap may raise ValueError where it makes no sense.
+        dimensions: one instance is drawn for each.
+        rows: the place of the argument that holds one point per row, or None.
+        tolerance: relative to the largest entry of the right value where that exceeds 1.
+    """
+
+    name: str
+    points: float
+    function: str
+    draw: Callable[[np.random.Generator, int], tuple]
+    answer: Callable[..., Any]
+    traps: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    dimensions: Sequence[int] = (1, 2, 3, 5)
+    rows: int | None = None
+    tolerance: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Case:
+    """An instance of a check: the arguments and the right value, as a list of arrays."""
+
+    arguments: tuple
+    expected: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of a check: the points, and for the student how many cases were right, and what may have gone wrong."""
+
+    check: str
+    earned: float
+    possible: float
+    right: int
+    asked: int
+    remark: str
+
+
+def cases(check: Check, rng: np.random.Generator) -> list[Case]:
+    """Fresh instances, one per dimension, each followed by the same one with its points in another order.
+
+    Raises RuntimeError if none can be drawn that tells the right answer from every trap.
+    """
+    drawn = []
+    for dimension in check.dimensions:
+        for _ in range(ATTEMPTS):
+            arguments = check.draw(rng, dimension)
+            expected = as_arrays(check.answer(*arguments))
+            if dimension == 1 or all(_apart(check, trap, arguments, expected) for trap in check.traps.values()):
+                break
+        else:
+            raise RuntimeError(f"no instance of {check.function} in dimension {dimension} tells right from wrong")
+        again = arguments
+        if check.rows is not None:
+            order = rng.permutation(len(arguments[check.rows]))
+            again = (*arguments[: check.rows], arguments[check.rows][order], *arguments[check.rows + 1 :])
+        drawn += [Case(arguments, expected), Case(again, as_arrays(check.answer(*again)))]
+    return [drawn[i] for i in rng.permutation(len(drawn))]
+
+
+def _apart(check: Check, trap: Callable, arguments: tuple, expected: list[np.ndarray]) -> bool:
+    try:
+        return distance(as_arrays(trap(*arguments)), expected) > SEPARATION * check.tolerance
+    except ValueError:
+        return True
+
+
+def judge(check: Check, asked: Sequence[Case], found: Sequence[Any], errors: Sequence[str | None]) -> Finding:
+    """Compare what a submission returned (nested lists; None where there is an ``error``) with the right values.
+
+    The points are earned if every case is right: a formula that is right for some instances only is a wrong formula.
+    """
+    gaps = [np.inf if value is None else _gap(value, case.expected) for case, value in zip(asked, found, strict=True)]
+    right = sum(gap <= check.tolerance for gap in gaps)
+    earned = check.points if asked and right == len(asked) else 0.0
+    return Finding(check.name, earned, check.points, right, len(asked), _remark(check, asked, found, errors, gaps))
+
+
+def _remark(check: Check, asked, found, errors, gaps) -> str:
+    wrong = [k for k, gap in enumerate(gaps) if gap > check.tolerance]
+    if not wrong:
+        return ""
+    if told := [errors[k] for k in wrong if errors[k]]:
+        return "not solved" if told[0] == "unsolved" else told[0]
+    for name, trap in check.traps.items():
+        if all(_matches(check, trap, asked[k], found[k]) for k in wrong):
+            return f"these are the values one gets when {name}"
+    finite = [gaps[k] for k in wrong if np.isfinite(gaps[k])]
+    if len(finite) < len(wrong):
+        shapes = [list(entry.shape) for entry in asked[wrong[0]].expected]
+        expected = " and ".join("a number" if shape == [] else f"an array of shape {tuple(shape)}" for shape in shapes)
+        return f"the value is not finite or does not have the right shape: expected {expected}"
+    return f"wrong in {len(wrong)} of {len(asked)} cases, by up to {max(finite):.2g} of the largest entry"
+
+
+def _matches(check: Check, trap: Callable, case: Case, value) -> bool:
+    try:
+        return _gap(value, as_arrays(trap(*case.arguments))) <= check.tolerance
+    except (ValueError, np.linalg.LinAlgError):
+        return False
+
+
+def _gap(value, expected: list[np.ndarray]) -> float:
+    """The distance of nested lists of numbers from the expected arrays; infinite if it is not numbers of that shape."""
+    try:
+        parts = [value] if len(expected) == 1 else list(value)
+        return distance([np.asarray(part, dtype=float) for part in parts], expected)
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        return np.inf
+
+
+def distance(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """The largest difference of an entry, relative to the largest expected entry of its array where that exceeds 1.
+
+    Axes of length one do not matter, so that (n,) and (n, 1) are the same; everything else of the shape does.
+    """
+    if len(found) != len(expected):
+        return np.inf
+    largest = 0.0
+    for one, other in zip(found, expected, strict=True):
+        one, other = np.squeeze(one), np.squeeze(other)
+        if one.shape != other.shape or not np.isfinite(one).all():
+            return np.inf
+        largest = max(largest, float(np.abs(one - other).max() / max(1.0, np.abs(other).max())))
+    return largest
+
+
+def as_arrays(value) -> list[np.ndarray]:
+    """The value of an answer (array, tensor, number, or a tuple of them) as float arrays."""
+    return [np.asarray(part, dtype=float) for part in (value if isinstance(value, tuple) else (value,))]
+
+
+def residual(checks: Sequence[Check], namespace: Mapping[str, Any], seed: int) -> float:
+    """The largest distance of the functions of ``namespace`` from the oracle on fresh instances: for tests inside a notebook."""
+    import torch
+
+    worst = 0.0
+    for check in checks:
+        for case in cases(check, np.random.default_rng(seed)):
+            tensors = [torch.from_numpy(a.copy()) if isinstance(a, np.ndarray) else a for a in case.arguments]
+            value = namespace[check.function](*tensors)
+            parts = [torch.as_tensor(part).detach() for part in (value if isinstance(value, tuple) else (value,))]
+            worst = max(worst, distance(as_arrays(tuple(parts)), case.expected))
+    return worst

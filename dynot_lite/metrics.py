@@ -1,0 +1,155 @@
+"""How good a flow or a map is: path energy and straightness, exact W₂² and energy distance of samples, L2-UVP and cosine of maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import ot
+import torch
+from torch import Tensor
+
+from dynot_lite import _validation as check
+
+__all__ = ["TEST_SIZE", "PathEnergy", "cosine", "energy_distance", "l2_uvp", "path_energy", "sample_w2_squared"]
+
+TEST_SIZE = 2**14
+"""Points of the held-out test set of the Wasserstein-2 benchmark."""
+
+
+@dataclass(frozen=True)
+class PathEnergy:
+    """What the trajectories of a flow cost, in mean squared distances (no ½).
+
+    Attributes:
+        energy: ∫E‖dX_t/dt‖² dt along the trajectories.
+        displacement: E‖X_1 − X_0‖² ≤ energy, by Jensen's inequality.
+    """
+
+    energy: float
+    displacement: float
+
+    @property
+    def straightness(self) -> float:
+        """∫E‖dX_t/dt − (X_1 − X_0)‖² dt = energy − displacement ≥ 0: zero exactly for straight lines at constant speed."""
+        return self.energy - self.displacement
+
+
+def path_energy(times, positions) -> PathEnergy:
+    """Energy, displacement and straightness of trajectories, as :func:`dynot_lite.flows.trajectory` returns them.
+
+    The energy is Σ_k E‖x_{k+1} − x_k‖²/(t_{k+1} − t_k), the exact one of the polygons through the positions. So
+    W₂²(x_0, x_K) ≤ displacement ≤ energy holds on every sample, for every step size, up to rounding.
+
+    Args:
+        times: increasing from 0 to 1, shape (k + 1,).
+        positions: shape (k + 1, n, d).
+
+    Raises:
+        ValueError: times that do not increase from 0 to 1, shapes that do not fit, values that are not finite.
+
+    >>> path_energy([0, 0.5, 1], [[[0.0]], [[1.0]], [[4.0]]])
+    PathEnergy(energy=20.0, displacement=16.0)
+    """
+    positions = check.points(positions, "positions")
+    times = check.as_tensor(times, "times", like=positions)
+    if positions.ndim != 3 or times.shape != positions.shape[:1] or len(times) < 2:
+        raise ValueError(f"positions and times must be (k + 1, n, d) and (k + 1,), got {(*positions.shape,)}, {(*times.shape,)}")
+    if times[0] != 0 or times[-1] != 1 or (times.diff() <= 0).any():
+        raise ValueError(f"times must increase from 0 to 1, got {times.tolist()}")
+    # In float64: near the equality of straight lines the rounding of float32 would decide the sign of the straightness.
+    positions, times = positions.detach().double(), times.double()
+    squares = positions.diff(dim=0).square().sum(-1).mean(-1)
+    displacement = (positions[-1] - positions[0]).square().sum(-1).mean()
+    return PathEnergy((squares / times.diff()).sum().item(), displacement.item())
+
+
+def sample_w2_squared(x, y) -> float:
+    """The exact W₂² (no ½) between two samples of equal weights, shapes (n, d) and (m, d), by the network simplex.
+
+    Raises:
+        ValueError: samples of different dimensions or not finite.
+        RuntimeError: the solver did not reach the optimum.
+
+    >>> sample_w2_squared([[0.0], [1.0]], [[3.0], [2.0]])
+    4.0
+    """
+    x, y = _samples(x, y)
+    cost = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square().numpy(force=True)
+    value, log = ot.emd2([], [], cost, numItermax=10**8, log=True)
+    if log["warning"] is not None:
+        raise RuntimeError(f"the transport between the samples was not solved: {log['warning']}")
+    return float(value)
+
+
+def energy_distance(x, y) -> float:
+    """The energy distance 2E‖X − Y‖ − E‖X − X'‖ − E‖Y − Y'‖ between the laws of two independent samples, without bias.
+
+    The distance is zero if and only if the laws agree (finite means). The estimate averages to the distance, so for equal laws it
+    varies around zero and may be negative: compare it with its values for two samples that are known to have one law.
+
+    Args:
+        x, y: shapes (n, d) and (m, d), n, m ≥ 2.
+
+    Raises:
+        ValueError: samples of different dimensions, of one point, or not finite.
+    """
+    x, y = _samples(x, y)
+    if len(x) < 2 or len(y) < 2:
+        raise ValueError(f"x and y must have two points each, got {len(x)} and {len(y)}")
+    within = sum(torch.cdist(z, z).sum() / (len(z) * (len(z) - 1)) for z in (x, y))
+    return (2 * torch.cdist(x, y).mean() - within).item()
+
+
+def l2_uvp(mapped, truth, target_variance: float) -> float:
+    """The unexplained variance percentage 100 E|T̂(x) − T(x)|² / Var(p1) of arXiv 2106.01954; 100 is what a constant map scores.
+
+    Args:
+        mapped, truth: T̂(x) and T(x) at the same points x of the source, shape (n, d).
+        target_variance: the total variance of the target, the trace of its covariance (no ½).
+
+    Raises:
+        ValueError: shapes that differ, values that are not finite, a variance that is not positive.
+
+    >>> l2_uvp([[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]], 2.0)
+    25.0
+    """
+    mapped, truth = _images(mapped, truth)
+    return 100 * (mapped - truth).square().sum(1).mean().item() / check.positive(target_variance, "target_variance")
+
+
+def cosine(x, mapped, truth) -> float:
+    """The cosine E<T̂(x) − x, T(x) − x> / √(E|T̂(x) − x|² E|T(x) − x|²) between the displacements of two maps, in [−1, 1].
+
+    The expectations are all over the given points. (The code of arXiv 2106.01954 estimates E|T(x) − x|² on 1024 other points.)
+
+    Args:
+        x, mapped, truth: points of the source, T̂(x) and T(x), shape (n, d).
+
+    Raises:
+        ValueError: shapes that differ, values that are not finite, or a map that moves nothing.
+
+    >>> cosine([[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 1.0]])
+    0.7071067811865475
+    """
+    mapped, truth = _images(mapped, truth)
+    x, _ = _images(x, truth, name="x")
+    one, other = mapped - x, truth - x
+    lengths = one.square().sum().item(), other.square().sum().item()
+    if not min(lengths):
+        raise ValueError("mapped and truth must move a point, got a map that is the identity on x")
+    return (one * other).sum().item() / math.sqrt(lengths[0] * lengths[1])
+
+
+def _samples(x, y) -> tuple[Tensor, Tensor]:
+    x, y = check.points(x, "x").detach().double(), check.points(y, "y").detach().double()
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"x and y must be samples (n, d) and (m, d) of one dimension, got {tuple(x.shape)}, {tuple(y.shape)}")
+    return x, y
+
+
+def _images(mapped, truth, *, name: str = "mapped") -> tuple[Tensor, Tensor]:
+    mapped, truth = check.points(mapped, name).detach().double(), check.points(truth, "truth").detach().double()
+    if mapped.ndim != 2 or mapped.shape != truth.shape:
+        raise ValueError(f"{name} and truth must have one shape (n, d), got {tuple(mapped.shape)} and {tuple(truth.shape)}")
+    return mapped, truth.to(mapped.device)
