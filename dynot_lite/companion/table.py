@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dynot_lite.companion import notebooks
 from dynot_lite.companion.ledger import Claim
 
 __all__ = ["markdown", "read_recorded", "refresh", "terminal"]
@@ -44,9 +45,10 @@ def terminal(claims: Mapping[str, Claim], results: Results, *, absent: str = "NO
 
 def markdown(claims: Mapping[str, Claim], recorded: Results) -> str:
     """The table of claims for README, a part per notebook; values are those of record (full preset), "–" where none is."""
-    lines = []
+    lines, home = [], notebooks.root()
     for notebook, entries in _by_notebook(claims):
-        lines += [f"**[{notebook}](notebooks/{notebook}.ipynb)**", ""]
+        path = notebooks.source_path(home / "notebooks", notebook).with_suffix(".ipynb").relative_to(home)
+        lines += [f"**[{notebook}]({path.as_posix()})**", ""]
         lines += ["| claim | statement | kind | required | measured (full preset) |", "|---|---|---|---|---|"]
         lines += [
             f"| {entry.id} | {_escape(entry.statement)} | {entry.kind} | {entry.bound} | {_measured(recorded.get(entry.id))} |"
