@@ -89,6 +89,8 @@ def build_root(root, config):
     """Make the folder ``root`` the root of the file system."""
     call("mount", "none", "/", None, MS_REC | MS_PRIVATE, None)
     tmpfs(root, "size=4m,nr_inodes=4096,mode=755")
+    # Before the folders that are shown: a clone of the repository may itself lie below /tmp.
+    tmpfs(root + "/tmp", f"size={config['disk']},nr_inodes=4096,mode=1777")
     for link, target in config["links"]:
         os.makedirs(os.path.dirname(root + link), exist_ok=True)
         os.symlink(target, root + link)
@@ -105,7 +107,6 @@ def build_root(root, config):
         if os.path.isdir(root + path):
             tmpfs(root + path, "size=4k,nr_inodes=2,mode=755")
             restrict(root + path, ATTR_READ_ONLY, recursive=False)
-    tmpfs(root + "/tmp", f"size={config['disk']},nr_inodes=4096,mode=1777")
     os.makedirs(root + "/dev", exist_ok=True)
     os.symlink("/tmp", root + "/dev/shm")
     for name, text in config["files"].items():
