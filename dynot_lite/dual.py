@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from dynot_lite import _dual_fit as machinery
 from dynot_lite import _validation as check
