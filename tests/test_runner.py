@@ -249,7 +249,12 @@ def test_an_interruption_leaves_no_process_and_no_partial_file(tmp_path, write_n
         sys.exit(cli.main(["reproduce", "--jobs", "2"]))
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As from a terminal: in the background of a script the signal would be ignored, and stay so.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     build = tmp_path / "build" / "quick"
     finished = build / "results" / "a_quick" / "result.json"
