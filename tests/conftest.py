@@ -10,6 +10,7 @@ import matplotlib
 import pytest
 
 matplotlib.use("Agg")
+pytest.register_assert_rewrite("course_grading")
 
 PARAMETERS = '# %% tags=["parameters"]\npreset = "quick"\nseed = 0\n'
 

@@ -51,6 +51,20 @@ def constant(*arguments, **options):
 globals().update({{name: constant for name in {names!r}}})
 """
 
+# Every function of NAMES takes and computes in single precision.
+FLOAT32 = """
+def single_precision(function):
+    def changed(*arguments):
+        arrays = [a.float() if isinstance(a, torch.Tensor) else a for a in arguments]
+        torch.set_default_dtype(torch.float32)
+        try:
+            return function(*arrays)
+        finally:
+            torch.set_default_dtype(torch.float64)
+    return changed
+globals().update({name: single_precision(globals()[name]) for name in NAMES})
+"""
+
 # name: (code at the beginning, code at the end). NAMES stands for the list of the functions that the problem set asks for.
 HOSTILE = {
     "patches_builtins": (
@@ -171,9 +185,10 @@ import os, glob
 seen = []
 for root, folders, files in os.walk("/"):
     folders[:] = [f for f in folders if f not in ("usr", "lib", "lib64", "bin", "include", "share")]
-    seen += [f for f in files if f.endswith((".ipynb", ".csv")) or "ps1" in f.lower() or f in ("compare.py", "shadow")]
-for name in ("dynot_lite.course.oracle.ps1", "dynot_lite.course.oracle.compare", "dynot_lite.course.grade"):
-    try: __import__(name); seen.append(name)
+    seen += [f for f in files if f.endswith((".ipynb", ".csv")) or f in ("compare.py", "shadow")]
+    seen += [f for f in files if any(name in f.lower() for name in ("ps1", "ps2", "ps3"))]
+for name in ("oracle.ps1", "oracle.ps2", "oracle.ps3", "oracle.compare", "grade"):
+    try: __import__("dynot_lite.course." + name); seen.append(name)
     except ImportError: pass
 for path in ("/proc/1/environ", "/proc/self/maps", "FOLDER", "/etc/passwd", "/root", os.path.expanduser("~/.ssh"), "/sys"):
     if path.startswith(("/proc", "/etc", "/sys", "FOLD")) and os.path.exists(path): seen.append(path)

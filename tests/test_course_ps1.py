@@ -1,31 +1,15 @@
-"""Problem set 1: the full solution, the catalogue of wrong answers, other right answers, and the hostile bank, all graded."""
+"""Problem set 1: its catalogue of wrong answers, other right answers, and its oracle."""
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-import socket
-
 import numpy as np
-import pytest
 import torch
-from course_bank import CONSTANTS, HOSTILE, solutions, with_function, write
+from course_grading import ProblemSetTests
 
 from dynot_lite.continuity import gauss_legendre
-from dynot_lite.course import sandbox
-from dynot_lite.course.assignment import folder, load
-from dynot_lite.course.grade import grade
+from dynot_lite.course.assignment import load
 from dynot_lite.course.oracle import ps1
-from dynot_lite.course.oracle.compare import cases
-from dynot_lite.course.sandbox import Limits
 from dynot_lite.gaussian import Gaussian, fm_velocity
-
-REASON = sandbox.unavailable()
-PS1 = load("PS1")
-SOLVED = solutions(PS1)
-NAMES = sorted({check.function for part in PS1.parts for check in part.checks})
-AUTOMATIC = {part.id: part.points for part in PS1.parts if part.checks}
 
 # error: (part, points lost, function with the error)
 WRONG = {
@@ -247,118 +231,18 @@ def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):
     cross = a * da * S0 + b * db * S1 + da * b * C + a * db * C.T + e * de * np.eye(len(m0))
     return m1 - m0 + cross.dot(np.linalg.solve(cov, x - a * m0 - b * m1))""",
 }
-FLOAT32 = """
-def single_precision(function):
-    def changed(*arguments):
-        arrays = [a.float() if isinstance(a, torch.Tensor) else a for a in arguments]
-        torch.set_default_dtype(torch.float32)
-        try:
-            return function(*arrays)
-        finally:
-            torch.set_default_dtype(torch.float64)
-    return changed
-globals().update({name: single_precision(globals()[name]) for name in NAMES})
-"""
 EQUIVALENT = {
     "numpy": {f"{part}-code": source for part, source in NUMPY.items()},
     "one_point_at_a_time": {f"{part}-code": source for part, source in SINGLE.items()},
 }
 
 
-@pytest.fixture(scope="module")
-def honest(tmp_path_factory):
-    """The reports of one grading of everything that means well, by name, and the folder it wrote."""
-    place, out = tmp_path_factory.mktemp("honest"), tmp_path_factory.mktemp("graded")
-    write(place / "full.ipynb", PS1, SOLVED)
-    write(place / "untouched.ipynb", PS1, {})
-    write(place / "renamed" / "PS1" / "Untitled (3) copy.ipynb", PS1, SOLVED)
-    write(place / "renamed" / "other.ipynb", PS1, {}, drop=list(AUTOMATIC), marked=False)
-    write(place / "without_metadata.ipynb", PS1, SOLVED, marked=False)
-    kept = {f"{part}-code": SOLVED[f"{part}-code"] for part in ("ps1-1", "ps1-7")}
-    write(place / "deleted_cells.ipynb", PS1, kept, drop=[*AUTOMATIC, "ps1-3-code", "ps1-2", "ps1-12"])
-    forgiving = {part: "print('10 of 10 points')" for part in AUTOMATIC}
-    write(place / "edited_tests.ipynb", PS1, forgiving | {"ps1-6-code": SOLVED["ps1-6-code"]})
-    answers = {"ps1-2": "Because of the chain rule.", "ps1-5": "YOUR ANSWER HERE \n"}
-    magic = "%%time\n%matplotlib inline\n!pip list\nvalue = (7\n  % 4)\n"
-    write(place / "magics.ipynb", PS1, SOLVED | answers, first=magic, last="import antigravity_that_is_not_there")
-    write(place / "float32.ipynb", PS1, SOLVED, last=FLOAT32.replace("NAMES", repr(NAMES)))
-    for name, changed in EQUIVALENT.items():
-        write(place / f"{name}.ipynb", PS1, SOLVED | changed)
-    for k, (part, _, new) in enumerate(WRONG.values()):
-        source = with_function(SOLVED[f"{part}-code"], new)
-        write(place / f"wrong{k}.ipynb", PS1, SOLVED | {f"{part}-code": source})
-    reports = grade(place, out, jobs=2, trust=REASON is not None)
-    return {report.submission.student: report for report in reports}, out
+class TestPS1(ProblemSetTests):
+    problems, wrong, equivalent = load("PS1"), WRONG, EQUIVALENT
 
-
-def points(report):
-    return {score.part: score.earned for score in report.scores if score.part in AUTOMATIC}
-
-
-def test_the_points_and_the_parts():
-    assert 60 <= PS1.points <= 100 and 8 <= len(PS1.parts) <= 12
-    assert {part.id for part in PS1.parts if part.manual} and len({part.title for part in PS1.parts}) == len(PS1.parts)
-
-
-@pytest.mark.parametrize("name", ["full", "renamed", "without_metadata", "magics", "float32", *EQUIVALENT])
-def test_a_right_answer_has_all_points_in_any_form(honest, name):
-    report = honest[0][name]
-    assert report.status == "finished" and points(report) == AUTOMATIC, [score.findings for score in report.scores]
-
-
-def test_an_untouched_release_has_none_and_runs_to_the_first_unsolved_part(honest):
-    report = honest[0]["untouched"]
-    assert report.points == 0 and report.pending == [] and report.status == "finished"
-    assert [error for _, error in report.cells] == ["unsolved"]  # the figure; the other cells of code define functions
-    assert {score.visible for score in report.scores if score.findings} == {"unsolved"}
-
-
-@pytest.mark.parametrize(("k", "error"), list(enumerate(WRONG)), ids=list(WRONG))
-def test_a_wrong_answer_of_the_catalogue_loses_its_points(honest, k, error):
-    part, lost, _ = WRONG[error]
-    assert points(honest[0][f"wrong{k}"]) == AUTOMATIC | {part: AUTOMATIC[part] - lost}
-
-
-def test_the_instructors_page_has_the_table_of_errors():
-    page = (folder() / "README.md").read_text(encoding="utf-8")
-    rows = [f"| {error} | {part.split('-')[1]} | {lost} of {AUTOMATIC[part]} |" for error, (part, lost, _) in WRONG.items()]
-    assert "\n".join(rows) in page and f"| {sum(AUTOMATIC.values())} points |" in page
-
-
-def test_feedback_names_the_error(honest):
-    found = [finding.remark for k in range(len(WRONG)) for score in honest[0][f"wrong{k}"].scores for finding in score.findings]
-    told = [remark for remark in found if remark.startswith("these are the values one gets when")]
-    assert len(told) >= len(WRONG) - 3
-    page = (honest[1] / "feedback" / "wrong0.html").read_text(encoding="utf-8")
-    assert "these are the values one gets when the diffusion is left out" in page
-
-
-def test_deleted_and_edited_cells_cost_what_is_missing(honest):
-    assert points(honest[0]["deleted_cells"]) == dict.fromkeys(AUTOMATIC, 0) | {"ps1-1": 8, "ps1-7": 10}
-    assert points(honest[0]["edited_tests"]) == dict.fromkeys(AUTOMATIC, 0) | {"ps1-6": 8}
-
-
-def test_what_a_person_grades_waits_only_if_there_is_an_answer(honest):
-    assert honest[0]["magics"].pending == ["ps1-2"]
-    with open(honest[1] / "manual.csv", encoding="utf-8", newline="") as stream:
-        rows = {(row["student"], row["part"]): row for row in csv.DictReader(stream)}
-    assert rows["magics", "ps1-2"]["points"] == "" and rows["magics", "ps1-5"]["comment"] == "not answered"
-
-
-def test_the_table_and_the_record(honest):
-    with open(honest[1] / "points.csv", encoding="utf-8", newline="") as stream:
-        rows = {row["student"]: row for row in csv.DictReader(stream)}
-    assert set(rows) == set(honest[0]) and {part.id for part in PS1.parts} < set(rows["full"])
-    assert float(rows["full"]["points"]) == sum(AUTOMATIC.values()) and rows["full"]["of"] == "100"
-    record = json.loads((honest[1] / "grading.json").read_text(encoding="utf-8"))
-    assert record["assignment"] == "PS1" and record["seed"] > 0
-
-
-def test_instances_are_fresh_and_keep_wrong_answers_away():
-    for check in (check for checks in ps1.CHECKS.values() for check in checks):
-        one, other = (cases(check, np.random.default_rng(seed)) for seed in (1, 2))
-        assert not any(np.array_equal(a.expected[0], b.expected[0]) for a in one for b in other if a.expected[0].any())
-        assert len(one) == 2 * len(check.dimensions)
+    def test_feedback_names_the_first_error(self, honest):
+        page = (honest[1] / "feedback" / "wrong0.html").read_text(encoding="utf-8")
+        assert "these are the values one gets when the diffusion is left out" in page
 
 
 # -------------------------------------------------------------------------------------------------- the oracle itself
@@ -432,75 +316,3 @@ def test_the_split_and_the_best_stopover():
     s, energy = ps1.best_stopover(*laws)
     around = [ps1.stopover_energy(*laws, s + shift) for shift in (-1e-3, 0.0, 1e-3)]
     assert abs(around[1] - energy) < 1e-11 and min(around) == around[1]
-
-
-# --------------------------------------------------------------------------------------------------------------- hostile
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory):
-    if REASON:
-        pytest.skip(f"submissions cannot be isolated here: {REASON}")
-    place, out = tmp_path_factory.mktemp("hostile"), tmp_path_factory.mktemp("graded")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        for name, code in HOSTILE.items():
-            first, last = (
-                part.replace("PORT", str(server.getsockname()[1])).replace("FOLDER", str(place)).replace("NAMES", repr(NAMES))
-                for part in code
-            )
-            constants = CONSTANTS.format(names=NAMES)
-            write(place / name / "work.ipynb", PS1, {}, first=first, last=constants + last)
-        write(place / "loops_in_one_part.ipynb", PS1, SOLVED | {"ps1-6-code": "while True: pass"})
-        slow = with_function(SOLVED["ps1-8-code"], "def loss_floor(*a):\n    while True: pass")
-        write(place / "loops_in_a_function.ipynb", PS1, SOLVED | {"ps1-8-code": slow})
-        (place / "a_link.ipynb").symlink_to(place / "loops_in_one_part.ipynb")
-        (place / "not_a_notebook.ipynb").write_text("[" * 100000, encoding="utf-8")
-        (place / "an_empty_folder").mkdir()
-        write(place / "=1+1.ipynb", PS1, SOLVED | {"ps1-2": "<script>alert(1)</script>"}, last="raise ValueError('<b>')")
-        limits = Limits(seconds=25, memory=1200 * 2**20)
-        reports = grade(place, out, jobs=2, limits=limits, cell_seconds=5, call_seconds=3)
-    return {report.submission.student: report for report in reports}, out
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_submission_wins_nothing(hostile, name):
-    assert hostile[0][name].points == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "status", "told"),
-    [
-        ("exits_early", "failed", ""),
-        ("kills_everything", "", ""),
-        ("loops_stubbornly", "time", ""),
-        ("eats_memory_at_once", "", "MemoryError"),
-        ("eats_memory_with_children", "memory", ""),
-        ("starts_processes", "", ""),
-        ("fills_the_disk", "finished", r"RuntimeError: (16|32|48|64) MB in /tmp, 0 files elsewhere"),
-        ("uses_the_network", "finished", r"RuntimeError: reached \[\]"),
-        ("reads_the_answers", "finished", r"RuntimeError: seen \[\]"),
-        ("gains_rights", "finished", r"RuntimeError: done \[\], 65534"),
-        ("floods_the_answers", "output", ""),
-        ("a_link", "unreadable", ""),
-        ("not_a_notebook", "unreadable", ""),
-        ("an_empty_folder", "unreadable", ""),
-    ],
-)
-def test_it_is_stopped_and_reported_as_such(hostile, name, status, told):
-    report = hostile[0][name]
-    assert not status or report.status == status, report
-    assert report.status == "finished" or report.message
-    assert not told or any(re.search(told, error) for _, error in report.cells), report.cells
-
-
-def test_a_loop_costs_its_part_only(hostile):
-    assert points(hostile[0]["loops_in_one_part"]) == AUTOMATIC | {"ps1-6": 0}
-    assert points(hostile[0]["loops_in_a_function"]) == AUTOMATIC | {"ps1-8": 0}
-
-
-def test_what_students_write_cannot_run_in_the_feedback_or_in_a_spreadsheet(hostile):
-    report = hostile[0]["=1+1"]
-    assert points(report) == AUTOMATIC
-    page = (hostile[1] / "feedback" / "=1+1.html").read_text(encoding="utf-8")
-    assert "<script>" not in page and "<b>" not in page and "&lt;script&gt;" in page
-    assert "\n'=1+1," in (hostile[1] / "points.csv").read_text(encoding="utf-8")
