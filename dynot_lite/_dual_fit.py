@@ -22,7 +22,7 @@ from torch import Tensor
 from dynot_lite import _validation as check
 from dynot_lite._conjugates import Window, quasi_newton
 from dynot_lite.gaussian import Gaussian, monge_map
-from dynot_lite.potentials import ConvexPotential, LogSumExp
+from dynot_lite.potentials import ConvexPotential, LogSumExp, Quadratic
 
 DECAY = 0.6  # share of the run in which the learning rate falls to zero
 WARM_UP = 50  # steps
@@ -30,6 +30,7 @@ HELD_OUT = 1024  # points of each law for the bound
 START = 2**14  # points of each law for the Gaussian start
 VISITS = 16  # of a target point
 TOLERANCE = 0.02  # mean error of the conjugate points, in the coordinates of the fit
+SHARE = 0.5  # of the curvature at the start that is the heads'
 CHUNK = 2**13  # points drawn from a sampler at a time: a call costs about as much as a thousand points
 
 
@@ -214,14 +215,15 @@ class Clock:
 class Run:
     """All that changes from step to step; see ``dual.fit`` for the arguments."""
 
-    def __init__(self, source, target, potential: ConvexPotential | None, loss, batch: int | None, rate: float, generator,
+    def __init__(self, source, target, potential: ConvexPotential | None, loss, batch: int | None, rate: float | None, generator,
                  size: tuple[int, int] | None = None):
-        self.generator, self.estimator, self.rate, self.given = generator, loss, rate, potential is not None
+        self.generator, self.estimator, self.given = generator, loss, potential is not None
         self.x, self.y = Stream(source, "source", generator), Stream(target, "target", generator)
         self.dim = self.x.dim
         if self.y.dim != self.dim or (self.given and potential.dim != self.dim):
             dims = f"{self.dim} and {self.y.dim}" + (f" and a potential of {potential.dim}" if self.given else "")
             raise ValueError(f"source and target must have one dimension, got {dims}")
+        self.rate = (3e-3 if self.dim <= 4 else 1e-2) if rate is None else rate
         self.batch = (1024 if self.dim <= 4 else 512) if batch is None else check.count(batch, "batch")
         samples = self.x.sample(START), self.y.sample(START)
         self.target_variance = samples[1].double().var(0, correction=0).sum().item()
@@ -232,7 +234,7 @@ class Run:
             self.change, self.potential = Coordinates.identity(parameters[0].new_empty(1, self.dim)), copy.deepcopy(potential)
         else:
             self.change = Coordinates.balancing(*samples)
-            self.potential = default_potential(self.dim, size, generator).to(self.change.mean0.device)
+            self.potential = default_potential(self.change.source(samples[0]), size, generator)
         self.potential.requires_grad_(True)
         self.average = copy.deepcopy(self.potential).requires_grad_(False)
         held = self.x.sample(HELD_OUT), self.y.sample(HELD_OUT)
@@ -240,7 +242,7 @@ class Run:
         self.x.start(self.change.source), self.y.start(self.change.target)
         groups = 32 if self.dim <= 32 else 16
         self.window = Window(self.y, self.change.mean0, groups=groups, batch=self.batch, visits=VISITS, tolerance=TOLERANCE)
-        self.optimiser = torch.optim.Adam(self.potential.parameters(), lr=rate, betas=(0.9, 0.99), fused=True)
+        self.optimiser = torch.optim.Adam(self.potential.parameters(), lr=self.rate, betas=(0.9, 0.99), fused=True)
         self.step, self.totals, self.since = 0, torch.zeros(2, dtype=torch.float64), 0
 
     def advance(self, done: float) -> None:
@@ -308,7 +310,42 @@ class Run:
         self.generator.set_state(state["generator"])
 
 
-def default_potential(dim: int, size: tuple[int, int] | None, generator: torch.Generator) -> LogSumExp:
-    """The identity map plus small soft maxima; by default of a number that ten processor minutes can train."""
-    heads, pieces = size or (8 if dim <= 4 else 32, 32)
-    return LogSumExp(dim, pieces, heads=heads, matrix=torch.eye(dim), temperature=0.1, generator=generator)
+def default_potential(points: Tensor, size: tuple[int, int] | None, generator: torch.Generator) -> LogSumExp:
+    """The identity map as a quadratic plus soft maxima that tile the source, so that every piece has points to learn from.
+
+    A head is the soft maximum of tangents of SHARE/(2 heads) |x|² at random source points, a smoothed tiling of the source into
+    their nearest-point cells; each head has a tiling of its own. Least squares gives the quadratic what the heads lack of ½|x|².
+    The blur, in units that compare with the cells, was chosen by trial; in high dimensions all points are about equally far.
+    (Random slopes and heights instead leave most pieces without a point of the source, where no gradient ever reaches them.)
+
+    Args:
+        points: of the source, in the coordinates of the fit, shape (n, d).
+        size: (heads, pieces); by default of a number that ten processor minutes can train.
+    """
+    dim = points.shape[1]
+    heads, pieces = size or (16 if dim <= 4 else 32, 32)
+    potential = LogSumExp(dim, pieces, heads=heads, generator=generator).to(points.device)
+    rows = torch.randint(len(points), (heads * pieces,), generator=generator, device=generator.device)
+    jitter = 0.1 * torch.randn(heads, pieces, dim, generator=generator, device=generator.device)
+    centres = points[rows.to(points.device)].view(heads, pieces, dim) + jitter.to(points)
+    share, blur = SHARE / heads, 3.0 if dim <= 16 else 0.3
+    with torch.no_grad():
+        potential.slopes.copy_(share * centres)
+        potential.heights.copy_(-0.5 * share * centres.square().sum(-1))
+        potential.log_temperature.copy_((0.5 * blur * share * _spacing(centres)).log())
+        heads_only = potential._gradient(points) - potential.quadratic._gradient(points)
+        x, y = points - points.mean(0), heads_only - heads_only.mean(0)
+        slope = torch.linalg.lstsq(x, y).solution
+        values, vectors = torch.linalg.eigh(torch.eye(dim).to(points) - 0.5 * (slope + slope.T))
+        matrix = (vectors * values.clamp(min=0.05)) @ vectors.T
+        offset = points.mean(0) - heads_only.mean(0) - matrix @ points.mean(0)
+    potential.quadratic = Quadratic(dim, matrix=matrix, offset=offset, strength=potential.quadratic.strength)
+    return potential
+
+
+def _spacing(centres: Tensor) -> Tensor:
+    """The mean squared distance from a centre to the nearest other one of its head, shape (heads,); one for a head of one piece."""
+    pieces = centres.shape[1]
+    if pieces == 1:
+        return torch.ones_like(centres[:, 0, 0])
+    return torch.cdist(centres, centres).topk(2, largest=False).values[..., 1].square().mean(-1)

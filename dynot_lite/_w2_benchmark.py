@@ -238,17 +238,25 @@ def _mixture(centres: Tensor, maps: Tensor, n: int, generator: torch.Generator |
 
 
 def _random_state(dim: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-    """Weights that bend the map on the scale of the source: each unit's half space cuts through the cloud."""
+    """Weights that bend the map on the scale of the source, so that no affine map comes close.
+
+    In dimensions 2 to 16 the Gaussian map scores 7 to 26 % L2-UVP. The half space of each unit has a point of the source on its
+    boundary and cuts through a cluster there. Few units dominate the output, the fewer the lower the dimension: the mean of
+    many bends would be smooth.
+    """
     widths = [max(2 * dim, 64), max(2 * dim, 64), max(dim, 32)]
+    centres, maps = _mixture_parameters(dim)
     state = {}
     for i, width in enumerate(widths):
         slopes = torch.randn(width, dim, generator=generator)
+        slopes *= 8 * i / slopes.norm(dim=1, keepdim=True)
+        points = _mixture(centres, maps, width, generator)
         state[f"quadratic_layers.{i}.quadratic_decomposed"] = 0.1 * torch.randn(dim, 1, width, generator=generator) / dim**0.5
-        state[f"quadratic_layers.{i}.weight"] = 3 * i * slopes / slopes.norm(dim=1, keepdim=True)
-        state[f"quadratic_layers.{i}.bias"] = 3 * torch.randn(width, generator=generator) - (3.0 if i else 0.0)
+        state[f"quadratic_layers.{i}.weight"] = slopes
+        state[f"quadratic_layers.{i}.bias"] = -(slopes * points).sum(1)
     for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
-        state[f"convex_layers.{i}.weight"] = torch.rand(after, before, generator=generator) / before
-    state["final_layer.weight"] = torch.rand(1, widths[-1], generator=generator) / widths[-1]
+        state[f"convex_layers.{i}.weight"] = 0.5 * torch.rand(after, before, generator=generator) / before
+    state["final_layer.weight"] = torch.rand(1, widths[-1], generator=generator) ** (2 + 32 / dim) / widths[-1]
     return state
 
 

@@ -137,7 +137,7 @@ def fit(
     seconds: float | None = None,
     steps: int | None = None,
     batch: int | None = None,
-    learning_rate: float = 1e-2,
+    learning_rate: float | None = None,
     tol: float | None = None,
     checkpoint=None,
     callback: Callable[[Record, ConvexPotential], None] | None = None,
@@ -148,20 +148,20 @@ def fit(
 
     The gradient of the semi-dual needs ∇Ψ*(y) for each target point y of a batch. The points of a rolling window keep their
     conjugate points from visit to visit, and are replaced by fresh ones after sixteen visits. The default Ψ is a quadratic
-    plus soft maxima, which starts at the Gaussian map. Adam; the rate is constant, then falls linearly to zero; the parameters
-    are averaged over about the last twentieth of the steps.
+    plus soft maxima, which starts at the Gaussian map with its pieces spread over the source. Adam; the rate is constant, then
+    falls linearly to zero; the parameters are averaged over about the last twentieth of the steps.
 
     Args:
         source, target: arrays (n, d), or samplers (n, generator=) -> (n, d).
         potential: a convex potential to start from (it is copied), instead of the default one; it is trained as it stands,
             without the change of coordinates that balances the two laws.
-        size: (heads, pieces) of the default potential; (8, 32) up to dimension 4 and (32, 32) above if left out.
+        size: (heads, pieces) of the default potential; (16, 32) up to dimension 4 and (32, 32) above if left out.
         loss: another estimator, ``loss(potential, x0, x1, generator)`` on independent pairs (batch, d), instead of the
             semi-dual, e.g. ``lambda p, x0, x1, g: 0.5 * ofm_loss(p, x0, x1, torch.rand(len(x0), generator=g))``.
         seconds, steps: the budget; with both, what is spent first ends the run. Seconds are processor seconds of the calling
             thread (of a machine that does nothing else: seconds), callbacks not counted.
         batch: points of each law per step; 1024 up to dimension 4 and 512 above if left out.
-        learning_rate: of Adam.
+        learning_rate: of Adam; 0.003 up to dimension 4 and 0.01 above if left out.
         tol: stop early, without knowing the truth: once the bound of the last record exceeds the one half-way back by less than
             ``tol`` per cent of the target's variance, the rate starts to fall. All of the budget is used if left out.
         checkpoint: a file that holds the state at the last record. If it is there, the run continues from it, with the seconds
@@ -184,13 +184,14 @@ def fit(
     seconds = None if seconds is None else check.positive(seconds, "seconds")
     if size is not None and (potential is not None or len(size) != 2):
         raise ValueError(f"size must be (heads, pieces) of the default potential, got {size!r} and potential {potential}")
-    learning_rate, tol = check.positive(learning_rate, "learning_rate"), None if tol is None else check.positive(tol, "tol")
+    learning_rate = None if learning_rate is None else check.positive(learning_rate, "learning_rate")
+    tol = None if tol is None else check.positive(tol, "tol")
     if generator is None:
         generator = torch.Generator()
         generator.seed()
     clock = machinery.Clock()
     run = machinery.Run(source, target, potential, loss, batch, learning_rate, generator, size)
-    fingerprint = dict(dim=run.dim, batch=run.batch, steps=steps, learning_rate=learning_rate, tol=tol, semidual=loss is None,
+    fingerprint = dict(dim=run.dim, batch=run.batch, steps=steps, learning_rate=run.rate, tol=tol, semidual=loss is None,
                        potential=str([tuple(p.shape) for p in run.potential.parameters()]))
     history: list[Record] = []
     share, raw = 1.0, 0.0  # the run ends when raw, the spent share of the budget, reaches ``share``

@@ -84,6 +84,21 @@ def test_balancing_makes_the_gaussian_map_the_identity_and_restore_inverts_it(di
     assert torch.allclose(original.gradient(x0).float(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("dim, size", [(1, None), (2, None), (2, (3, 1)), (5, (2, 7)), (16, None)])
+def test_default_potential_starts_at_the_identity_and_every_piece_has_points(dim, size):
+    # Two clusters, one of them small and far: slopes and heights at random would leave most pieces without a point.
+    points = torch.randn(8192, dim, generator=generator(1))
+    points[:400] = 5 + 0.1 * points[:400]
+    potential = machinery.default_potential(points, size, generator(2))
+    with torch.no_grad():
+        assert l2_uvp(potential.gradient(points), points, points.var(0).sum().item()) < 3
+        heads, pieces = potential.heights.shape
+        largest = potential._scores(points).argmax(-1)
+        used = [len(largest[:, head].unique()) for head in range(heads)]
+    assert sum(used) >= 0.9 * heads * pieces
+    assert size is None or (heads, pieces) == size
+
+
 def test_held_out_bound_is_the_semi_dual_in_the_original_coordinates():
     p, q = pair(3, seed=5)
     x, y = 2 + p.sample(300, generator=generator(1)), 3 * q.sample(200, generator=generator(2))

@@ -153,7 +153,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     if options.record and failed:
         print("nothing recorded", file=sys.stderr)
     elif options.record and skipped:
-        print(f"nothing recorded: {', '.join(skipped)} need the peers (python3 run.py peers)", file=sys.stderr)
+        needed = "need the peers (python3 run.py peers), or the data of notebook 06 (DYNOT_DATA)"
+        print(f"nothing recorded: {', '.join(skipped)} {needed}", file=sys.stderr)
         return 1
     elif options.record:
         runner.record(outcomes, home / "figures")

@@ -58,9 +58,9 @@ class Claim:
         """Whether a value outside the bounds is a failure in this preset; benchmarks count in the full one only."""
         return self.kind != "benchmark" or preset == "full"
 
-    def line(self, verdict: str) -> str:
-        """What a notebook prints for this claim, the same on every machine."""
-        remarks = {"SEEN": "  [asserted in the full preset]", "SKIP": "  [the peer is not installed]"}
+    def line(self, verdict: str, missing: str = "") -> str:
+        """What a notebook prints for this claim, the same on every machine; ``missing`` is what a skipped one lacks."""
+        remarks = {"SEEN": "  [asserted in the full preset]", "SKIP": f"  [{missing}]"}
         return f"{verdict} {self.id}  {self.statement}  ({self.bound})" + remarks.get(verdict, "")
 
 
@@ -152,16 +152,16 @@ def claim(identifier: str, value: float) -> None:
         raise AssertionError(f"{identifier}: measured {value:.6g}, required {entry.bound}")
 
 
-def skip(identifier: str) -> None:
-    """Record that a benchmark was not measured, because the peer that it needs is not installed.
+def skip(identifier: str, missing: str = "the peer is not installed") -> None:
+    """Record that a benchmark was not measured, because the peer or the data that it needs is ``missing``.
 
     Results with a skipped claim cannot become results of record. Raises as :func:`claim`, and ValueError for any other kind
-    of claim: only the comparison with a peer can be left out.
+    of claim: only the comparison with a peer, or on data that cannot be shipped, can be left out.
     """
     entry = _entry(identifier)
     if entry.kind != "benchmark":
         raise ValueError(f"{identifier} is of kind {entry.kind!r}; only a benchmark can be skipped")
-    _append(entry, None, "SKIP")
+    _append(entry, None, "SKIP", missing)
 
 
 def _entry(identifier: str) -> Claim:
@@ -176,9 +176,9 @@ def _entry(identifier: str) -> Claim:
     return entry
 
 
-def _append(entry: Claim, value: float | None, verdict: str) -> None:
+def _append(entry: Claim, value: float | None, verdict: str, missing: str = "") -> None:
     """Write the result to the run's record and print its line."""
     if folder := run_dir():
         with open(folder / CLAIMS_FILE, "a", encoding="utf-8") as stream:
             stream.write(json.dumps({"id": entry.id, "value": value, "verdict": verdict}) + "\n")
-    print(entry.line(verdict))
+    print(entry.line(verdict, missing))
