@@ -28,9 +28,7 @@ DECAY = 0.6  # share of the run in which the learning rate falls to zero
 WARM_UP = 50  # steps
 HELD_OUT = 1024  # points of each law for the bound
 START = 2**14  # points of each law for the Gaussian start
-VISITS = 16  # of a target point
 TOLERANCE = 0.02  # mean error of the conjugate points, in the coordinates of the fit
-SHARE = 0.5  # of the curvature at the start that is the heads'
 CHUNK = 2**13  # points drawn from a sampler at a time: a call costs about as much as a thousand points
 
 
@@ -240,8 +238,8 @@ class Run:
         held = self.x.sample(HELD_OUT), self.y.sample(HELD_OUT)
         self.held_out = HeldOut(held[0].double(), held[1].double(), self.change)
         self.x.start(self.change.source), self.y.start(self.change.target)
-        groups = 32 if self.dim <= 32 else 16
-        self.window = Window(self.y, self.change.mean0, groups=groups, batch=self.batch, visits=VISITS, tolerance=TOLERANCE)
+        groups, visits = 32 if self.dim <= 32 else 16, 8 if self.dim <= 4 else 16
+        self.window = Window(self.y, self.change.mean0, groups=groups, batch=self.batch, visits=visits, tolerance=TOLERANCE)
         self.optimiser = torch.optim.Adam(self.potential.parameters(), lr=self.rate, betas=(0.9, 0.99), fused=True)
         self.step, self.totals, self.since = 0, torch.zeros(2, dtype=torch.float64), 0
 
@@ -313,9 +311,9 @@ class Run:
 def default_potential(points: Tensor, size: tuple[int, int] | None, generator: torch.Generator) -> LogSumExp:
     """The identity map as a quadratic plus soft maxima that tile the source, so that every piece has points to learn from.
 
-    A head is the soft maximum of tangents of SHARE/(2 heads) |x|² at random source points, a smoothed tiling of the source into
+    A head is the soft maximum of tangents of share/(2 heads) |x|² at random source points, a smoothed tiling of the source into
     their nearest-point cells; each head has a tiling of its own. Least squares gives the quadratic what the heads lack of ½|x|².
-    The blur, in units that compare with the cells, was chosen by trial; in high dimensions all points are about equally far.
+    The share, and the blur in units that compare with the cells, were chosen by trial.
     (Random slopes and heights instead leave most pieces without a point of the source, where no gradient ever reaches them.)
 
     Args:
@@ -328,7 +326,7 @@ def default_potential(points: Tensor, size: tuple[int, int] | None, generator: t
     rows = torch.randint(len(points), (heads * pieces,), generator=generator, device=generator.device)
     jitter = 0.1 * torch.randn(heads, pieces, dim, generator=generator, device=generator.device)
     centres = points[rows.to(points.device)].view(heads, pieces, dim) + jitter.to(points)
-    share, blur = SHARE / heads, 3.0 if dim <= 16 else 0.3
+    share, blur = (0.65 if dim <= 4 else 0.5) / heads, 3.0 if dim <= 16 else 0.3
     with torch.no_grad():
         potential.slopes.copy_(share * centres)
         potential.heights.copy_(-0.5 * share * centres.square().sum(-1))
