@@ -326,7 +326,7 @@ def default_potential(points: Tensor, size: tuple[int, int] | None, generator: t
     rows = torch.randint(len(points), (heads * pieces,), generator=generator, device=generator.device)
     jitter = 0.1 * torch.randn(heads, pieces, dim, generator=generator, device=generator.device)
     centres = points[rows.to(points.device)].view(heads, pieces, dim) + jitter.to(points)
-    share, blur = (0.65 if dim <= 4 else 0.5) / heads, 3.0 if dim <= 16 else 0.3
+    share, blur = 0.5 / heads, 3.0 if dim <= 16 else 0.3
     with torch.no_grad():
         potential.slopes.copy_(share * centres)
         potential.heights.copy_(-0.5 * share * centres.square().sum(-1))
