@@ -147,9 +147,9 @@ def fit(
     """Learn the Brenier potential of two laws from samples, by stochastic descent of the semi-dual.
 
     The gradient of the semi-dual needs ∇Ψ*(y) for each target point y of a batch. The points of a rolling window keep their
-    conjugate points from visit to visit, and are replaced by fresh ones after a few (8 up to dimension 4, 16 above). The default Ψ is a quadratic
-    plus soft maxima, which starts at the Gaussian map with its pieces spread over the source. Adam; the rate is constant, then
-    falls linearly to zero; the parameters are averaged over about the last twentieth of the steps.
+    conjugate points from visit to visit, and are replaced by fresh ones after 8 visits (16 above dimension 4). The default Ψ is
+    a quadratic plus soft maxima, which starts at the Gaussian map with its pieces spread over the source. Adam; the rate is
+    constant, then falls linearly to zero; the parameters are averaged over about the last twentieth of the steps.
 
     Args:
         source, target: arrays (n, d), or samplers (n, generator=) -> (n, d).

@@ -91,13 +91,13 @@ def randn(*shape):
 # | `03_flow_matching` | the loss, couplings, training, sampling, what a path costs | 1 | here |
 # | `04_gaussian_exercises` | all exercises of the notes, solved and checked | 1 | here |
 # | `05_am_ot_equivalence` | action matching with optimal fields is the dual of optimal transport | 2, 3 | here |
-# | `06_learning_brenier_maps` | learning the optimal map, on the Wasserstein-2 benchmark | 2, 3 | coming |
+# | `06_learning_brenier_maps` | learning the optimal map, on the Wasserstein-2 benchmark | 2, 3 | here |
 # | `07_limits_of_the_equivalence` | which hypotheses the equivalence needs | 2, 3 | here |
 # | `08_semidiscrete_flow_matching` | semidiscrete couplings | 5 | here |
 # | `09_amortized_ot` | potentials predicted from slices | 4 | here |
 # | `10_benchmarks` | speed and accuracy beside other libraries, a section per subject | all | here |
 #
-# Read 00 to 04 in this order for a first course, then 05 and 07 (action matching), 08 and 09 (large problems); 10 is for reference.
+# Read 00 to 04 in this order for a first course, then 05 to 07 (action matching), 08 and 09 (large problems); 10 is for reference.
 
 # %% [markdown]
 # ## 3. How a claim works

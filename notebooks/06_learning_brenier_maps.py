@@ -22,9 +22,9 @@
 #
 # **Prerequisites.** Notebook 05: the potential $\Psi$, its flow and its conjugate, the losses and their identities.
 #
-# **Running time.** Quick: about a minute and a half on one core. Full: about an hour on two cores, most of it the six fits of
-# five and ten minutes in section 4. Those need the public checkpoints of the benchmark; section 4 says how to get them. Without them the
-# claims of that section say SKIP in the full preset.
+# **Running time.** Quick: about a minute and a half on one core. Full: about three quarters of an hour on two cores, most of
+# it the fits of five and ten minutes in section 4. Those need the public checkpoints of the benchmark; section 4 says how to
+# get them. Without them the claims of that section say SKIP in the full preset.
 #
 # Conventions: the cost is $\tfrac12|x-y|^2$, $W_2^2$ is without ½, $\Psi$ is convex and $\nabla\Psi$ maps $p_0$ to $p_1$.
 # "Seconds" are processor seconds of the one thread that works. The error of a map is the **L2-UVP** of arXiv 2106.01954,
@@ -120,9 +120,9 @@ def two_at_a_time(function, jobs):
 #
 # | estimator | gradient | conjugate problems | noise |
 # |---|---|---|---|
-# | semi-dual | $\partial_\theta\Psi(x_0)-\partial_\theta\Psi(z)$ | one, the same from visit to visit: it can start from the last solution | that of $x_0$ and $x_1$ |
-# | OFM, half of it | through $z_t$, by the implicit function theorem | one for each new $t$, and a Hessian | the same, plus that of $t$ and of the pairing |
-# | AM | the semi-dual gradient, plus an interior term that is zero for every $\theta$ | three: at $x_0$ (trivial), $x_t$ and $x_1$ | that of the semi-dual |
+# | semi-dual | $\partial_\theta\Psi(x_0)-\partial_\theta\Psi(z)$ | one, which the last solution starts | of $x_0$, $x_1$ |
+# | OFM, half of it | through $z_t$, implicitly | a new one for each $t$, and a Hessian | also of $t$, of the pairing |
+# | AM | that of the semi-dual plus a computed zero | two: for $x_t$ and $x_1$ | of $x_0$, $x_1$ |
 #
 # The OFM gradient is the semi-dual gradient plus noise of mean zero (notebook 05, section 6), and the interior term of AM is a
 # computation of zero. The equivalence is an identity, not an advantage; what it tells the practitioner is to descend the
@@ -194,18 +194,19 @@ show(figure, "learning_estimators", alt=alt)
 # Four ingredients, each of them a short piece of mathematics.
 #
 # **Coordinates.** For an invertible $L$ and $s>0$ put $x'=L(x-m_0)$ and $y'=s^2L^{-\top}(y-m_1)$. *If $\Psi'$ is convex, so is
-# $\Psi(x)=\Psi'(L(x-m_0))/s^2+\langle m_1,x\rangle$; $\nabla\Psi$ maps $p_0$ to $p_1$ if and only if $\nabla\Psi'$ maps the law
-# of $x'$ to that of $y'$, and $L_{OT}(\Psi)=L_{OT}(\Psi')/s^2+\text{const}$.* (The chain rule:
+# $\Psi(x)=\Psi'(L(x-m_0))/s^2+\langle m_1,x\rangle$; $\nabla\Psi$ maps $p_0$ to $p_1$ if and only if $\nabla\Psi'$ maps the
+# law of $x'$ to that of $y'$, and $L_{OT}(\Psi)=L_{OT}(\Psi')/s^2+\text{const}$.* (The chain rule:
 # $\nabla\Psi=m_1+L^\top\nabla\Psi'/s^2$.) With $A$ the matrix of the Monge map between the Gaussians of the same moments, and
-# $L=sQ^\top A^{1/2}$ with an orthogonal $Q$, the Gaussian map becomes the identity and $\mathrm{Cov}(x')=\mathrm{Cov}(y')$. The fit starts at $\Psi'=\tfrac12|x'|^2$, that is,
-# at the Gaussian map, and its conjugate problems are well conditioned.
+# $L=sQ^\top A^{1/2}$ with an orthogonal $Q$, the Gaussian map becomes the identity and $\mathrm{Cov}(x')=\mathrm{Cov}(y')$.
+# The fit starts there, and its conjugate problems are well conditioned.
 #
-# **Potential.** A quadratic plus $H$ soft maxima of $K$ affine functions,
-# $\Psi'(x)=\tfrac12\langle x,Ax\rangle+\langle b,x\rangle+\sum_h\tau_h\log\sum_k\exp\big((\langle w_{hk},x\rangle+c_{hk})/\tau_h\big)$:
-# convex whatever its parameters, strongly convex by the quadratic, with a gradient that is two matrix products and a softmax.
+# **Potential.** A quadratic plus $H$ soft maxima of $K$ affine functions, $\Psi'(x)=\tfrac12\langle x,Ax\rangle+\langle
+# b,x\rangle+\sum_h\tau_h\log\sum_k\exp(s_{hk}(x)/\tau_h)$ with $s_{hk}(x)=\langle w_{hk},x\rangle+c_{hk}$: convex whatever its
+# parameters, strongly convex by the quadratic, with a gradient that is two matrix products and a softmax.
 #
-# **Start.** *The tangents of $\tfrac\alpha2|x|^2$ at points $a_1,\dots,a_K$ are $\alpha(\langle a_k,x\rangle-\tfrac12|a_k|^2)$, and the largest of them at $x$
-# is that of the nearest $a_k$.* (Since $\tfrac\alpha2|x|^2$ minus the tangent is $\tfrac\alpha2|x-a_k|^2$.) So a head that starts as the soft maximum of tangents at points of the source
+# **Start.** *The tangents of $\tfrac\alpha2|x|^2$ at points $a_1,\dots,a_K$ are $\alpha(\langle
+# a_k,x\rangle-\tfrac12|a_k|^2)$, and the largest of them at $x$ is that of the nearest $a_k$.* (Since $\tfrac\alpha2|x|^2$
+# minus the tangent is $\tfrac\alpha2|x-a_k|^2$.) So a head that starts as the soft maximum of tangents at points of the source
 # tiles the source into cells, and each piece has points to learn from. Least squares subtracts from the quadratic what the
 # heads have of it. Random slopes and heights instead leave most pieces without a point: no gradient ever reaches them.
 #
@@ -213,8 +214,9 @@ show(figure, "learning_estimators", alt=alt)
 # inverse Hessian there, so that a visit costs a few gradients (a quasi-Newton method, batched); after a few visits it is
 # replaced by a fresh one, so that nothing is left to over-fit. The parameters are averaged over the last part of the run.
 #
-# The value of the semi-dual on held-out points is a **certificate**: $\mathbb E|x_0|^2+\mathbb E|x_1|^2-2L_{OT}(\Psi)\le W_2^2$ for every $\Psi$ (Kantorovich duality), with equality only at a Brenier
-# potential. It needs no truth; `tol=` stops a run when it no longer rises.
+# The value of the semi-dual on held-out points is a **certificate**: $\mathbb E|x_0|^2+\mathbb E|x_1|^2-2L_{OT}(\Psi)\le
+# W_2^2$ for every $\Psi$ (Kantorovich duality), with equality only at a Brenier potential. It needs no truth; `tol=` stops a
+# run when it no longer rises.
 
 # %%
 fitted, curve = follow(own, steps=3000 if full else 500, generator=fresh(2))
@@ -230,8 +232,13 @@ claim("MAP-6", (fitted.inverse(fitted.transport(x)) - x).norm(dim=1).max())
 # What the start is worth: the same potential with random slopes and heights around the Gaussian map, trained for as many steps.
 
 # %%
-moments = [Gaussian(z.mean(0), z.T.cov()) for z in (own.source(2**14, generator=fresh(3)), own.target(2**14, generator=fresh(4)))]
-linear = monge_map(*moments)
+def gaussian_map(pair, size):
+    """The Monge map between the Gaussians with the moments of samples."""
+    samples = pair.source(size, generator=fresh(3)), pair.target(size, generator=fresh(4))
+    return monge_map(*(Gaussian(z.mean(0), z.T.cov()) for z in samples))
+
+
+linear = gaussian_map(own, 2**14)
 steps = 2000 if full else 200
 around = LogSumExp(2, 32, heads=16, matrix=linear.matrix, offset=linear.offset, temperature=0.1, generator=fresh(5))
 from_random = follow(own, potential=around, steps=steps, generator=fresh(6))[1][-1][1]
@@ -285,7 +292,8 @@ levels = np.linspace(*np.quantile(pair.potential(x).detach().numpy(), [0.002, 0.
 images = {"true": pair.transport(mesh), "learned": found.transport(mesh)}
 for row, name in zip(axes, surfaces, strict=True):
     row[0].scatter(*x[:1500].T, s=2, color=COLOURS["grey"], alpha=0.5)
-    row[0].contour(axis, axis, torch.where(near, surfaces[name].detach().reshape(121, 121), torch.nan).T, levels=levels, linewidths=1)
+    heights = torch.where(near, surfaces[name].detach().reshape(121, 121), torch.nan)
+    row[0].contour(axis, axis, heights.T, levels=levels, linewidths=1)
     row[0].set(title=f"{name} potential $\\Psi$", aspect="equal", xlim=(-2.4, 2.4), ylim=(-2.4, 2.4))
     carried = torch.where(near[:, :, None], images[name].reshape(121, 121, 2), torch.nan)
     for lines, colour in ((carried[::4], "blue"), (carried[:, ::4].transpose(0, 1), "vermilion")):
@@ -301,11 +309,11 @@ axes[0, 2].set(title="samples", aspect="equal")
 axes[0, 2].legend(fontsize=8, markerscale=2)
 error = (found.transport(x) - truth).norm(dim=1).detach()
 dots = axes[1, 2].scatter(*x[:6000].T, c=error[:6000], s=3, vmin=0, vmax=float(error.quantile(0.99)))
-axes[1, 2].set(title=f"error $|\\nabla\\Psi(x)-T(x)|$", aspect="equal")
+axes[1, 2].set(title="error $|\\nabla\\Psi(x)-T(x)|$", aspect="equal")
 figure.colorbar(dots, ax=axes[1, 2], shrink=0.8)
 alt = (
-    "Level lines of the true and of the learned potential, the images of a grid under both maps, source and target samples, and "
-    "the error of the learned map at points of the source"
+    "Level lines of the true and of the learned potential, the images of a grid under both maps, source and target samples, "
+    "and the error of the learned map at points of the source"
 )
 show(figure, "learning_plane", alt=alt)
 
@@ -321,8 +329,9 @@ show(figure, "learning_plane", alt=alt)
 # `iamalexkorotin/Wasserstein2Benchmark`.
 #
 # **Protocol.** `dual.fit(pair.source, pair.target, seconds=…)`, five or ten minutes, one thread, nothing else set; the last
-# iterate, on a test set that is fixed in advance. Quick preset: our own pairs and a few steps, so that the code runs. (The public code of several published methods keeps the *best* iterate on the
-# test set.) Two dimensions run at a time, each in a process and on a thread of its own.
+# iterate, on a test set that is fixed in advance. (The public code of several published methods keeps the *best* iterate on
+# the test set.) Two dimensions run at a time, each in a process and on a thread of its own. Quick preset: our own pairs and a
+# few steps, to see that the same code runs in every dimension.
 
 
 # %%
@@ -331,9 +340,7 @@ def measure(dim, number, **budget):
     torch.set_num_threads(1)
     pair = public(dim) if full else datasets.synthetic_w2_pair(dim, generator=fresh(0))
     x, truth = test_set(pair)
-    size = 2**16 if full else 2**13
-    laws = [Gaussian(z.mean(0), z.T.cov()) for z in (pair.source(size, generator=fresh(11)), pair.target(size, generator=fresh(12)))]
-    straight = monge_map(*laws)(x)
+    straight = gaussian_map(pair, 2**16 if full else 2**13)(x)
     found, curve = follow(pair, generator=fresh(number), **budget)
     return {
         "curve": curve,
@@ -1368,7 +1375,9 @@ show(figure, "learned_colour_clouds", alt=alt)
 # ## What to take away
 #
 # - Action matching with optimal fields, optimal flow matching and the semi-dual share one gradient. The semi-dual has the least
-#   noise and the cheapest conjugate problems; the other two need more than three times its time.
+#   noise and the cheapest conjugate problems: with a third of the time it is not worse than the other two (MAP-1, MAP-2).
 # - Inexact conjugates bias the loss downwards: select models by solved problems, never by a training loss.
 # - A structured potential that starts where the mass is, coordinates in which the Gaussian map is the identity, and conjugate
 #   points that are kept from visit to visit: that is what minutes on one core take.
+# - With few samples and few dimensions the classical solvers are hard to beat. What a learned map has on them is that fresh
+#   samples cost it nothing, and that it is a map: smooth, invertible, the gradient of one convex function.
