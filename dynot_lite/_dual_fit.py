@@ -221,7 +221,7 @@ class Run:
         if self.y.dim != self.dim or (self.given and potential.dim != self.dim):
             dims = f"{self.dim} and {self.y.dim}" + (f" and a potential of {potential.dim}" if self.given else "")
             raise ValueError(f"source and target must have one dimension, got {dims}")
-        self.rate = (3e-3 if self.dim <= 4 else 1e-2) if rate is None else rate
+        self.rate = (3e-3 if self.dim <= 8 else 1e-2) if rate is None else rate
         self.batch = (1024 if self.dim <= 4 else 512) if batch is None else check.count(batch, "batch")
         samples = self.x.sample(START), self.y.sample(START)
         self.target_variance = samples[1].double().var(0, correction=0).sum().item()

@@ -161,7 +161,7 @@ def fit(
         seconds, steps: the budget; with both, what is spent first ends the run. Seconds are processor seconds of the calling
             thread (of a machine that does nothing else: seconds), callbacks not counted.
         batch: points of each law per step; 1024 up to dimension 4 and 512 above if left out.
-        learning_rate: of Adam; 0.003 up to dimension 4 and 0.01 above if left out.
+        learning_rate: of Adam; 0.003 up to dimension 8 and 0.01 above if left out.
         tol: stop early, without knowing the truth: once the bound of the last record exceeds the one half-way back by less than
             ``tol`` per cent of the target's variance, the rate starts to fall. All of the budget is used if left out.
         checkpoint: a file that holds the state at the last record. If it is there, the run continues from it, with the seconds

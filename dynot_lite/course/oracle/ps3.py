@@ -18,6 +18,7 @@ from scipy.stats import norm
 
 from dynot_lite.continuity import gauss_legendre
 from dynot_lite.course.oracle.compare import Check
+from dynot_lite.course.oracle.ps1 import mean, option, points
 from dynot_lite.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.mixtures import fm_velocity_diracs
 
@@ -27,15 +28,6 @@ NODES, WEIGHTS = (array.numpy() for array in gauss_legendre(80))
 
 
 # ------------------------------------------------------------------------------------------------------- random instances
-
-
-def points(rng, d):
-    """A number of points that is no dimension, so that a batch is not taken for a matrix."""
-    return 1.5 * rng.standard_normal((7, d))
-
-
-def mean(rng, d):
-    return rng.standard_normal(d)
 
 
 def covariance(rng, d):
@@ -54,10 +46,6 @@ def law(rng, d):
 def weights(rng, n):
     w = 0.4 + rng.random(n)
     return w / w.sum()
-
-
-def option(function, **options):
-    return lambda *arguments: function(*arguments, **options)
 
 
 # ---------------------------------------------------------------------------------------------------------- 1: on the line
