@@ -309,12 +309,11 @@ class Run:
 
 
 def default_potential(points: Tensor, size: tuple[int, int] | None, generator: torch.Generator) -> LogSumExp:
-    """The identity map as a quadratic plus soft maxima that tile the source, so that every piece has points to learn from.
+    """The identity map as a quadratic plus soft maxima that tile the source: every piece starts at a place of its own.
 
     A head is the soft maximum of tangents of share/(2 heads) |x|² at random source points, a smoothed tiling of the source into
     their nearest-point cells; each head has a tiling of its own. Least squares gives the quadratic what the heads lack of ½|x|².
     The share, and the blur in units that compare with the cells, were chosen by trial.
-    (Random slopes and heights instead leave most pieces without a point of the source, where no gradient ever reaches them.)
 
     Args:
         points: of the source, in the coordinates of the fit, shape (n, d).

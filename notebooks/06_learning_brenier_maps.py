@@ -22,7 +22,7 @@
 #
 # **Prerequisites.** Notebook 05: the potential $\Psi$, its flow and its conjugate, the losses and their identities.
 #
-# **Running time.** Quick: about a minute and a half on one core. Full: about three quarters of an hour on two cores, most of
+# **Running time.** Quick: about a minute and a half on one core. Full: by estimate three quarters of an hour on two cores, most of
 # it the fits of four to ten minutes in section 4. Those need the public checkpoints of the benchmark; section 4 says how to
 # get them. Without them the claims of that section say SKIP in the full preset.
 #
@@ -182,7 +182,7 @@ for axis, name in zip(axes[0], pairs, strict=True):
     axis.set(title=name, xlabel="processor seconds")
     axis.legend(fontsize=8)
 axes[0, 0].set_ylabel("L2-UVP, %")
-alt = "The error of the learned map against processor seconds: the semi-dual is lowest, although it has a third of the time"
+alt = "The error of the learned map against processor seconds: the semi-dual has a third of the time of the others"
 show(figure, "learning_estimators", alt=alt)
 
 # %% [markdown]
@@ -208,8 +208,9 @@ show(figure, "learning_estimators", alt=alt)
 # **Start.** *The tangents of $\tfrac\alpha2|x|^2$ at points $a_1,\dots,a_K$ are $\alpha(\langle
 # a_k,x\rangle-\tfrac12|a_k|^2)$, and the largest of them at $x$ is that of the nearest $a_k$.* (Since $\tfrac\alpha2|x|^2$
 # minus the tangent is $\tfrac\alpha2|x-a_k|^2$.) So a head that starts as the soft maximum of tangents at points of the source
-# tiles the source into cells, and each piece has points to learn from. Least squares subtracts from the quadratic what the
-# heads have of it. Random slopes and heights instead leave most pieces without a point: no gradient ever reaches them.
+# tiles the source into cells: each piece has a place of its own from the beginning. Least squares subtracts from the quadratic
+# what the heads have of it. MAP-7 below measures what that is worth against random slopes and heights; why it helps as much as
+# it does is not settled here.
 #
 # **Conjugates.** A window of target points is visited in turns. Each point keeps its conjugate point and an estimate of the
 # inverse Hessian there, so that a visit costs a few gradients (a quasi-Newton method, batched); after a few visits it is
@@ -431,7 +432,7 @@ if full and table:
 # $\mathbb E f(X_0)+\mathbb E f^*(X_1)$ as we do. A second network predicts $\nabla f^*(y)$, and L-BFGS refines the prediction
 # for every point of every batch. Three things differ from `dual.fit`. The potentials are perceptrons, which are not convex.
 # They start near the identity, not at the Gaussian map. And each point is new, so that its conjugate starts from a
-# prediction; ours keeps a point for sixteen visits, with its conjugate point and its inverse Hessian.
+# prediction; ours keeps a point for some visits, with its conjugate point and its inverse Hessian.
 #
 # **ExpectileNeuralDual** (ENOT, Buzun et al. 2024) solves no conjugate. For a cost $c$ it takes potentials $f$ and $g$, the
 # map $T$ that the gradient of $f$ defines, and $\hat f(x)=c(x,T(x))-g(T(x))$. It ascends $\mathbb E\,\hat f+\mathbb E\,g$ in
@@ -1384,7 +1385,7 @@ show(figure, "learned_colour_clouds", alt=alt)
 # ## What to take away
 #
 # - Action matching with optimal fields, optimal flow matching and the semi-dual share one gradient. The semi-dual has the least
-#   noise and the cheapest conjugate problems: with a third of the time it is not worse than the other two (MAP-1, MAP-2).
+#   noise and the cheapest conjugate problems: with a third of the time it is ahead of OFM and about level with AM (MAP-1, MAP-2).
 # - Inexact conjugates bias the loss downwards: select models by solved problems, never by a training loss.
 # - A structured potential that starts where the mass is, coordinates in which the Gaussian map is the identity, and conjugate
 #   points that are kept from visit to visit: that is what minutes on one core take.

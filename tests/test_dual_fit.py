@@ -86,7 +86,7 @@ def test_balancing_makes_the_gaussian_map_the_identity_and_restore_inverts_it(di
 
 @pytest.mark.parametrize("dim, size", [(1, None), (2, None), (2, (3, 1)), (5, (2, 7)), (16, None)])
 def test_default_potential_starts_at_the_identity_and_every_piece_has_points(dim, size):
-    # Two clusters, one of them small and far: slopes and heights at random would leave most pieces without a point.
+    # Two clusters, one of them small and far.
     points = torch.randn(8192, dim, generator=generator(1))
     points[:400] = 5 + 0.1 * points[:400]
     potential = machinery.default_potential(points, size, generator(2))
