@@ -221,7 +221,7 @@ class Run:
         if self.y.dim != self.dim or (self.given and potential.dim != self.dim):
             dims = f"{self.dim} and {self.y.dim}" + (f" and a potential of {potential.dim}" if self.given else "")
             raise ValueError(f"source and target must have one dimension, got {dims}")
-        self.rate = (3e-3 if self.dim <= 8 else 1e-2) if rate is None else rate
+        self.rate = (3e-3 if self.dim <= 8 else 5e-3) if rate is None else rate
         self.batch = (1024 if self.dim <= 4 else 512) if batch is None else check.count(batch, "batch")
         samples = self.x.sample(START), self.y.sample(START)
         self.target_variance = samples[1].double().var(0, correction=0).sum().item()
@@ -238,7 +238,7 @@ class Run:
         held = self.x.sample(HELD_OUT), self.y.sample(HELD_OUT)
         self.held_out = HeldOut(held[0].double(), held[1].double(), self.change)
         self.x.start(self.change.source), self.y.start(self.change.target)
-        groups, visits = 32 if self.dim <= 32 else 16, 8 if self.dim <= 4 else 16
+        groups, visits = 32 if self.dim <= 32 else 16, 8 if self.dim <= 4 else 4
         self.window = Window(self.y, self.change.mean0, groups=groups, batch=self.batch, visits=visits, tolerance=TOLERANCE)
         self.optimiser = torch.optim.Adam(self.potential.parameters(), lr=self.rate, betas=(0.9, 0.99), fused=True)
         self.step, self.totals, self.since = 0, torch.zeros(2, dtype=torch.float64), 0
@@ -320,7 +320,9 @@ def default_potential(points: Tensor, size: tuple[int, int] | None, generator: t
         size: (heads, pieces); by default of a number that ten processor minutes can train.
     """
     dim = points.shape[1]
-    heads, pieces = size or (16 if dim <= 4 else 32, 32)
+    if size is None:
+        size = (16, 32) if dim <= 4 else (32, 32) if dim <= 8 else (max(64, 2 * dim), 16)
+    heads, pieces = size
     potential = LogSumExp(dim, pieces, heads=heads, generator=generator).to(points.device)
     rows = torch.randint(len(points), (heads * pieces,), generator=generator, device=generator.device)
     jitter = 0.1 * torch.randn(heads, pieces, dim, generator=generator, device=generator.device)

@@ -147,7 +147,7 @@ def fit(
     """Learn the Brenier potential of two laws from samples, by stochastic descent of the semi-dual.
 
     The gradient of the semi-dual needs ∇Ψ*(y) for each target point y of a batch. The points of a rolling window keep their
-    conjugate points from visit to visit, and are replaced by fresh ones after 8 visits (16 above dimension 4). The default Ψ is
+    conjugate points from visit to visit, and are replaced by fresh ones after 8 visits (4 above dimension 4). The default Ψ is
     a quadratic plus soft maxima, which starts at the Gaussian map with its pieces spread over the source. Adam; the rate is
     constant, then falls linearly to zero; the parameters are averaged over about the last twentieth of the steps.
 
@@ -155,13 +155,14 @@ def fit(
         source, target: arrays (n, d), or samplers (n, generator=) -> (n, d).
         potential: a convex potential to start from (it is copied), instead of the default one; it is trained as it stands,
             without the change of coordinates that balances the two laws.
-        size: (heads, pieces) of the default potential; (16, 32) up to dimension 4 and (32, 32) above if left out.
+        size: (heads, pieces) of the default potential; if left out, (16, 32) up to dimension 4, (32, 32) up to 8 and
+            (max(64, 2d), 16) above.
         loss: another estimator, ``loss(potential, x0, x1, generator)`` on independent pairs (batch, d), instead of the
             semi-dual, e.g. ``lambda p, x0, x1, g: 0.5 * ofm_loss(p, x0, x1, torch.rand(len(x0), generator=g))``.
         seconds, steps: the budget; with both, what is spent first ends the run. Seconds are processor seconds of the calling
             thread (of a machine that does nothing else: seconds), callbacks not counted.
         batch: points of each law per step; 1024 up to dimension 4 and 512 above if left out.
-        learning_rate: of Adam; 0.003 up to dimension 8 and 0.01 above if left out.
+        learning_rate: of Adam; 0.003 up to dimension 8 and 0.005 above if left out.
         tol: stop early, without knowing the truth: once the bound of the last record exceeds the one half-way back by less than
             ``tol`` per cent of the target's variance, the rate starts to fall. All of the budget is used if left out.
         checkpoint: a file that holds the state at the last record. If it is there, the run continues from it, with the seconds

@@ -37,7 +37,6 @@ preset = "quick"
 seed = 0
 
 # %%
-import os
 import threading
 import time
 import tracemalloc
@@ -56,7 +55,7 @@ from scipy.special import ndtr
 from dynot_lite import back_and_forth, benamou_brenier, couplings, datasets, flow_matching, metrics
 from dynot_lite.amortized import Problem, RegressionAmortization, predict_from, sinkhorn
 from dynot_lite.companion import claim, show, skip, start
-from dynot_lite.companion.benchmark import medians, peer
+from dynot_lite.companion.benchmark import medians, peer, peer_of_jax
 from dynot_lite.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
 from dynot_lite.potentials import LogSumExp
@@ -707,21 +706,13 @@ def ours_certified(points, seed):
 
 
 # %% tags=["nbval-ignore-output"]
-jax = peer("jax") if peer("ott") is not None else None
+jax = peer_of_jax("ott")
 if jax is not None:
     import jax.numpy as jnp
     import optax
     from ott.geometry import costs, semidiscrete_pointcloud
     from ott.problems.linear import semidiscrete_linear_problem
     from ott.solvers.linear import semidiscrete as ott_semidiscrete
-
-    jax.config.update("jax_platforms", "cpu")
-    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    if processors:  # jax makes as many threads as it sees processors, when it starts
-        os.sched_setaffinity(0, {min(processors)})
-    jnp.zeros(1).block_until_ready()
-    if processors:
-        os.sched_setaffinity(0, processors)
 
 
 def ott_until(points, rate, *, batch, chunk, steps, seeds, limit, average, schedule=None):

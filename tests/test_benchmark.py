@@ -1,3 +1,4 @@
+import os
 import sys
 import time
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from dynot_lite.companion import benchmark
-from dynot_lite.companion.benchmark import install_peers, medians, peer
+from dynot_lite.companion.benchmark import install_peers, medians, peer, peer_of_jax
 
 
 def test_medians_order_a_slow_and_a_fast_candidate_on_one_thread():
@@ -32,7 +33,7 @@ def peers(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "PEERS", folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield folder
-    for name in ("some_peer", "broken_peer"):
+    for name in ("some_peer", "broken_peer", "jax"):
         sys.modules.pop(name, None)
 
 
@@ -60,3 +61,32 @@ def test_peers_are_installed_whole_or_not_at_all(peers, tmp_path, monkeypatch):
     assert install_peers(tmp_path / "bad.txt") == 1 and not peers.exists()
     for _ in range(2):
         assert install_peers(tmp_path / "good.txt") == 0 and (peers / "package.py").exists()
+
+
+FAKE_JAX = """
+import os
+from types import SimpleNamespace
+
+config = SimpleNamespace(update=lambda key, value: None)
+seen = []
+
+def zeros(n):
+    seen.append(len(os.sched_getaffinity(0)))
+    return SimpleNamespace(block_until_ready=lambda: None)
+
+numpy = SimpleNamespace(zeros=zeros)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not bind processes to processors")
+def test_jax_starts_on_one_processor_and_the_process_has_all_of_them_afterwards(peers, capsys):
+    assert peer_of_jax("some_peer") is None
+    assert "jax is not installed" in capsys.readouterr().out
+    peers.mkdir()
+    (peers / "jax.py").write_text(FAKE_JAX)
+    assert peer_of_jax("some_peer") is None
+    assert "some_peer is not installed" in capsys.readouterr().out
+    (peers / "some_peer.py").write_text("")
+    before = os.sched_getaffinity(0)
+    assert peer_of_jax("some_peer").seen == [1]
+    assert os.sched_getaffinity(0) == before

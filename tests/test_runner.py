@@ -45,6 +45,7 @@ def cells_of(name: str, folder) -> list[str]:
         from dynot_lite.companion.ledger import run_dir
         from PIL import Image
         Image.new("L", (8, 8)).save(run_dir() / "film.gif")
+        (run_dir() / "table.csv").write_text("dim,uvp")
     """
     return {
         "good": [BOTH.format("GOOD"), picture, f"open({str(folder / 'seen')!r}, 'w').write(f'{{preset}} {{seed}} {{seed + 1}}')"],
@@ -118,7 +119,7 @@ def test_parameters_figures_and_provenance_arrive(run):
     base, _, _ = run
     assert (base / "seen").read_text() == "quick 4 5"
     results = base / "build" / "quick" / "results" / "good"
-    files = ["claims.jsonl", "empty.png", "film.gif", "provenance.json", "result.json"]
+    files = ["claims.jsonl", "empty.png", "film.gif", "provenance.json", "result.json", "table.csv"]
     assert sorted(path.name for path in results.iterdir()) == files
     origin = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
     assert (origin["preset"], origin["seed"]) == ("quick", 4)
@@ -137,7 +138,7 @@ def test_the_record_holds_values_figures_and_seconds(run, tmp_path):
     (tmp_path / "good").mkdir()
     (tmp_path / "good" / "old.png").write_bytes(b"")
     record([outcomes["good"]], tmp_path)
-    assert [path.name for path in sorted((tmp_path / "good").iterdir())] == ["empty.png", "film.gif"]
+    assert [path.name for path in sorted((tmp_path / "good").iterdir())] == ["empty.png", "film.gif", "table.csv"]
     recorded = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert list(recorded) == ["good", "other"]
     assert recorded["good"]["claims"] == outcomes["good"].results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import statistics
 import subprocess
@@ -17,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from dynot_lite import _validation as check
 
-__all__ = ["PEERS", "install_peers", "medians", "peer"]
+__all__ = ["PEERS", "install_peers", "medians", "peer", "peer_of_jax"]
 
 PEERS = Path(__file__).resolve().parents[2] / ".peers"
 """Where the peers live that are no dependencies of ours: a folder that nothing but :func:`peer` looks into."""
@@ -52,6 +53,27 @@ def peer(module: str) -> ModuleType | None:
             raise
         print(f"{module} is not installed: 'python3 run.py peers' installs it, the comparison with it is skipped")
         return None
+
+
+def peer_of_jax(*modules: str) -> ModuleType | None:
+    """The module jax on one thread of the processor, or None where one of its ``modules``, or jax itself, is not installed.
+
+    jax makes as many threads as it sees processors when it first computes: that is done here, and where the system allows it
+    jax sees one.
+    """
+    if any(peer(module) is None for module in ("jax", *modules)):
+        return None
+    jax = importlib.import_module("jax")
+    jax.config.update("jax_platforms", "cpu")
+    processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if processors:
+        os.sched_setaffinity(0, {min(processors)})
+    try:
+        jax.numpy.zeros(1).block_until_ready()
+    finally:
+        if processors:
+            os.sched_setaffinity(0, processors)
+    return jax
 
 
 def medians(candidates: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, float]:

@@ -154,7 +154,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def record(outcomes: list[Outcome], figures: Path) -> None:
-    """Copy the figures and animations of finished notebooks to ``figures/NAME`` and their results into ``figures/results.json``.
+    """Copy the figures, animations and tables of finished notebooks to ``figures/NAME``, their results to ``figures/results.json``.
 
     What is recorded of other notebooks stays. ``results.json`` has, per notebook, the seconds it took, the provenance of
     its run (of the packages those that dynot_lite requires itself) and the value and verdict of each of its claims.
@@ -166,9 +166,9 @@ def record(outcomes: list[Outcome], figures: Path) -> None:
     for outcome in outcomes:
         results = outcome.path.parents[1] / "results" / outcome.notebook
         shutil.rmtree(figures / outcome.notebook, ignore_errors=True)
-        for picture in sorted(path for path in results.iterdir() if path.suffix in (".png", ".gif")):
+        for kept in sorted(path for path in results.iterdir() if path.suffix in (".png", ".gif", ".csv")):
             (figures / outcome.notebook).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, figures / outcome.notebook / picture.name)
+            shutil.copyfile(kept, figures / outcome.notebook / kept.name)
         origin = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
         origin["packages"] = {name: version for name, version in origin["packages"].items() if name.lower() in required}
         recorded[outcome.notebook] = {
