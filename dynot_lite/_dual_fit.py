@@ -336,8 +336,9 @@ def default_potential(points: Tensor, size: tuple[int, int] | None, generator: t
         potential.heights.copy_(-0.5 * share * centres.square().sum(-1))
         potential.log_temperature.copy_((0.5 * blur * share * _spacing(centres)).log())
         heads_only = potential._gradient(points) - potential.quadratic._gradient(points)
-        x, y = points - points.mean(0), heads_only - heads_only.mean(0)
-        slope = torch.linalg.lstsq(x, y).solution
+        x, y = ((values - values.mean(0)).double() for values in (points, heads_only))
+        # The normal equations: torch's lstsq does not round in the same way each time, and a fit could not be repeated.
+        slope = torch.linalg.solve(x.T @ x, x.T @ y).to(points)
         values, vectors = torch.linalg.eigh(torch.eye(dim).to(points) - 0.5 * (slope + slope.T))
         matrix = (vectors * values.clamp(min=0.05)) @ vectors.T
         offset = points.mean(0) - heads_only.mean(0) - matrix @ points.mean(0)

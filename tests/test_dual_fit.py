@@ -274,7 +274,8 @@ def test_a_killed_process_continues_from_its_checkpoint(tmp_path):
         for checkpoint in (None, file)
     )
     x = benchmark.source(500, generator=generator(2))
-    assert torch.allclose(resumed.transport(x), whole.transport(x), atol=1e-3)
+    difference = (resumed.transport(x) - whole.transport(x)).abs().max().item()
+    assert difference < 1e-3, f"continued after step {step} or later, the map differs by {difference}"
 
 
 def test_plateau_stops_early_and_the_rate_still_falls():
