@@ -22,7 +22,7 @@
 #
 # **Prerequisites.** Notebook 05: the potential $\Psi$, its flow and its conjugate, the losses and their identities.
 #
-# **Running time.** Quick: about a minute and a half on one core. Full: about three quarters of an hour on two cores, most of
+# **Running time.** Quick: about a minute and a half on two cores. Full: about an hour, most of
 # it the fits of ten minutes in section 4. Those need the public checkpoints of the benchmark; section 4 says how to get them.
 # Without them the claims of that section say SKIP in the full preset.
 #
