@@ -326,7 +326,7 @@ axes[0, 2].scatter(*x[:1500].T, s=2, color=COLOURS["grey"], label="source")
 axes[0, 2].set(title="samples", aspect="equal")
 axes[0, 2].legend(fontsize=8, markerscale=2)
 error = (found.transport(x) - truth).norm(dim=1).detach()
-dots = axes[1, 2].scatter(*x[:6000].T, c=error[:6000], s=3, vmin=0, vmax=float(error.quantile(0.99)))
+dots = axes[1, 2].scatter(*x[:4000].T, c=error[:4000], s=3, vmin=0, vmax=float(error.quantile(0.99)))
 axes[1, 2].set(title="error $|\\nabla\\Psi(x)-T(x)|$", aspect="equal")
 figure.colorbar(dots, ax=axes[1, 2], shrink=0.8)
 alt = (
@@ -1360,7 +1360,7 @@ display(
 )
 
 # %%
-figure, axes = plt.subplots(2, 4, figsize=(11, 3.9))
+figure, axes = plt.subplots(2, 4, figsize=(9.5, 3.4))
 for row, way in zip(axes, pictures, strict=True):
     shown = [pictures[way], *(recoloured[name, way] for name in ("linear", "exact, nearest", "learned"))]
     for panel, image in zip(row, shown, strict=True):

@@ -8,6 +8,7 @@ import re
 from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from dynot_lite.companion.ledger import run_dir
 
@@ -25,11 +26,18 @@ def show(figure: Figure, name: str, *, alt: str) -> None:
     if len(alt.split()) < 4:
         raise ValueError(f"alt must describe the figure in a sentence, got {alt!r}")
     buffer = io.BytesIO()
-    # No software version in the file: the same picture is the same bytes after an update of matplotlib's patch level.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png")
     plt.close(figure)
+    picture = _small(buffer.getvalue())
     if folder := run_dir():
         if (folder / f"{name}.png").exists():
             raise ValueError(f"name must differ from figure to figure, got {name!r} twice")
-        (folder / f"{name}.png").write_bytes(buffer.getvalue())
-    display({"image/png": buffer.getvalue(), "text/plain": f"[figure] {alt}"}, raw=True, metadata={"image/png": {"alt": alt}})
+        (folder / f"{name}.png").write_bytes(picture)
+    display({"image/png": picture, "text/plain": f"[figure] {alt}"}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def _small(picture: bytes) -> bytes:
+    """The same opaque PNG in fewer bytes: without its alpha channel, and without the version of the software that drew it."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(picture)).convert("RGB").save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
