@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ import torch
 from dynot_lite import _dual_fit as machinery
 from dynot_lite import gaussian
 from dynot_lite._conjugates import Window, quasi_newton
-from dynot_lite.metrics import l2_uvp
-from dynot_lite.datasets import synthetic_w2_pair
 from dynot_lite.action_matching import OptimalAction, action_matching_loss
+from dynot_lite.datasets import synthetic_w2_pair
 from dynot_lite.dual import Record, _plateau, fit, semidual_loss
+from dynot_lite.metrics import l2_uvp
 from dynot_lite.optimal_flow_matching import ofm_loss
 from dynot_lite.potentials import ICNN, LogSumExp, Quadratic
 from instances import generator, pair, potential_of
@@ -111,19 +112,22 @@ def test_held_out_bound_is_the_semi_dual_in_the_original_coordinates():
     assert abs(found - expected.item()) < 1e-4 * abs(expected.item())
 
 
-def test_step_uses_the_gradient_of_the_semi_dual(monkeypatch):
-    """One step from solved conjugates, against central differences of the exactly solved loss (envelope theorem)."""
+@pytest.mark.parametrize("batch_size", [32, 300])
+def test_step_uses_the_gradient_of_the_semi_dual(batch_size, monkeypatch):
+    """One step from solved conjugates, against central differences of the exactly solved loss (envelope theorem).
+
+    The larger batch is differentiated in two parts of different sizes.
+    """
     monkeypatch.setattr(machinery, "TOLERANCE", 1e-9)
     potential = stiff(2)
-    x0, x1 = (torch.randn(64, 2, generator=generator(s), dtype=torch.float64) for s in (1, 2))
-    run = machinery.Run(x0, x1, potential, None, 32, 1e-2, generator(3))
-    points = {}
-    run.x, batch = (lambda n: points["x"]), x0[:32]
-    points["x"] = batch
-    run.window.draw = lambda n: x1[:n]
+    x0, x1 = (torch.randn(batch_size, 2, generator=generator(s), dtype=torch.float64) for s in (1, 2))
+    run = machinery.Run(x0, x1, potential, None, batch_size, 1e-2, generator(3))
+    run.x, run.window.draw = (lambda n: x0[:n]), (lambda n: x1[:n])
     run.optimiser = torch.optim.SGD(run.potential.parameters(), lr=1e-2)  # step = - rate · gradient
     before = [p.detach().clone() for p in run.potential.parameters()]
+    loss = semidual_loss(potential, x0, x1).item()
     run.advance(0.0)
+    assert abs(run.totals[0].item() - loss) < 1e-6 * abs(loss)
     rate = 1e-2 / machinery.WARM_UP
     gradients = [(old - new.detach()) / rate for old, new in zip(before, run.potential.parameters(), strict=True)]
     directions = [torch.randn(p.shape, generator=generator(6), dtype=torch.float64) for p in before]
@@ -132,7 +136,7 @@ def test_step_uses_the_gradient_of_the_semi_dual(monkeypatch):
         with torch.no_grad():
             for parameter, old, direction in zip(potential.parameters(), before, directions, strict=True):
                 parameter.copy_(old + sign * direction)
-            losses.append(semidual_loss(potential, batch, x1[:32]).item())
+            losses.append(semidual_loss(potential, x0, x1).item())
     expected = (losses[0] - losses[1]) / 2e-5
     found = sum((g * d).sum().item() for g, d in zip(gradients, directions, strict=True))
     assert abs(found - expected) < 1e-5 * (1 + abs(expected))
@@ -295,6 +299,20 @@ def test_a_checkpoint_of_another_fit_is_refused(change, message, tmp_path):
     fit(p.sample, q.sample, **options, generator=generator(1))
     with pytest.raises(ValueError, match=f"checkpoint.*another fit.*{message}"):
         fit(p.sample, q.sample, **options | change, generator=generator(1))
+
+
+def test_a_checkpoint_that_breaks_off_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "fit.pt"
+    machinery.save(path, {"fingerprint": {"dim": 2}, "step": 1})
+
+    def break_off(state, file):
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(machinery.torch, "save", break_off)
+    with pytest.raises(OSError, match="no space"):
+        machinery.save(path, {"fingerprint": {"dim": 2}, "step": 2})
+    assert machinery.load(path, {"dim": 2})["step"] == 1
 
 
 def test_damaged_checkpoints_and_other_laws_are_refused(tmp_path):
