@@ -325,8 +325,11 @@ def test_damaged_checkpoints_and_other_laws_are_refused(tmp_path):
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match="damaged"):
+        with pytest.raises(ValueError, match="is damaged"):
             fit(p.sample, q.sample, **options, generator=generator(1))
+    torch.save({"fingerprint": {}, "run": Path}, file)  # what is no tensor and no plain value is not loaded: it could be code
+    with pytest.raises(ValueError, match="is damaged"):
+        fit(p.sample, q.sample, **options, generator=generator(1))
 
 
 GOOD = np.random.RandomState(0).normal(size=(50, 2))

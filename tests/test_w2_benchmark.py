@@ -10,12 +10,13 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from dynot_lite import _w2_benchmark as module
-from dynot_lite.metrics import cosine, l2_uvp
 from dynot_lite.datasets import download_w2_benchmark, save_w2_pair, synthetic_w2_pair, w2_benchmark
 from dynot_lite.gaussian import Gaussian, monge_map
+from dynot_lite.metrics import cosine, l2_uvp
 from instances import generator
 
 DATA = os.environ.get("DYNOT_DATA", "")
+CENTRES = [[1, 1, -1, 1], [0, -1, 1, -1], [-1, 0, 0, 0]]  # in dimension 4, before they are scaled
 
 
 def dense_icnn(state, x):
@@ -42,6 +43,10 @@ def folder(tmp_path):
 
 
 def test_transport_is_the_gradient_of_the_networks_of_the_files(folder):
+    file = folder / "3_v1.pt"
+    state = torch.load(file, weights_only=True)
+    state["quadratic_layers.0.bias"] -= 3.0  # some units of the first layer are negative: an activation there would show
+    torch.save(state, file)
     pair = w2_benchmark(3, folder, dtype=torch.float64)
     x = pair.source(20, generator=generator(1)).requires_grad_()
     value = sum(dense_icnn(torch.load(folder / f"3_v{i}.pt", weights_only=True), x) for i in (1, 2))
@@ -67,6 +72,8 @@ def test_pair_is_standardised_and_its_map_is_optimal(dim):
 
 def test_source_is_the_mixture_of_the_benchmark():
     pair = synthetic_w2_pair(4, generator=generator(0), dtype=torch.float64)
+    # What numpy.random draws after seed(0), as the original does.
+    assert torch.equal((pair.centres / pair.centres.max()).round(), torch.tensor(CENTRES, dtype=torch.float64))
     # Each coordinate of the centres is a permutation of -1, 0, 1, and each row of a map has length one, both scaled alike.
     centres, maps = pair.centres.sort(0).values, pair.maps
     assert torch.allclose(centres, centres[2] * torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64), atol=1e-7)
