@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable
@@ -169,14 +168,6 @@ class HeldOut:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from what :meth:`state_dict` returned."""
         vars(self).update(state)
-
-
-def save(path, state: dict) -> None:
-    """Write a checkpoint so that a process killed meanwhile leaves the one before it."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
 
 
 def load(path, fingerprint: dict) -> dict | None:

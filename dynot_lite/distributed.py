@@ -28,9 +28,10 @@ import numpy as np
 import torch
 from torch import distributed
 
+from dynot_lite._checkpoint import save
 from dynot_lite.semidiscrete import SemidiscreteCoupling
 
-__all__ = ["load_points", "main", "save"]
+__all__ = ["load_points", "main"]
 
 
 def load_points(path, device="cpu") -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -45,13 +46,6 @@ def load_points(path, device="cpu") -> tuple[torch.Tensor, torch.Tensor | None]:
     points = torch.as_tensor(arrays["points"], device=device).float().flatten(1)
     weights = arrays.get("weights")
     return points, None if weights is None else torch.as_tensor(weights, device=device)
-
-
-def save(coupling: SemidiscreteCoupling, path: Path) -> None:
-    """Write the state of the coupling so that a reader finds the old file or the new one, whole, at any moment."""
-    temporary = path.with_name(path.name + ".partial")
-    torch.save(coupling.state_dict(), temporary)
-    os.replace(temporary, path)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,10 +89,10 @@ def _fit(options: argparse.Namespace, device: torch.device) -> int:
     generator = torch.Generator(device).manual_seed(int.from_bytes(key[:7], "big"))
     result = coupling.fit(
         tol_chi2=options.tol_chi2, max_epochs=options.max_epochs, generator=generator, group=distributed.group.WORLD,
-        on_epoch=(lambda c: save(c, options.output)) if rank == 0 else None,
+        on_epoch=(lambda c: save(c.state_dict(), options.output)) if rank == 0 else None,
     )  # fmt: skip
     if rank == 0:
-        save(coupling, options.output)
+        save(coupling.state_dict(), options.output)
         print(json.dumps(dataclasses.asdict(result)), flush=True)
     if rank == 0 and not result.converged:
         print(f"not converged: {result.reason}; the potentials so far are in {options.output}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from dynot_lite import _dual_fit as machinery
 from dynot_lite import _validation as check
+from dynot_lite._checkpoint import save
 from dynot_lite.potentials import ConvexPotential
 
 __all__ = ["Certificate", "Fit", "Record", "certificate", "fit", "semidual_loss"]
@@ -217,8 +218,8 @@ def fit(
                 if tol is not None and steady and _plateau(history, tol * run.target_variance / 100):
                     share = raw / (1 - machinery.DECAY)
                 if checkpoint is not None:
-                    machinery.save(checkpoint, dict(fingerprint=fingerprint, run=run.state_dict(), share=share, seconds=spent,
-                                                    history=[asdict(record) for record in history]))
+                    save(dict(fingerprint=fingerprint, run=run.state_dict(), share=share, seconds=spent,
+                              history=[asdict(record) for record in history]), checkpoint)
                 if callback is not None:
                     clock.pause()
                     callback(record, run.result())

@@ -13,6 +13,7 @@ import torch
 
 from dynot_lite import _dual_fit as machinery
 from dynot_lite import gaussian
+from dynot_lite._checkpoint import save
 from dynot_lite._conjugates import Window, quasi_newton
 from dynot_lite.action_matching import OptimalAction, action_matching_loss
 from dynot_lite.datasets import synthetic_w2_pair
@@ -303,15 +304,15 @@ def test_a_checkpoint_of_another_fit_is_refused(change, message, tmp_path):
 
 def test_a_checkpoint_that_breaks_off_leaves_the_one_before(tmp_path, monkeypatch):
     path = tmp_path / "fit.pt"
-    machinery.save(path, {"fingerprint": {"dim": 2}, "step": 1})
+    save({"fingerprint": {"dim": 2}, "step": 1}, path)
 
     def break_off(state, file):
         Path(file).write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(machinery.torch, "save", break_off)
+    monkeypatch.setattr(torch, "save", break_off)
     with pytest.raises(OSError, match="no space"):
-        machinery.save(path, {"fingerprint": {"dim": 2}, "step": 2})
+        save({"fingerprint": {"dim": 2}, "step": 2}, path)
     assert machinery.load(path, {"dim": 2})["step"] == 1
 
 
