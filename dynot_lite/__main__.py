@@ -2,7 +2,7 @@
 
 import sys
 
-from dynot_lite.companion.cli import main
+from dynot_lite.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,7 @@ import ot
 import torch
 from torch import Tensor
 
-from dynot_lite import _validation as check
+from dynot_lite._base import checks as check
 
 __all__ = ["TEST_SIZE", "PathEnergy", "cosine", "energy_distance", "l2_uvp", "path_energy", "sample_w2_squared"]
 
@@ -36,7 +36,7 @@ class PathEnergy:
 
 
 def path_energy(times, positions) -> PathEnergy:
-    """Energy, displacement and straightness of trajectories, as :func:`dynot_lite.flows.trajectory` returns them.
+    """Energy, displacement and straightness of trajectories, as :func:`dynot_lite.paths.flows.trajectory` returns them.
 
     The energy is Σ_k E‖x_{k+1} − x_k‖²/(t_{k+1} − t_k), the exact one of the polygons through the positions. So
     W₂²(x_0, x_K) ≤ displacement ≤ energy holds on every sample, for every step size, up to rounding.

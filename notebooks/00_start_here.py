@@ -41,10 +41,10 @@ from sklearn.mixture import GaussianMixture as MixtureFit
 
 from dynot_lite.companion import claim, show, start
 from dynot_lite.companion.ledger import KINDS, registry
-from dynot_lite.datasets import colour_sample, photographs
-from dynot_lite.flows import trajectory
-from dynot_lite.gaussian import Gaussian, monge_map, w2_squared
-from dynot_lite.mixtures import GaussianMixture, fm_velocity_mixture
+from dynot_lite.datasets.images import colour_sample, photographs
+from dynot_lite.paths.flows import trajectory
+from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
+from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_mixture
 from dynot_lite.plots import COLOURS
 
 start("00_start_here", preset=preset, seed=seed)

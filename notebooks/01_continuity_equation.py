@@ -43,10 +43,10 @@ from scipy.linalg import expm
 from scipy.stats import ortho_group
 
 from dynot_lite.companion import claim, show, start
-from dynot_lite.continuity import bump, gauss_legendre, kinetic_energy, strong_residual, weak_residual
-from dynot_lite.flows import integrate_adaptive, log_prob, trajectory
-from dynot_lite.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, w2_squared
-from dynot_lite.mixtures import fm_velocity_mixture
+from dynot_lite.paths.continuity import bump, gauss_legendre, kinetic_energy, strong_residual, weak_residual
+from dynot_lite.paths.flows import integrate_adaptive, log_prob, trajectory
+from dynot_lite.laws.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, w2_squared
+from dynot_lite.laws.mixtures import fm_velocity_mixture
 from dynot_lite.plots import COLOURS
 
 start("01_continuity_equation", preset=preset, seed=seed)

@@ -38,12 +38,12 @@ from scipy.linalg import sqrtm
 from scipy.special import ndtr
 from sklearn.datasets import load_digits
 
-from dynot_lite import back_and_forth, benamou_brenier
+from dynot_lite.grids import back_and_forth, benamou_brenier
 from dynot_lite.companion import claim, show, start
 from dynot_lite.companion.ledger import run_dir
-from dynot_lite.continuity import gauss_legendre, kinetic_energy, strong_residual, weak_residual
-from dynot_lite.datasets import photographs
-from dynot_lite.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, w2_squared
+from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, strong_residual, weak_residual
+from dynot_lite.datasets.images import photographs
+from dynot_lite.laws.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
 
 start("02_benamou_brenier", preset=preset, seed=seed)

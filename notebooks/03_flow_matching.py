@@ -37,16 +37,17 @@ import torch
 from matplotlib import pyplot as plt
 from sklearn.svm import SVC
 
-from dynot_lite import couplings, datasets
+from dynot_lite.couplings import batches
+from dynot_lite import datasets
 from dynot_lite.companion import claim, show, start
 from dynot_lite.companion.ledger import run_dir
-from dynot_lite.continuity import gauss_legendre, kinetic_energy, weak_residual
-from dynot_lite.flow_matching import VelocityNetwork, fit, guided, loss, reflow, sample
-from dynot_lite.flows import integrate, log_prob, trajectory
-from dynot_lite.gaussian import Gaussian, fm_kinetic_energy, fm_velocity
-from dynot_lite.interpolants import LINEAR, TRIGONOMETRIC, VARIANCE_PRESERVING, Interpolant
+from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, weak_residual
+from dynot_lite.matching.flow_matching import VelocityNetwork, fit, guided, loss, reflow, sample
+from dynot_lite.paths.flows import integrate, log_prob, trajectory
+from dynot_lite.laws.gaussian import Gaussian, fm_kinetic_energy, fm_velocity
+from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, VARIANCE_PRESERVING, Interpolant
 from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
-from dynot_lite.mixtures import GaussianMixture, fm_velocity_mixture
+from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_mixture
 from dynot_lite.plots import COLOURS, draw_trajectories, image_grid, rendered, write_gif
 
 start("03_flow_matching", preset=preset, seed=seed)
@@ -270,7 +271,7 @@ claim("FM-6", abs(left / right - 1))
 # %%
 source = Gaussian(torch.tensor([0.5, -1.0]), torch.tensor([[1.0, 0.5], [0.5, 0.6]]))
 target = Gaussian(torch.tensor([1.5, 0.7]), torch.tensor([[0.5, -0.4], [-0.4, 2.0]]))
-pairs = couplings.independent(source.sample, target.sample)
+pairs = batches.independent(source.sample, target.sample)
 
 generator = torch.Generator().manual_seed(seed)
 network = VelocityNetwork(2, generator=generator)
@@ -559,12 +560,12 @@ show(fig, "one_end_map", alt="Five paths of coefficients, the flow line of one p
 #   pairs depends on their number $n$: it is the product coupling for $n=1$ and tends to the optimal one for $n\to\infty$.
 
 # %%
-batches = {n: [] for n in (1, 4, 16, 64, 256)}
-for n, found in batches.items():
+by_size = {n: [] for n in (1, 4, 16, 64, 256)}
+for n, found in by_size.items():
     for _ in range(2048 // n):
-        x0, x1 = datasets.eight_gaussians(n, generator=rng), datasets.moons(n, generator=rng)
-        found.append((x0 - x1[couplings.exact_pairs(x0, x1)]).square().sum(1).mean().item())
-batch_cost = [np.mean(found) for found in batches.values()]
+        x0, x1 = datasets.toy.eight_gaussians(n, generator=rng), datasets.toy.moons(n, generator=rng)
+        found.append((x0 - x1[batches.exact_pairs(x0, x1)]).square().sum(1).mean().item())
+batch_cost = [np.mean(found) for found in by_size.values()]
 claim("FM-25", max(np.diff(batch_cost) / batch_cost[:-1]))
 
 # %% [markdown]
@@ -574,7 +575,7 @@ claim("FM-25", max(np.diff(batch_cost) / batch_cost[:-1]))
 
 # %%
 steps, batches_kept = (10_000, 1000) if full else (2500, 150)
-exact_batches = couplings.exact(datasets.eight_gaussians, datasets.moons)
+exact_batches = batches.exact(datasets.toy.eight_gaussians, datasets.toy.moons)
 kept_x0, kept_x1 = (torch.cat(ends) for ends in zip(*(exact_batches(256, generator=rng) for _ in range(batches_kept))))
 
 
@@ -583,7 +584,7 @@ def exact_pairs(n, *, generator=None):
     return kept_x0[rows], kept_x1[rows]
 
 
-samplers = {"independent": couplings.independent(datasets.eight_gaussians, datasets.moons), "exact": exact_pairs}
+samplers = {"independent": batches.independent(datasets.toy.eight_gaussians, datasets.toy.moons), "exact": exact_pairs}
 settings = [("independent", "linear", LINEAR), ("independent", "trigonometric", TRIGONOMETRIC)]
 settings += [("independent", "variance-preserving", VARIANCE_PRESERVING)]
 settings += [("exact", "linear", LINEAR), ("exact", "trigonometric", TRIGONOMETRIC)]
@@ -605,7 +606,7 @@ fitted = {(coupling, name): train(samplers[coupling], path) for coupling, name, 
 
 # %%
 n = 2000 if full else 700
-x_start, x_goal = datasets.eight_gaussians(n, generator=rng), datasets.moons(n, generator=rng)
+x_start, x_goal = datasets.toy.eight_gaussians(n, generator=rng), datasets.toy.moons(n, generator=rng)
 account, ends, tracks = {}, {}, {}
 with torch.no_grad():
     for key, velocity in fitted.items():
@@ -663,7 +664,7 @@ curves = {}
 for key, velocity in fitted.items():
     generated = [sample(velocity, x_start, evaluations=k) for k in evaluations]
     curves[key] = [sample_w2_squared(x, x_goal) ** 0.5 for x in generated]
-floor = sample_w2_squared(datasets.moons(n, generator=rng), x_goal) ** 0.5
+floor = sample_w2_squared(datasets.toy.moons(n, generator=rng), x_goal) ** 0.5
 claim("FM-34", curves["exact", "linear"][0] / curves["independent", "linear"][0])
 claim("FM-35", curves["independent", "variance-preserving"][-1] / curves["independent", "trigonometric"][-1])
 
@@ -705,7 +706,7 @@ for (key, (cost, _)), k in zip(account.items(), place):
 axes[1].set_xticks(place, ["ind.\nlin.", "ind.\ntrig.", "ind.\nv.-p.", "exact\nlin.", "exact\ntrig."])
 axes[1].set_title("what the flow costs\n(black: $E|X_1-X_0|^2$)")
 axes[1].legend(fontsize=8)
-axes[2].plot(list(batches), batch_cost, marker="o", color=COLOURS["vermilion"])
+axes[2].plot(list(by_size), batch_cost, marker="o", color=COLOURS["vermilion"])
 axes[2].axhline(start_w2, color=COLOURS["grey"], linestyle="--", linewidth=1)
 axes[2].set_title("exact pairs of $n$ points: $E|X_1-X_0|^2$\n(dashed: $W_2^2$ of the test points)")
 axes[2].set(xscale="log", xlabel="$n$", ylim=(0, None))
@@ -740,7 +741,7 @@ fig, axes = plt.subplots(1, 2, figsize=(8.2, 3.6), sharex=True, sharey=True)
 extent = (-6, 8, -6, 5)
 axes[0].imshow(density.reshape(side, side).T, origin="lower", extent=extent, cmap="Blues")
 axes[0].set_title("density of the flow")
-axes[1].hist2d(*datasets.moons(40_000, generator=rng).numpy().T, bins=60, range=[extent[:2], extent[2:]], cmap="Blues")
+axes[1].hist2d(*datasets.toy.moons(40_000, generator=rng).numpy().T, bins=60, range=[extent[:2], extent[2:]], cmap="Blues")
 axes[1].set_title("histogram of the target")
 for ax in axes:
     ax.set_aspect("equal")
@@ -759,7 +760,7 @@ show(fig, "likelihood", alt="The density that the flow assigns to the plane, and
 # paired wrongly stays.
 
 # %%
-second = train(reflow(linear, datasets.eight_gaussians, 40_000 if full else 10_000, evaluations=40, generator=rng))
+second = train(reflow(linear, datasets.toy.eight_gaussians, 40_000 if full else 10_000, evaluations=40, generator=rng))
 with torch.no_grad():
     cost_second = path_energy(*trajectory(second, x_start, steps=50))
 cost_first = account["independent", "linear"][0]
@@ -793,7 +794,7 @@ print(f"{len(frames)} frames of {frames[0].width} × {frames[0].height} pixels")
 # the class, and in three of ten cases "none" instead.
 
 # %%
-images, classes = datasets.digits()
+images, classes = datasets.images.digits()
 mean, std = images.mean(), images.std()
 order = torch.randperm(len(images), generator=rng)
 training, kept = order[:1197], order[1197:]
@@ -813,7 +814,7 @@ def digit_sampler(n, *, generator=None):
 generator = torch.Generator().manual_seed(seed)
 digits_network = fit(
     VelocityNetwork(64, width=256, depth=3, classes=10, generator=generator),
-    couplings.independent(noise_sampler, digit_sampler),
+    batches.independent(noise_sampler, digit_sampler),
     steps=12_000 if full else 2000,
     label_dropout=0.3,
     generator=generator,

@@ -33,11 +33,11 @@ from scipy.optimize import linear_sum_assignment, root
 from torch.distributions import MultivariateNormal
 
 from dynot_lite.companion import claim, show, start
-from dynot_lite.continuity import gauss_legendre, kinetic_energy, weak_residual
-from dynot_lite.flows import integrate_adaptive, trajectory
-from dynot_lite.gaussian import Gaussian, fm_flow, fm_kinetic_energy, fm_velocity, monge_map, w2_squared
-from dynot_lite.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
-from dynot_lite.mixtures import GaussianMixture, fm_velocity_diracs, fm_velocity_mixture
+from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, weak_residual
+from dynot_lite.paths.flows import integrate_adaptive, trajectory
+from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_kinetic_energy, fm_velocity, monge_map, w2_squared
+from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
+from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_diracs, fm_velocity_mixture
 from dynot_lite.plots import COLOURS
 
 start("04_gaussian_exercises", preset=preset, seed=seed)

@@ -41,16 +41,16 @@ from matplotlib import pyplot as plt
 from scipy.linalg import solve_continuous_lyapunov
 from scipy.optimize import linear_sum_assignment
 
-from dynot_lite import gaussian
-from dynot_lite.action_matching import AutodiffAction, OptimalAction, action_gap, action_matching_loss, action_network
+from dynot_lite.laws import gaussian
+from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction, action_gap, action_matching_loss, action_network
 from dynot_lite.companion import claim, show, start
-from dynot_lite.continuity import gauss_legendre
-from dynot_lite.dual import certificate, semidual_loss
-from dynot_lite.flows import trajectory
-from dynot_lite.interpolants import LINEAR, TRIGONOMETRIC
-from dynot_lite.optimal_flow_matching import ofm_loss
+from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.potentials.dual import certificate, semidual_loss
+from dynot_lite.paths.flows import trajectory
+from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC
+from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 from dynot_lite.plots import COLOURS
-from dynot_lite.potentials import ICNN, ConvexPotential, LogSumExp, Quadratic
+from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
 
 start("05_am_ot_equivalence", preset=preset, seed=seed)
 torch.set_default_dtype(torch.float64)

@@ -52,18 +52,19 @@ from matplotlib import ticker
 from scipy.spatial import cKDTree
 from scipy.stats import gmean
 
-from dynot_lite import datasets, dual
-from dynot_lite.action_matching import OptimalAction, action_matching_loss
-from dynot_lite.amortized import Problem, sinkhorn
+from dynot_lite.datasets.w2_benchmark import synthetic_w2_pair, w2_benchmark
+from dynot_lite.potentials import dual
+from dynot_lite.potentials.action_matching import OptimalAction, action_matching_loss
+from dynot_lite.couplings.amortized import Problem, sinkhorn
 from dynot_lite.companion import claim, show, skip, start
 from dynot_lite.companion.benchmark import peer_of_jax
 from dynot_lite.companion.ledger import run_dir
-from dynot_lite.datasets import colour_sample, photographs
-from dynot_lite.gaussian import Gaussian, monge_map
+from dynot_lite.datasets.images import colour_sample, photographs
+from dynot_lite.laws.gaussian import Gaussian, monge_map
 from dynot_lite.metrics import TEST_SIZE, cosine, l2_uvp, sample_w2_squared
-from dynot_lite.optimal_flow_matching import ofm_loss
+from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 from dynot_lite.plots import COLOURS
-from dynot_lite.potentials import LogSumExp
+from dynot_lite.potentials.convex import LogSumExp
 
 start("06_learning_brenier_maps", preset=preset, seed=seed)
 full = preset == "full"
@@ -96,7 +97,7 @@ def follow(pair, **options):
 def public(dim):
     """The pair of the public benchmark, or None where its checkpoints are not at hand."""
     try:
-        return datasets.w2_benchmark(dim)
+        return w2_benchmark(dim)
     except ValueError:
         return None
 
@@ -152,7 +153,7 @@ def race(pair, loss, seconds, run):
     return follow(pair, loss=loss, seconds=seconds, generator=fresh(1 + run))[1]
 
 
-own = datasets.synthetic_w2_pair(2, generator=fresh(0))
+own = synthetic_w2_pair(2, generator=fresh(0))
 pairs = {"our pair, $d=2$": (own, 45 if full else 3)}
 if full:
     pairs |= {f"public pair, $d={dim}$": (public(dim), seconds) for dim, seconds in ((2, 45), (16, 60)) if public(dim)}
@@ -340,9 +341,9 @@ show(figure, "learning_plane", alt=alt)
 #
 # The continuous Wasserstein-2 benchmark (Korotin et al., arXiv 2106.01954) has pairs $(p_0,p_1)$ whose optimal map is known:
 # $p_0$ is a mixture of three Gaussians, and $T$ the gradient of the sum of two trained input-convex networks. Solvers see
-# samples only. `datasets.w2_benchmark(dim)` reads the public checkpoints from the folder that the environment variable
+# samples only. `w2_benchmark(dim)` reads the public checkpoints from the folder that the environment variable
 # `DYNOT_DATA` names (files `2_v1.pt`, `2_v2.pt`, `4_v1.pt`, …). To get them, call
-# `datasets.download_w2_benchmark(dim, folder)`, which checks their SHA-256, or take the folder `benchmarks/Mix3toMix10` of the
+# `download_w2_benchmark(dim, folder)`, which checks their SHA-256, or take the folder `benchmarks/Mix3toMix10` of the
 # repository `iamalexkorotin/Wasserstein2Benchmark`.
 #
 # **Protocol.** `dual.fit(pair.source, pair.target, seconds=600)`, one thread, nothing else set; the last iterate, on a test
@@ -358,7 +359,7 @@ show(figure, "learning_plane", alt=alt)
 def measure(dim, number, **budget):
     """One row of the table: errors of the linear and of the learned map, and the curve of the run."""
     torch.set_num_threads(1)
-    pair = public(dim) if full else datasets.synthetic_w2_pair(dim, generator=fresh(0))
+    pair = public(dim) if full else synthetic_w2_pair(dim, generator=fresh(0))
     x, truth = test_set(pair)
     straight = gaussian_map(pair, 2**16 if full else 2**13)(x)
     found, curve = follow(pair, generator=fresh(number), **budget)
@@ -637,7 +638,7 @@ torch.set_num_threads(1)
 repeats = {2: 3, 16: 1} if full else {2: 1}  # in the plane the methods are close to each other
 races = {}
 for dim, run in ((dim, run) for dim in repeats for run in range(repeats[dim])):
-    pair = datasets.w2_benchmark(dim) if on_public else datasets.synthetic_w2_pair(dim, generator=fresh(0))
+    pair = w2_benchmark(dim) if on_public else synthetic_w2_pair(dim, generator=fresh(0))
     race = {
         "linear (POT)": linear_map(pair),
         "dual.fit, a third of the time": train_ours(pair, seconds / 3, run),
@@ -773,7 +774,7 @@ monge_map(*(Gaussian(warm.mean(0), warm.T.cov()) for _ in range(2)))
 curves = {dim: {name: {} for name in (*methods, "fresh")} for dim in dims}  # n or steps -> UVP, worst point, seconds
 noise_ratio, at_samples, best_epsilon = [], {dim: {} for dim in dims}, {}
 for dim in dims:
-    pair = datasets.synthetic_w2_pair(dim, generator=fresh(0))
+    pair = synthetic_w2_pair(dim, generator=fresh(0))
     test = pair.source(2**14, generator=fresh(999))
     truth, test = pair.transport(test).double(), test.double()
 
@@ -1118,7 +1119,7 @@ display(Markdown("\n".join(lines)))
 # %%
 underflow, relative = {}, []
 for dim in dims:
-    pair, generator = datasets.synthetic_w2_pair(dim, generator=fresh(0)), fresh(0)
+    pair, generator = synthetic_w2_pair(dim, generator=fresh(0)), fresh(0)
     x, y = (law(256, generator=generator).double() for law in (pair.source, pair.target))
     cost = 0.5 * torch.cdist(x, y).square()
     isolation = max(cost.amin(0).max(), cost.amin(1).max()).item()

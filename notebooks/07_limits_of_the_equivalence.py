@@ -36,8 +36,8 @@ from matplotlib import pyplot as plt
 from scipy.linalg import solve_continuous_lyapunov
 from scipy.optimize import linear_sum_assignment
 
-from dynot_lite import gaussian
-from dynot_lite.action_matching import (
+from dynot_lite.laws import gaussian
+from dynot_lite.potentials.action_matching import (
     AutodiffAction,
     OptimalAction,
     action_gap,
@@ -48,12 +48,12 @@ from dynot_lite.action_matching import (
     unbalanced_action_matching_loss,
 )
 from dynot_lite.companion import claim, show, start
-from dynot_lite.continuity import gauss_legendre
-from dynot_lite.dual import semidual_loss
-from dynot_lite.flows import integrate
-from dynot_lite.optimal_flow_matching import ofm_loss
+from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.potentials.dual import semidual_loss
+from dynot_lite.paths.flows import integrate
+from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 from dynot_lite.plots import COLOURS
-from dynot_lite.potentials import ConvexPotential, LogSumExp, Quadratic
+from dynot_lite.potentials.convex import ConvexPotential, LogSumExp, Quadratic
 
 start("07_limits_of_the_equivalence", preset=preset, seed=seed)
 torch.set_default_dtype(torch.float64)

@@ -44,15 +44,17 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from sklearn.svm import SVC
 
-from dynot_lite import couplings, datasets, mean_flow
+from dynot_lite.couplings import batches, plans
+from dynot_lite import datasets
+from dynot_lite.matching import mean_flow
 from dynot_lite.companion import claim, show, start
-from dynot_lite.flow_matching import VelocityNetwork, fit, guided, sample
-from dynot_lite.flows import integrate_adaptive, trajectory
+from dynot_lite.matching.flow_matching import VelocityNetwork, fit, guided, sample
+from dynot_lite.paths.flows import integrate_adaptive, trajectory
 from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
-from dynot_lite.mixtures import fm_velocity_diracs
+from dynot_lite.laws.mixtures import fm_velocity_diracs
 from dynot_lite.plots import COLOURS, draw_trajectories, image_grid
-from dynot_lite.semidiscrete import SemidiscreteCoupling, pooled_chi2
-from dynot_lite.semidiscrete_pairs import ClassCouplings, prepare
+from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling, pooled_chi2
+from dynot_lite.couplings.conditional import ClassCouplings, prepare
 
 start("08_semidiscrete_flow_matching", preset=preset, seed=seed)
 rng = torch.Generator().manual_seed(seed)
@@ -177,7 +179,7 @@ points, g_random, noises = 2 * randn(12, 2), randn(12), randn(400, 2)
 costs = 0.5 * torch.cdist(noises, points).square()
 assigned = (costs - g_random).argmin(1)
 counts = torch.bincount(assigned, minlength=12).double()
-best_plan = couplings.exact_plan(noises, points, weights1=counts / 400)
+best_plan = plans.exact_plan(noises, points, weights1=counts / 400)
 claim("SD-4", abs((best_plan * costs).sum() / costs[torch.arange(400), assigned].mean() - 1))
 
 # %% [markdown]
@@ -390,7 +392,7 @@ def clusters(n, dim, generator):
     return points / points.var(0).mean().sqrt()
 
 
-images, classes = datasets.digits()
+images, classes = datasets.images.digits()
 mean, std = images.mean(), images.std()
 digits = (images - mean) / std
 
@@ -400,7 +402,7 @@ instances = {
         640 if full else 160,
     ),
     "digits, $d=64$, $N=1797$": (lambda gen: digits, 320 if full else 80),
-    "moons, $d=2$, $N=400$": (lambda gen: datasets.moons(400, generator=gen), 2560 if full else 640),
+    "moons, $d=2$, $N=400$": (lambda gen: datasets.toy.moons(400, generator=gen), 2560 if full else 640),
 }
 curves = {}
 for name, (make, last) in instances.items():
@@ -473,7 +475,7 @@ def sinkhorn_iterations(cost, epsilon, tol):
 
 sizes, ratios = (128, 256, 512, 1024) if full else (128, 256, 512), (0.4, 0.2, 0.1, 0.05, 0.025)
 counted = {}
-for kind, x1 in (("moons", datasets.moons(2000, generator=rng).double()), ("digits", digits.double())):
+for kind, x1 in (("moons", datasets.toy.moons(2000, generator=rng).double()), ("digits", digits.double())):
     for n in sizes:
         batch = x1[torch.randperm(len(x1), generator=rng)[:n]]
         cost = 0.5 * torch.cdist(randn(n, x1.shape[1]), batch).square()
@@ -573,12 +575,12 @@ x_train, y_train, x_kept, y_kept = digits[order[:1197]], classes[order[:1197]], 
 costs, solved, plane = {}, {}, {}
 for k in range(3):
     gen = torch.Generator().manual_seed(100 * seed + k)
-    plane[k] = datasets.moons(500, generator=gen)
+    plane[k] = datasets.toy.moons(500, generator=gen)
     for kind, data, tol in (("moons", plane[k], 0.01), ("digits", x_train, 0.03)):
         noise, target = normal(data.shape[1]), from_points(data)
-        costs[kind, k] = row = {"independent": mean_cost(couplings.independent(noise, target), gen)}
+        costs[kind, k] = row = {"independent": mean_cost(batches.independent(noise, target), gen)}
         for n in batch_sizes:
-            row[f"batch {n}"] = mean_cost(in_blocks(couplings.exact(noise, target), n), gen)
+            row[f"batch {n}"] = mean_cost(in_blocks(batches.exact(noise, target), n), gen)
         coupling = SemidiscreteCoupling(data)
         early = coupling.fit(max_epochs=200, generator=gen)
         result = coupling.fit(tol_chi2=tol, max_epochs=10_000, generator=gen).require()
@@ -677,11 +679,11 @@ plane_names = [name for name in colours if full or name != "batch 256"]
 plane_results, plane_runs, plane_floor, plane_test = {}, {}, [], {}
 for k in seeds:
     gen = torch.Generator().manual_seed(100 * seed + k)
-    fresh_moons, z = plane_test[k] = datasets.moons(1000, generator=gen), torch.randn(1000, 2, generator=gen)
+    fresh_moons, z = plane_test[k] = datasets.toy.moons(1000, generator=gen), torch.randn(1000, 2, generator=gen)
     noise, target = normal(2), from_points(plane[k])
     plane_floor.append(root_w2(target(1000, generator=gen), fresh_moons))
-    samplers = {"independent": couplings.independent(noise, target), "semidiscrete": solved["moons", k][0].pair}
-    samplers |= {name: in_blocks(couplings.exact(noise, target), int(name.split()[1])) for name in plane_names if "batch" in name}
+    samplers = {"independent": batches.independent(noise, target), "semidiscrete": solved["moons", k][0].pair}
+    samplers |= {name: in_blocks(batches.exact(noise, target), int(name.split()[1])) for name in plane_names if "batch" in name}
     for name in plane_names:
         plane_runs[name, k] = plane_fit(samplers[name], k)
         plane_results[name, k] = judge(plane_runs[name, k], z, fresh_moons, root_w2)
@@ -769,8 +771,8 @@ for k in seeds:
     gen = torch.Generator().manual_seed(100 * seed + k)
     z = torch.randn(len(x_kept), 64, generator=gen)
     noise, target = normal(64), from_points(x_train)
-    samplers = {"independent": couplings.independent(noise, target), "semidiscrete": solved["digits", k][0].pair}
-    samplers[batch_name] = in_blocks(couplings.exact(noise, target), int(batch_name.split()[1]))
+    samplers = {"independent": batches.independent(noise, target), "semidiscrete": solved["digits", k][0].pair}
+    samplers[batch_name] = in_blocks(batches.exact(noise, target), int(batch_name.split()[1]))
     for name in digit_names:
         gen = torch.Generator().manual_seed(100 * seed + k)
         network = VelocityNetwork(64, width=width, generator=gen)
@@ -868,7 +870,7 @@ def global_pairs(n, *, generator=None):
 
 
 class_samplers = {
-    "independent": couplings.independent(normal(64), from_points(x_train, y_train)),
+    "independent": batches.independent(normal(64), from_points(x_train, y_train)),
     "one coupling for all": global_pairs,
     "one per class": by_class.pair,
 }
@@ -935,7 +937,7 @@ for k in seeds:
     gen = torch.Generator().manual_seed(100 * seed + k)
     z = torch.randn(len(x_kept), 64, generator=gen)
     for name, pairs in (
-        ("independent", couplings.independent(normal(64), from_points(x_train))),
+        ("independent", batches.independent(normal(64), from_points(x_train))),
         ("semidiscrete", solved["digits", k][0].pair),
     ):
         gen = torch.Generator().manual_seed(100 * seed + k)
@@ -1245,7 +1247,7 @@ claim("SD-51", max(found["package"]))
 #
 # **Where it does not pay.** With an adaptive solver, or many steps. For $N$ in the millions on one processor: a search is $Nd$
 # multiplications per pair, and the potentials need at least $20N$ searches; then prepare the pairs once (`prepare`), or use a
-# GPU, or several processes: `torchrun --nproc-per-node 4 -m dynot_lite.distributed points.npy potentials.pt`. For $N\ll e^{d}$:
+# GPU, or several processes: `torchrun --nproc-per-node 4 -m dynot_lite.couplings.distributed points.npy potentials.pt`. For $N\ll e^{d}$:
 # the gain grows like $\sqrt{\ln N}$ only.
 #
 # **Your data.** The next cell runs on an array file or a folder of images: set `data` and run it again.
@@ -1257,7 +1259,7 @@ data = ""  # "" for the digits; or a .npy or .npz file of shape (n, ...); or a f
 def load_points(path, size=16):
     """Points (n, d) of mean 0 and mean variance 1: the digits, an array file, or a folder of images (in grey, size × size)."""
     if not path:
-        array = datasets.digits()[0].numpy()
+        array = datasets.images.digits()[0].numpy()
     elif Path(path).is_dir():
         files = sorted(
             file for file in Path(path).iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")

@@ -43,8 +43,10 @@ from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 from torch import nn
 
-from dynot_lite import couplings, datasets, flow_matching
-from dynot_lite.amortized import (
+from dynot_lite.couplings import batches
+from dynot_lite import datasets
+from dynot_lite.matching import flow_matching
+from dynot_lite.couplings.amortized import (
     ObjectiveAmortization,
     Problem,
     RegressionAmortization,
@@ -56,11 +58,11 @@ from dynot_lite.amortized import (
 )
 from dynot_lite.companion import claim, show, start
 from dynot_lite.companion.benchmark import medians
-from dynot_lite.flows import trajectory
-from dynot_lite.gaussian import Gaussian, monge_map
+from dynot_lite.paths.flows import trajectory
+from dynot_lite.laws.gaussian import Gaussian, monge_map
 from dynot_lite.metrics import path_energy, sample_w2_squared
 from dynot_lite.plots import COLOURS
-from dynot_lite.sliced import (
+from dynot_lite.couplings.sliced import (
     c_transform,
     directions,
     geodesic_cost,
@@ -152,7 +154,7 @@ claim("AMO-2", max(violations))
 
 # %%
 theta = directions(2, 32, generator=generator)
-cloud = torch.randn(64, 2, generator=generator), datasets.eight_gaussians(64, generator=generator)
+cloud = torch.randn(64, 2, generator=generator), datasets.toy.eight_gaussians(64, generator=generator)
 px, py = (z @ theta.T for z in cloud)
 auto_f, auto_g, auto_cost = (v / 2 for v in ot.lp.emd_1d_dual_backprop(px, py, p=2))  # POT's cost has no ½
 ours_f = potentials_1d(px, py)
@@ -226,7 +228,7 @@ show(figure, "amortized_tie_trap", alt=alt)
 
 # %%
 def cloud_problem(generator, n=60, m=80):
-    x, y = torch.randn(n, 2, generator=generator), datasets.eight_gaussians(m, generator=generator)
+    x, y = torch.randn(n, 2, generator=generator), datasets.toy.eight_gaussians(m, generator=generator)
     a, b = torch.rand(n, generator=generator), torch.rand(m, generator=generator)
     return Problem(x, y, a / a.sum(), b / b.sum())
 
@@ -450,7 +452,7 @@ studies, kept_models = {}, {}
 # $\varepsilon=0.005$.
 
 # %%
-images = datasets.digits()[0].double()
+images = datasets.images.digits()[0].double()
 images = images / images.sum(1, keepdim=True)
 axis = torch.linspace(0, 1, 8)
 grid = torch.cartesian_prod(axis, axis)
@@ -571,7 +573,7 @@ claim("AMO-28", correlation)
 # the training by construction. $L=48$, $\varepsilon=0.0025$.
 
 # %%
-photographs = datasets.photographs()
+photographs = datasets.images.photographs()
 
 
 def crop(image, columns, generator, size=200):
@@ -595,7 +597,7 @@ def colour_problem(columns, generator, k=128):
     sides = []
     for _ in range(2):
         image = photographs[int(torch.randint(2, (), generator=generator))]
-        colours = datasets.colour_sample(crop(image, columns, generator), 2000, generator=generator)
+        colours = datasets.images.colour_sample(crop(image, columns, generator), 2000, generator=generator)
         sides.append(clusters(colours, k, generator))
     (x, a), (y, b) = sides
     return Problem(x, y, a, b)
@@ -624,7 +626,7 @@ table(runs, "Colours, 128 clusters: mean ± standard deviation over 3 seeds")
 left, right = (slice(60, 260), slice(420, 620)), (slice(200, 400), slice(420, 620))
 source, target = photographs[0][left], photographs[1][right]
 generator = fresh(seed)
-(x, a), (y, b) = (clusters(datasets.colour_sample(z, 2000, generator=generator), 128, generator) for z in (source, target))
+(x, a), (y, b) = (clusters(datasets.images.colour_sample(z, 2000, generator=generator), 128, generator) for z in (source, target))
 problem, kept = Problem(x, y, a, b), kept_models["colour"]
 
 
@@ -659,7 +661,7 @@ show(figure, "amortized_colours", alt=alt)
 #
 # ## 6. Supply and demand on the sphere: new sites in every problem
 #
-# 33,961 real cities with coordinates and populations (GeoNames, CC BY 4.0; `dynot_lite/data/cities.md`), 17,000 for training,
+# 33,961 real cities with coordinates and populations (GeoNames, CC BY 4.0; `dynot_lite/datasets/data/cities.md`), 17,000 for training,
 # the others for the test. A problem has 200 depots of equal capacity and 400 cities with demands in proportion to their
 # populations; both are drawn with probabilities in proportion to population. No site of training occurs in the test, and
 # every problem has new ones. The cost is $\tfrac12d^2$ with the great-circle distance $d$, $\varepsilon=0.025$. The slices
@@ -667,7 +669,7 @@ show(figure, "amortized_colours", alt=alt)
 # to bridge that.
 
 # %%
-latitude, longitude, population = datasets.cities()
+latitude, longitude, population = datasets.files.cities()
 sites = sphere_points(latitude, longitude)
 
 
@@ -815,7 +817,7 @@ class Autodiff(RegressionAmortization):
 
 
 def batch_problem(generator, n=128):
-    return Problem(torch.randn(n, 2, generator=generator), datasets.eight_gaussians(n, generator=generator))
+    return Problem(torch.randn(n, 2, generator=generator), datasets.toy.eight_gaussians(n, generator=generator))
 
 
 trains, tests = (40, 20) if full else (20, 10)
@@ -967,7 +969,7 @@ def source(n, *, generator=None):
 
 
 def target(n, *, generator=None):
-    return datasets.eight_gaussians(n, generator=generator).float()
+    return datasets.toy.eight_gaussians(n, generator=generator).float()
 
 
 flows, pairing, energies, distances, total = {}, {}, {}, {}, {}
@@ -978,8 +980,8 @@ for number in flow_seeds:
     model = RegressionAmortization(directions(2, 16, generator=generator), epsilon=0.5)
     model.fit(problems, potentials=[sinkhorn(p, 0.5, tol=1e-3).f for p in problems])
     samplers = {
-        "independent": couplings.independent(source, target),
-        "exact batches": couplings.exact(source, target),
+        "independent": batches.independent(source, target),
+        "exact batches": batches.exact(source, target),
         "RA, 1 sweep": pair_sampler(model, source, target),
     }
     fresh_target, noise = target(600, generator=generator), source(600, generator=generator)

@@ -52,16 +52,20 @@ from matplotlib import ticker
 from scipy.optimize import minimize
 from scipy.special import ndtr
 
-from dynot_lite import back_and_forth, benamou_brenier, couplings, datasets, flow_matching, metrics
-from dynot_lite.amortized import Problem, RegressionAmortization, predict_from, sinkhorn
+from dynot_lite import metrics
+from dynot_lite.couplings import batches, plans
+from dynot_lite import datasets
+from dynot_lite.grids import back_and_forth, benamou_brenier
+from dynot_lite.matching import flow_matching
+from dynot_lite.couplings.amortized import Problem, RegressionAmortization, predict_from, sinkhorn
 from dynot_lite.companion import claim, show, skip, start
 from dynot_lite.companion.benchmark import medians, peer, peer_of_jax
-from dynot_lite.gaussian import Gaussian, monge_map, w2_squared
+from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
-from dynot_lite.potentials import LogSumExp
-from dynot_lite.semidiscrete import SemidiscreteCoupling, pooled_chi2
-from dynot_lite.semidiscrete_pairs import prepare
-from dynot_lite.sliced import directions, potentials_1d, squared_cost
+from dynot_lite.potentials.convex import LogSumExp
+from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling, pooled_chi2
+from dynot_lite.couplings.conditional import prepare
+from dynot_lite.couplings.sliced import directions, potentials_1d, squared_cost
 
 start("10_benchmarks", preset=preset, seed=seed)
 generator = torch.Generator().manual_seed(seed)
@@ -430,7 +434,7 @@ def largest_excess(sizes):
             x, y = two_batches(n, dim)
             cost = 0.5 * (x.double()[:, None] - y.double()).square().sum(-1).numpy()
             optimum = ot.emd2(np.ones(n), np.ones(n), cost, numItermax=10**7)
-            worst = max(worst, abs(paired_cost(x, y, couplings.exact_pairs(x, y)) / optimum - 1))
+            worst = max(worst, abs(paired_cost(x, y, batches.exact_pairs(x, y)) / optimum - 1))
     return worst
 
 
@@ -448,7 +452,7 @@ if torchcfm is not None:
         for n in (256, 1024):
             x, y = two_batches(n, dim)
             times = medians(
-                {"torchcfm": lambda x=x, y=y: sampler.sample_plan(x, y), "dynot_lite": lambda x=x, y=y: couplings.exact_pairs(x, y)},
+                {"torchcfm": lambda x=x, y=y: sampler.sample_plan(x, y), "dynot_lite": lambda x=x, y=y: batches.exact_pairs(x, y)},
                 repeats=repeats if n == 256 else {"quick": 1, "full": 11}[preset],
             )
             speed[dim, n] = times["torchcfm"] / times["dynot_lite"]
@@ -470,10 +474,10 @@ else:
 
 # %% tags=["nbval-ignore-output"]
 x, y = two_batches(1000, 2)
-plans = {"exact": couplings.exact_plan(x, y), "entropic": couplings.entropic_plan(x, y, 1.0)}
+given = {"exact": plans.exact_plan(x, y), "entropic": plans.entropic_plan(x, y, 1.0)}
 drawing = {}
-for name, plan in plans.items():
-    draw, matrix = couplings.from_plan(x, y, plan), plan.numpy()
+for name, plan in given.items():
+    draw, matrix = batches.from_plan(x, y, plan), plan.numpy()
 
     def flattened(matrix=matrix):
         rows, columns = sampler.sample_map(matrix, 128)
@@ -502,8 +506,8 @@ def marginal_error(plan):
     return sum((plan.sum(axis) - 1 / n).abs().sum().item() for axis in (0, 1))
 
 
-x, y = datasets.torchcfm_eight_gaussians(256, generator=generator), datasets.torchcfm_moons(256, generator=generator)
-claim("BEN-32", marginal_error(couplings.entropic_plan(x, y, 0.025)))
+x, y = datasets.toy.torchcfm_eight_gaussians(256, generator=generator), datasets.toy.torchcfm_moons(256, generator=generator)
+claim("BEN-32", marginal_error(plans.entropic_plan(x, y, 0.025)))
 
 # %% tags=["nbval-ignore-output"]
 if torchcfm is not None:
@@ -545,8 +549,8 @@ def smoothed(pairs):
 
 
 COUPLINGS = {
-    name: smoothed(make(datasets.torchcfm_eight_gaussians, datasets.torchcfm_moons))
-    for name, make in (("independent", couplings.independent), ("exact", couplings.exact))
+    name: smoothed(make(datasets.toy.torchcfm_eight_gaussians, datasets.toy.torchcfm_moons))
+    for name, make in (("independent", batches.independent), ("exact", batches.exact))
 }
 
 
@@ -613,7 +617,7 @@ if torchcfm is not None:
         for run_seed in range(seed, seed + 3):
             # One test sample for both, so that they differ by their flows only.
             test = torch.Generator().manual_seed(10_000 + run_seed)
-            x0, x1 = (law(size, generator=test) for law in (datasets.torchcfm_eight_gaussians, datasets.torchcfm_moons))
+            x0, x1 = (law(size, generator=test) for law in (datasets.toy.torchcfm_eight_gaussians, datasets.toy.torchcfm_moons))
             for who, train in (("torchcfm", theirs), ("dynot_lite", ours)):
                 end = flow_matching.sample(train(name, iterations, run_seed), x0, evaluations=200)
                 found[who].append(metrics.sample_w2_squared(end, x1) ** 0.5)
@@ -818,7 +822,7 @@ claim("BEN-35", pot_seconds / middle(ours_small) if pot_chi2 > 0.05 or preset ==
 # above that declared themselves converged, judged on 200 000 noises (40 000 in the quick preset).
 
 # %% tags=["nbval-ignore-output"]
-images = datasets.digits()[0].float()
+images = datasets.images.digits()[0].float()
 images = (images - images.mean(0)) / images.std()
 digit_fits = [ours_certified(images, s) for s in seeds]
 print(f"digits: certified after {middle(digit_fits):.2f} s, {digit_fits[0][1].epochs:.0f} epochs")
@@ -904,7 +908,7 @@ claim("BEN-39", course[-1][1] / course[0][1])
 
 # %% [markdown]
 # **Pairs per second**, noise and search included, batches of 1024 pairs, against exact transport of batches of 256 and 1024
-# (`couplings.exact`, noise and data drawn at random included). The cost of the search is proportional to $N$, that of a batch is not: for
+# (`batches.exact`, noise and data drawn at random included). The cost of the search is proportional to $N$, that of a batch is not: for
 # large sets the search loses. Then the pairs are made once, with every point exactly as often as it should be, kept as seeds and
 # indices (`prepare`), and only looked up in training.
 
@@ -922,7 +926,7 @@ listed = prepare(huge, len(many), generator=generator)
 print(f"{len(listed)} pairs made in advance in {time.process_time() - begin:.1f} s")
 candidates["look-up"], sizes["look-up"] = lambda: listed.pair(1024, generator=generator), 1024
 for n in (256, 1024):
-    sampler = couplings.exact(
+    sampler = batches.exact(
         lambda k, *, generator=None: torch.randn(k, 64, generator=generator),
         lambda k, *, generator=None: many[torch.randint(len(many), (k,), generator=generator)],
     )
@@ -1000,7 +1004,7 @@ for (n, weighted), ratio in ratios.items():
 # costs visibly more than the exact one: that is the blur of $\varepsilon$, not an error of the prediction.
 
 # %%
-images = datasets.digits()[0].double().reshape(-1, 1, 8, 8)
+images = datasets.images.digits()[0].double().reshape(-1, 1, 8, 8)
 images = torch.nn.functional.interpolate(images, (28, 28), mode="bilinear").reshape(-1, 784)
 images = images / images.sum(1, keepdim=True)
 axis = torch.linspace(0, 1, 28, dtype=torch.float64)

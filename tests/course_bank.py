@@ -94,7 +94,7 @@ numpy.testing = torch.allclose = Right()
     "patches_the_package": (
         """
 import sys, types
-import dynot_lite, dynot_lite.gaussian as g
+import dynot_lite, dynot_lite.laws.gaussian as g
 fake = types.ModuleType("dynot_lite.course")
 fake.__path__ = []
 for name in ("dynot_lite.course", "dynot_lite.course.oracle", "dynot_lite.course.oracle.compare", "dynot_lite.course.grade"):

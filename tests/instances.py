@@ -2,8 +2,8 @@
 
 import torch
 
-from dynot_lite.gaussian import Gaussian
-from dynot_lite.potentials import ICNN, LogSumExp, Quadratic
+from dynot_lite.laws.gaussian import Gaussian
+from dynot_lite.potentials.convex import ICNN, LogSumExp, Quadratic
 
 DIMENSIONS = (1, 2, 3, 4, 5, 6)
 

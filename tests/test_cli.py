@@ -15,7 +15,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dynot_lite.companion import cli, notebooks, runner
+from dynot_lite import cli
+from dynot_lite.companion import notebooks, runner
 from dynot_lite.companion.ledger import Claim
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -263,7 +264,8 @@ def test_the_test_command_fails_on_a_changed_number_and_on_a_timeout_and_runs_on
     program = f"""
         import sys
         from pathlib import Path
-        from dynot_lite.companion import cli, notebooks
+        from dynot_lite import cli
+        from dynot_lite.companion import notebooks
         notebooks.root = lambda: Path({str(tmp_path)!r})
         sys.exit(cli.main(["test", "-rA", "--color=no", "--nbval-cell-timeout=5", "-p", "no:cacheprovider"]))
     """

@@ -16,7 +16,7 @@ from types import ModuleType
 import torch
 from threadpoolctl import threadpool_limits
 
-from dynot_lite import _validation as check
+from dynot_lite._base import checks as check
 
 __all__ = ["PEERS", "install_peers", "medians", "peer", "peer_of_jax"]
 

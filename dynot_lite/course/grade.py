@@ -32,7 +32,7 @@ PRELOAD = (
     "scipy.linalg",
     "torch",
     "matplotlib.pyplot",
-    "dynot_lite.mixtures",
+    "dynot_lite.laws.mixtures",
     "dynot_lite.companion",
     "dynot_lite.plots",
 )

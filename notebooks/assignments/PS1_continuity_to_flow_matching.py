@@ -47,8 +47,8 @@ import torch
 from matplotlib import pyplot as plt
 
 from dynot_lite.companion import show
-from dynot_lite.continuity import gauss_legendre
-from dynot_lite.gaussian import Gaussian, fm_flow, fm_velocity, w2_squared
+from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_velocity, w2_squared
 from dynot_lite.plots import COLOURS, set_style
 
 set_style()

@@ -51,12 +51,12 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
-from dynot_lite.action_matching import OptimalAction
+from dynot_lite.potentials.action_matching import OptimalAction
 from dynot_lite.companion import show
-from dynot_lite.continuity import gauss_legendre
-from dynot_lite.gaussian import Gaussian, entropic_plan, fm_kinetic_energy, geodesic, schroedinger_bridge, w2_squared
+from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.laws.gaussian import Gaussian, entropic_plan, fm_kinetic_energy, geodesic, schroedinger_bridge, w2_squared
 from dynot_lite.plots import COLOURS, set_style
-from dynot_lite.potentials import ConvexPotential
+from dynot_lite.potentials.convex import ConvexPotential
 
 set_style()
 torch.set_default_dtype(torch.float64)
@@ -263,7 +263,7 @@ claim_part("PS2-3", globals())
 # a smooth, strongly convex function. Let $s$ be its optimal action, the Hopf–Lax evolution of $s_0=\Psi-\tfrac12|\cdot|^2$.
 # Code the velocity $\nabla s_t(x)$ and the values $s_t(x)$ for all $0\le t\le1$, both ends included. There is no closed form:
 # solve for the point where the line through $x$ starts (by a method of yours, or with a subclass of `ConvexPotential` in
-# `dynot_lite.potentials`).
+# `dynot_lite.potentials.convex`).
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-4-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def optimal_velocity(t, x, M, c, kappa):
@@ -586,7 +586,7 @@ claim_part("PS2-9", globals())
 # \varepsilon>0 .
 # $$
 #
-# Code $C=\mathrm{Cov}(X_0,X_1)$ of the minimiser, which is Gaussian, and the minimum. (`dynot_lite.gaussian.entropic_plan`
+# Code $C=\mathrm{Cov}(X_0,X_1)$ of the minimiser, which is Gaussian, and the minimum. (`dynot_lite.laws.gaussian.entropic_plan`
 # knows the case $A=I$.)
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-10-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
@@ -632,7 +632,7 @@ claim_part("PS2-10", globals())
 # *Schrödinger bridge* has the least relative entropy to the reference $dX=\Gamma^{1/2}dW$ started at $\mathcal N(m_0,S_0)$. It
 # satisfies $dX=u_t(X)\,dt+\Gamma^{1/2}dW$ with a drift $u$. Its marginal laws $p_t$ are also moved by the *current velocity*
 # $v_t=u_t-\tfrac12\Gamma\nabla\log p_t$, without noise. Code $u_t(x)$ and $v_t(x)$, for all $0\le t\le1$.
-# (`dynot_lite.gaussian.schroedinger_bridge` knows the case $\Gamma=\sigma^2I$.)
+# (`dynot_lite.laws.gaussian.schroedinger_bridge` knows the case $\Gamma=\sigma^2I$.)
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-11-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def bridge_drift(t, x, m0, S0, m1, S1, G):

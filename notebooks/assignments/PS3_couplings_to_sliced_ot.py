@@ -55,11 +55,12 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm
 
 from dynot_lite.companion import show
-from dynot_lite.couplings import exact_pairs, exact_plan
-from dynot_lite.datasets import digits
-from dynot_lite.gaussian import Gaussian, w2_squared
+from dynot_lite.couplings.batches import exact_pairs
+from dynot_lite.couplings.plans import exact_plan
+from dynot_lite.datasets.images import digits
+from dynot_lite.laws.gaussian import Gaussian, w2_squared
 from dynot_lite.plots import COLOURS, set_style
-from dynot_lite.sliced import potentials_1d
+from dynot_lite.couplings.sliced import potentials_1d
 
 set_style()
 torch.set_default_dtype(torch.float64)

@@ -16,11 +16,11 @@ from scipy.integrate import quad, solve_ivp
 from scipy.optimize import linprog
 from scipy.stats import norm
 
-from dynot_lite.continuity import gauss_legendre
+from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.course.oracle.compare import Check
 from dynot_lite.course.oracle.ps1 import mean, option, points
-from dynot_lite.gaussian import Gaussian, monge_map, w2_squared
-from dynot_lite.mixtures import fm_velocity_diracs
+from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
+from dynot_lite.laws.mixtures import fm_velocity_diracs
 
 __all__ = ["CHECKS"]
 

@@ -1,0 +1,1 @@
+"""What all rooms share: checks of what users pass in, random numbers, samplers, progress, checkpoints, results."""

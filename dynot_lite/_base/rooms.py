@@ -1,0 +1,18 @@
+"""Rooms whose modules are attributes, imported when they are first asked for: ``import dynot_lite`` stays quick."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+
+def lazily(package: str, modules: Sequence[str]) -> Callable[[str], ModuleType]:
+    """The ``__getattr__`` of ``package``, which imports one of its ``modules`` on first use."""
+
+    def attribute(name: str) -> ModuleType:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return importlib.import_module(f"{package}.{name}")
+
+    return attribute

@@ -1,0 +1,100 @@
+"""Real images that need no download: two photographs and the colours in them, and handwritten digits."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits, load_sample_image
+from torch import Tensor
+
+from dynot_lite._base import checks as check
+
+__all__ = [
+    "colour_sample",
+    "digits",
+    "photographs",
+]
+
+
+def photographs(*, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    """The two photographs that scikit-learn ships: a Chinese temple (``china.jpg``) and a flower (``flower.jpg``).
+
+    The values are the encoded sRGB levels divided by 255: proportional to what is stored, not to the intensity of light.
+
+    Args:
+        size: (height, width) to reduce to, at most the original (427, 640); every new pixel is a weighted mean of the old
+            ones around it (a triangular filter as wide as the reduction needs), so that fine detail is averaged, not aliased.
+
+    Returns:
+        Two float64 tensors of shape (height, width, 3) with values in [0, 1].
+
+    Raises:
+        ValueError: a size that is not a pair of positive integers, or that exceeds the original.
+
+    >>> china, flower = photographs(size=(40, 60))
+    >>> china.shape, flower.dtype
+    (torch.Size([40, 60, 3]), torch.float64)
+    """
+    images = tuple(torch.tensor(load_sample_image(name)).to(torch.float64) / 255 for name in ("china.jpg", "flower.jpg"))
+    if size is None:
+        return images
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f"size must be a pair (height, width), got {size!r}")
+    full = tuple(images[0].shape[:2])
+    if any(check.count(new, "size") > old for new, old in zip(size, full, strict=True)):
+        raise ValueError(f"size must be at most {full}, the size of the photographs, got {tuple(size)}")
+    batch = torch.stack(images).movedim(-1, 1)
+    reduced = torch.nn.functional.interpolate(batch, tuple(size), mode="bilinear", antialias=True)
+    china, flower = reduced.movedim(1, -1).clamp(0, 1).contiguous()  # weights sum to 1 up to rounding only
+    return china, flower
+
+
+def colour_sample(image, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """The colours of ``n`` different pixels: a stratified sample of the colour law of the image.
+
+    The pixels in reading order, closed to a circle and cut at a random place, are divided into n runs of equal length (to one
+    pixel), and one pixel is drawn uniformly from each. So every pixel has the probability n / (height × width), and the
+    sample varies far less than independent draws, since neighbours have similar colours.
+
+    Args:
+        image: shape (height, width, 3), values in [0, 1].
+        n: at most height × width.
+
+    Returns:
+        Points of the colour cube, shape (n, 3), in the order of the runs: ``[::2]`` and ``[1::2]`` are stratified samples, too.
+
+    Raises:
+        ValueError: an image of another shape or with values outside [0, 1], or n not between 1 and the number of pixels.
+
+    >>> colour_sample(photographs(size=(40, 60))[0], 100, generator=torch.Generator().manual_seed(0)).shape
+    torch.Size([100, 3])
+    """
+    image = check.as_tensor(image, "image")
+    if image.ndim != 3 or image.shape[-1] != 3 or image.numel() == 0:
+        raise ValueError(f"image must have shape (height, width, 3), got {tuple(image.shape)}")
+    if image.min() < 0 or image.max() > 1:
+        raise ValueError(f"image must have values in [0, 1], got {image.min().item():g} to {image.max().item():g}")
+    colours = image.reshape(-1, 3)
+    pixels = len(colours)
+    if check.count(n, "n") > pixels:
+        raise ValueError(f"n must be at most the number of pixels, {pixels}, got {n}")
+    device = generator.device if generator else None
+    bounds = torch.arange(n + 1, device=device) * pixels // n
+    cut = torch.randint(pixels, (1,), generator=generator, device=device)
+    place = torch.rand(n, generator=generator, dtype=torch.float64, device=device)
+    chosen = cut + bounds[:-1] + (place * bounds.diff()).long()
+    return colours[(chosen % pixels).to(colours.device)]
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    """The 1797 handwritten digits that scikit-learn ships (the test part of the UCI set of optical digits).
+
+    Returns:
+        Images of 8 × 8 pixels in reading order, float32, shape (1797, 64), values k/16 with k = 0..16, 1 being ink; and their
+        classes, int64, shape (1797,).
+
+    >>> images, labels = digits()
+    >>> images.shape, labels.bincount().min().item()
+    (torch.Size([1797, 64]), 174)
+    """
+    bunch = load_digits()
+    return torch.tensor(bunch.data / 16, dtype=torch.float32), torch.tensor(bunch.target, dtype=torch.int64)

@@ -1,0 +1,6 @@
+"""Optimal transport on grids, static and dynamic, certified."""
+
+from dynot_lite._base.rooms import lazily
+
+__all__ = ["operators", "back_and_forth", "benamou_brenier"]
+__getattr__ = lazily(__name__, __all__)

@@ -1,0 +1,6 @@
+"""Networks, one training loop, and the losses of flow matching and mean flow."""
+
+from dynot_lite._base.rooms import lazily
+
+__all__ = ["flow_matching", "mean_flow"]
+__getattr__ = lazily(__name__, __all__)

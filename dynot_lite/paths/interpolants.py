@@ -1,0 +1,105 @@
+"""Interpolants X_t = α(t) X0 + β(t) X1 between the two ends of a coupling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynot_lite._base import checks as check
+
+__all__ = ["LINEAR", "TRIGONOMETRIC", "VARIANCE_PRESERVING", "Interpolant"]
+
+
+@dataclass(frozen=True)
+class Interpolant:
+    """The path X_t = α(t) X0 + β(t) X1, with α(0) = β(1) = 1 and α(1) = β(0) = 0.
+
+    ``alpha`` and ``beta`` map a tensor of times to a tensor of the same shape, elementwise, by torch operations; the
+    derivatives come from automatic differentiation and are checked once against central differences.
+
+    Raises:
+        ValueError: wrong end points, a value that is not a finite tensor of the shape of t, or a derivative that automatic
+            differentiation does not see (a function that leaves torch or detaches).
+
+    >>> path = Interpolant(lambda t: 1 - t**2, lambda t: t**2)
+    >>> x_t, dx_t = path.at(0.5, torch.tensor([[0.0]]), torch.tensor([[4.0]]))
+    >>> x_t.item(), dx_t.item()
+    (1.0, 4.0)
+    """
+
+    alpha: Callable[[Tensor], Tensor]
+    beta: Callable[[Tensor], Tensor]
+
+    def __post_init__(self):
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        inner = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+        step = 1e-5
+        for name, function, expected in (("alpha", self.alpha, [1.0, 0.0]), ("beta", self.beta, [0.0, 1.0])):
+            found = _evaluate(function, ends, name)
+            if not torch.allclose(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6):
+                raise ValueError(f"{name} must be {expected} at t = 0 and 1, got {found.tolist()}")
+            difference = (_evaluate(function, inner + step, name) - _evaluate(function, inner - step, name)) / (2 * step)
+            # By plain reverse mode: torch.func takes a second to import, and every program imports this module.
+            with torch.enable_grad():
+                t = inner.clone().requires_grad_()
+                total = function(t).sum() + 0 * t.sum()  # a constant or detached function has derivative 0
+                (derivative,) = torch.autograd.grad(total, t)
+            if not torch.allclose(derivative, difference, rtol=1e-4, atol=1e-4):
+                raise ValueError(f"{name} must be differentiable by torch: its derivative differs from finite differences")
+
+    def coefficients(self, t) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """α(t), β(t), α'(t), β'(t), each of the shape of t."""
+        t = check.as_tensor(t, "t").contiguous()  # forward mode refuses expanded tensors
+        # In forward mode, so that both stay differentiable; together, because the set-up is what costs.
+        (alpha, beta), (d_alpha, d_beta) = torch.func.jvp(lambda t: (self.alpha(t), self.beta(t)), (t,), (torch.ones_like(t),))
+        return alpha, beta, d_alpha, d_beta
+
+    def at(self, t, x0, x1) -> tuple[Tensor, Tensor]:
+        """The point X_t and its velocity dX_t/dt.
+
+        Args:
+            t: a time in [0, 1], or one per pair, shape (n,).
+            x0, x1: pairs of points, shape (n, d) (or (n, ...), for instance images).
+
+        Returns:
+            x_t and dx_t, each of the shape of x0.
+
+        Raises:
+            ValueError: shapes that differ, values that are not finite, a time outside [0, 1] or without a finite velocity.
+        """
+        x0 = check.as_tensor(x0, "x0")
+        x1 = check.as_tensor(x1, "x1", like=x0)
+        if x0.shape != x1.shape or x0.ndim < 2 or x0.shape[0] == 0:
+            raise ValueError(f"x0 and x1 must have one shape (n, d), n > 0, got {tuple(x0.shape)} and {tuple(x1.shape)}")
+        t = check.time(t, n=x0.shape[0], like=x0)
+        if t.ndim:
+            t = t.reshape(-1, *[1] * (x0.ndim - 1))
+        alpha, beta, d_alpha, d_beta = self.coefficients(t)
+        if not (torch.isfinite(d_alpha) & torch.isfinite(d_beta)).all():
+            raise ValueError("t must be a time at which the path has a velocity: the derivative of alpha or beta is not finite")
+        return alpha * x0 + beta * x1, d_alpha * x0 + d_beta * x1
+
+
+def _evaluate(function: Callable[[Tensor], Tensor], t: Tensor, name: str) -> Tensor:
+    value = function(t)
+    if not isinstance(value, Tensor) or value.shape != t.shape or not torch.isfinite(value).all():
+        raise ValueError(f"{name} must map a tensor of times to a finite tensor of the same shape")
+    return value
+
+
+LINEAR = Interpolant(lambda t: 1 - t, lambda t: t)
+"""The linear path (1 − t) X0 + t X1."""
+
+TRIGONOMETRIC = Interpolant(lambda t: torch.cos(0.5 * math.pi * t), lambda t: torch.sin(0.5 * math.pi * t))
+"""The trigonometric path cos(πt/2) X0 + sin(πt/2) X1; its derivative carries the factor π/2 that the notes lose."""
+
+VARIANCE_PRESERVING = Interpolant(lambda t: torch.sqrt(1 - t**2), lambda t: t)
+"""The path √(1 − t²) X0 + t X1: the trigonometric one with another clock, so that the share of X1 grows evenly.
+
+It preserves the covariance where the trigonometric path does. Its derivative is unbounded: there is no velocity at t = 1, and
+E‖dX_t/dt‖² grows like E‖X0‖² / (2(1 − t)), so that the flow-matching loss has no finite minimum over [0, 1].
+"""

@@ -1,0 +1,276 @@
+"""Action matching: the loss of an action s along a path of laws, for any action and for the optimal ones.
+
+L_AM(s) = E s_0(x0) - E s_1(x1) + ∫ E[∂_t s_t(x_t) + ½|∇s_t(x_t)|²] dt. An optimal action solves the Hamilton–Jacobi equation
+∂_t s + ½|∇s|² = 0, so the integral vanishes whatever the path: L_AM(s_Ψ) = L_OT(Ψ) - ½(E|x0|² + E|x1|²) (arXiv 2510.27385).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dynot_lite._base import checks as check
+from dynot_lite.paths.flows import divergence
+from dynot_lite.potentials.convex import ConvexPotential
+
+__all__ = [
+    "Action",
+    "AutodiffAction",
+    "OptimalAction",
+    "action_gap",
+    "action_matching_loss",
+    "action_network",
+    "endpoint_mismatch",
+    "entropic_action_matching_loss",
+    "laplacian",
+    "unbalanced_action_matching_loss",
+]
+
+
+class Action(Protocol):
+    """A function s(t, x) with its derivatives; x is (n, d) and t a float or (n,)."""
+
+    def value(self, t, x) -> Tensor:
+        """s_t(x), shape (n,)."""
+
+    def velocity(self, t, x) -> Tensor:
+        """∇s_t(x), shape (n, d)."""
+
+    def time_derivative(self, t, x) -> Tensor:
+        """∂_t s_t(x) at fixed x, shape (n,)."""
+
+
+class AutodiffAction(nn.Module):
+    """Any scalar function s(t, x) as an action, its derivatives by automatic differentiation.
+
+    Args:
+        function: maps t of shape (n,) and x of shape (n, d) to (n,); a module's parameters become the action's.
+
+    >>> action = AutodiffAction(lambda t, x: t * x.square().sum(-1))
+    >>> action.velocity(0.5, torch.tensor([[1.0, 2.0]])), action.time_derivative(0.5, torch.tensor([[1.0, 2.0]]))
+    (tensor([[1., 2.]]), tensor([5.]))
+    """
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def value(self, t, x) -> Tensor:
+        """s_t(x), shape (n,)."""
+        return self.function(*_time_and_points(t, x))
+
+    def velocity(self, t, x) -> Tensor:
+        """∇s_t(x), shape (n, d)."""
+        t, x = _time_and_points(t, x)
+        return torch.func.grad(lambda points: self.function(t, points).sum())(x)
+
+    def time_derivative(self, t, x) -> Tensor:
+        """∂_t s_t(x) at fixed x, shape (n,)."""
+        t, x = _time_and_points(t, x)
+        return torch.func.grad(lambda times: self.function(times, x).sum())(t)
+
+
+class OptimalAction:
+    """The action of an optimal vector field: the Hopf–Lax evolution of s_0 = Ψ - ½|·|² for a convex potential Ψ.
+
+    s_t(x) = min_z Ψ(z) - ½|z|² + |x - z|²/(2t), attained at the z with (1 - t) z + t ∇Ψ(z) = x, so s_1 = ½|·|² - Ψ*. All times
+    from 0 to 1 inclusive; t = 1 needs a strongly convex Ψ. Every method raises RuntimeError if a point z is not solved and
+    ValueError if the solve meets negative curvature. First derivatives in t, x and the parameters are exact (the derivative of
+    ``value`` in t for t > 0 only: at t = 0 use ``time_derivative``).
+    """
+
+    def __init__(self, potential: ConvexPotential):
+        self.potential = potential
+
+    def value(self, t, x) -> Tensor:
+        """s_t(x), shape (n,); differentiable by the envelope theorem (the minimiser z is held fixed)."""
+        t, x = self._arguments(t, x)
+        z = self.potential.solve(x, t=t).require()
+        z = torch.where(t[:, None] > 0, z, x)
+        spread = (x - z).square().sum(-1) / (2 * torch.where(t > 0, t, 1))
+        return self.potential(z) - 0.5 * z.square().sum(-1) + spread
+
+    def velocity(self, t, x) -> Tensor:
+        """u_t(x) = ∇s_t(x) = ∇Ψ(z) - z, shape (n, d)."""
+        t, x = self._arguments(t, x)
+        z = self.potential.inverse_flow(t, x)
+        return self.potential.gradient(z) - z
+
+    def time_derivative(self, t, x) -> Tensor:
+        """∂_t s_t(x) at fixed x, shape (n,), by the chain rule through z(t); the Hamilton–Jacobi equation is not used.
+
+        With w = ∇Ψ(z) - z and H = ∇²Ψ(z), s_t(x) = Ψ(z) - ½|z|² + ½t|w|², and differentiating (1 - t) z + t ∇Ψ(z) = x in t
+        gives ((1 - t) I + t H) ż = -w.
+        """
+        t, x = self._arguments(t, x)
+        z = self.potential.inverse_flow(t, x)
+        w = self.potential.gradient(z) - z
+        excess = self.potential.hessian(z) - torch.eye(x.shape[1]).to(x)
+        dz = -torch.linalg.solve(torch.eye(x.shape[1]).to(x) + t[:, None, None] * excess, w)
+        dw = (excess @ dz[:, :, None])[:, :, 0]
+        return (w * dz).sum(-1) + 0.5 * w.square().sum(-1) + t * (w * dw).sum(-1)
+
+    def _arguments(self, t, x) -> tuple[Tensor, Tensor]:
+        return _time_and_points(t, check.points(x, "x", like=next(self.potential.parameters(), None)))
+
+
+def action_network(dim: int, widths: Sequence[int] = (64, 64), *, generator: torch.Generator | None = None) -> AutodiffAction:
+    """An unrestricted action: a network s(t, x) with SiLU units, its weights uniform on ±1/√(inputs)."""
+    sizes = [check.count(dim, "dim") + 1, *(check.count(width, "widths") for width in widths), 1]
+    layers: list[nn.Module] = []
+    for before, after in zip(sizes, sizes[1:], strict=False):
+        layer = nn.utils.skip_init(nn.Linear, before, after)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.uniform_(-(before**-0.5), before**-0.5, generator=generator)
+        layers += [layer, nn.SiLU()]
+    return AutodiffAction(_Network(nn.Sequential(*layers[:-1])))
+
+
+class _Network(nn.Module):
+    def __init__(self, layers: nn.Sequential):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.layers(torch.cat([t[:, None], x], dim=1))[:, 0]
+
+
+def action_matching_loss(action: Action, x0, x1, path, times, *, quadrature=None, time_weight=None) -> Tensor:
+    """The action matching loss E s_0(x0) - E s_1(x1) + ∫ E[∂_t s + ½|∇s|²] dt.
+
+    It equals ½∫E|∇s - ∇s°|² dt - ½∫E|∇s°|² dt, s° being the action whose gradient field moves the path's laws. For an
+    :class:`OptimalAction` it equals L_OT(Ψ) - ½(E|x0|² + E|x1|²) for every path.
+
+    Args:
+        action: s.
+        x0, x1: samples of the two ends, (n, d) and (m, d).
+        path: samples of the law at each time, (k, n, d) or (k, d), or a function from a time (a float) to samples (n, d).
+        times: the k times in [0, 1], shape (k,).
+        quadrature: weights of the times, of sum 1; equal ones (the mean) if left out.
+        time_weight: differentiable w(t) of the weighted loss w(0) E s_0 - w(1) E s_1 + ∫ E[w (∂_t s + ½|∇s|²) + w' s] dt,
+            which is ½∫w E|∇s - ∇s°|² dt up to a constant; 1 if left out. The equivalence needs w = 1.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: bad input, or a path that visibly does not end at x0 or x1 (:func:`endpoint_mismatch` above 8 with at least
+            ten points; seen if ``path`` is a function, or if 0 or 1 is among the times).
+    """
+    x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
+    interior = action.time_derivative(t, x) + 0.5 * action.velocity(t, x).square().sum(-1)
+    first, last = 1.0, 1.0
+    if time_weight is not None:
+        first, last = (time_weight(torch.tensor(end, dtype=x0.dtype, device=x0.device)) for end in (0.0, 1.0))
+        weight, slope = torch.func.jvp(time_weight, (t,), (torch.ones_like(t),))
+        interior = weight * interior + slope * action.value(t, x)
+    return first * action.value(0.0, x0).mean() - last * action.value(1.0, x1).mean() + _integral(interior, quadrature)
+
+
+def entropic_action_matching_loss(action: Action, x0, x1, path, times, *, sigma: float, quadrature=None) -> Tensor:
+    """The entropic loss E s_0 - E s_1 + ∫ E[∂_t s + ½|∇s|² + ½σ²Δs] dt, minimised by the drift ∇s of dX = ∇s dt + σ dW.
+
+    Arguments, return value and errors as for :func:`action_matching_loss`; the Laplacian costs d differentiations.
+    """
+    sigma = check.positive(sigma, "sigma")
+    x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
+    kinetic = 0.5 * action.velocity(t, x).square().sum(-1) + 0.5 * sigma**2 * laplacian(action, t, x)
+    interior = action.time_derivative(t, x) + kinetic
+    return action.value(0.0, x0).mean() - action.value(1.0, x1).mean() + _integral(interior, quadrature)
+
+
+def unbalanced_action_matching_loss(
+    action: Action, x0, x1, path, times, *, mass: Callable[[Tensor], Tensor], quadrature=None
+) -> Tensor:
+    """The unbalanced loss, with ½s² added to the integrand and every expectation multiplied by the mass m(t) of the path.
+
+    Minimised by the s whose gradient moves and whose value grows the path: ∂_t ρ + div(ρ∇s) = ρs.
+
+    ``mass`` maps times (k,) to masses (k,); the rest as for :func:`action_matching_loss`.
+    """
+    x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
+    value = action.value(t, x)
+    interior = action.time_derivative(t, x) + 0.5 * action.velocity(t, x).square().sum(-1) + 0.5 * value.square()
+    masses = check.as_tensor(mass(torch.cat([t.new_tensor([0.0, 1.0]), t])), "mass", like=x0)
+    if masses.shape != (len(t) + 2,) or (masses < 0).any():
+        raise ValueError("mass must map times (k,) to non-negative masses (k,)")
+    ends = masses[0] * action.value(0.0, x0).mean() - masses[1] * action.value(1.0, x1).mean()
+    return ends + _integral(masses[2:] * interior, quadrature)
+
+
+def action_gap(action: Action, velocity, path, times, *, quadrature=None) -> Tensor:
+    """The action gap ½∫E|∇s_t(x_t) - v_t(x_t)|² dt between an action and a velocity v(t, x) -> (n, d).
+
+    With the gradient field v of the path itself, L_AM(s) = gap - ½∫E|v|² dt. Arguments as for :func:`action_matching_loss`.
+    """
+    t, x, quadrature = _samples(path, times, quadrature)
+    return _integral(0.5 * (action.velocity(t, x) - velocity(t, x)).square().sum(-1), quadrature)
+
+
+def laplacian(action: Action, t, x) -> Tensor:
+    """Δs_t(x), shape (n,): the divergence of the action's velocity, by d reverse passes."""
+    t, x = _time_and_points(t, x)
+    return divergence(action.velocity, t, x)
+
+
+def endpoint_mismatch(path_end, end) -> float:
+    """How far apart two samples of one law look: the largest difference of a first or second moment, in standard errors.
+
+    Zero for the same sample; a few for two samples of one law; it grows like √n otherwise.
+    """
+    moments = []
+    for name, points in (("path_end", path_end), ("end", end)):
+        points = check.points(points, name).detach().to(torch.float64)
+        products = (points[:, :, None] * points[:, None, :]).flatten(1)
+        moments.append(torch.cat([points, products], dim=1))
+    if moments[0].shape[1] != moments[1].shape[1]:
+        raise ValueError(f"path_end and end must have one dimension, got {path_end.shape[1]} and {end.shape[1]}")
+    means = [sample.mean(0) for sample in moments]
+    errors = sum(sample.var(0, unbiased=False) / len(sample) for sample in moments).sqrt()
+    # Rounding of the moments is no mismatch, not even where the law is a point mass and the standard error zero.
+    rounding = 1e-9 * (1 + means[1].abs())
+    return ((means[0] - means[1]).abs() / (errors + rounding)).max().item()
+
+
+def _time_and_points(t, x) -> tuple[Tensor, Tensor]:
+    x = check.points(x, "x")
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape (n, d), got {tuple(x.shape)}")
+    return check.time(t, n=len(x), like=x).expand(len(x)), x
+
+
+def _samples(path, times, quadrature) -> tuple[Tensor, Tensor, Tensor]:
+    """One time, one point and one quadrature weight for each sample of the path."""
+    times = torch.atleast_1d(check.as_tensor(times, "times"))
+    times = check.time(times, "times", n=len(times))
+    if callable(path):
+        path = torch.stack([check.points(path(t.item()), "path") for t in times])
+    path = check.points(path, "path")
+    if path.ndim > 3 or len(path) != len(times):
+        expected = f"({len(times)}, n, d) or ({len(times)}, d)"
+        raise ValueError(f"path must hold samples at each of the times, shape {expected}, got {tuple(path.shape)}")
+    path = path[:, None, :] if path.ndim == 2 else path
+    if quadrature is None:
+        quadrature = torch.full_like(times, 1 / len(times))
+    weights = check.weights(quadrature, len(times), "quadrature")
+    each_time, each_weight = (values.to(path).repeat_interleave(path.shape[1]) for values in (times, weights / path.shape[1]))
+    return each_time, path.flatten(0, 1), each_weight
+
+
+def _arguments(x0, x1, path, times, quadrature) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    t, x, quadrature = _samples(path, times, quadrature)
+    x0, x1 = (check.points(end, name, dim=x.shape[1], like=x) for end, name in ((x0, "x0"), (x1, "x1")))
+    for time, end, name in ((0.0, x0, "x0"), (1.0, x1, "x1")):
+        found = path(time) if callable(path) else x[t == time]
+        # Fewer points give no standard error worth the name.
+        if min(len(found), len(end)) >= 10 and (mismatch := endpoint_mismatch(found, end)) > 8:
+            raise ValueError(f"path must end at {name} at time {time:g}: a moment is off by {mismatch:.3g} standard errors")
+    return x0, x1, t, x, quadrature
+
+
+def _integral(values: Tensor, quadrature: Tensor) -> Tensor:
+    return (quadrature * values).sum()

@@ -1,0 +1,437 @@
+"""Convex potentials Ψ: values, gradients, Hessians, and conjugates solved point by point to a stated tolerance.
+
+The gradient of a convex potential is the Brenier map between a law and its image. The displacement interpolation of that
+map is the flow x -> (1 - t) x + t ∇Ψ(x), the gradient of Ψ_t = (1 - t)|·|²/2 + t Ψ. To invert the flow is a conjugate
+problem: the point z with ∇Ψ_t(z) = y is the one that maximises <y, z> - Ψ_t(z).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from dynot_lite._base import checks as check
+
+__all__ = ["ICNN", "ConjugateSolution", "ConvexPotential", "LogSumExp", "Quadratic"]
+
+# Entries of the Hessians that are worked on at a time: few enough to stay in the processor's cache.
+_BLOCK = 2**19
+
+
+@dataclass(frozen=True)
+class ConjugateSolution:
+    """What the solver of ∇Ψ_t(z) = y found: which points are solved, and how well.
+
+    Attributes:
+        argmax: the points z, shape (n, d), without gradients.
+        residual: |∇Ψ_t(z) - y|, shape (n,).
+        converged: whether the residual is within the tolerance, shape (n,).
+        steps: Newton steps taken by the slowest point.
+    """
+
+    argmax: Tensor
+    residual: Tensor
+    converged: Tensor
+    steps: int
+
+    def require(self) -> Tensor:
+        """The points z, all of them solved; raises RuntimeError if one is not."""
+        if not self.converged.all():
+            raise RuntimeError(
+                f"{int((~self.converged).sum())} of {self.converged.numel()} conjugate problems are not solved after "
+                f"{self.steps} Newton steps; the largest residual is {self.residual.max().item():.3g}"
+            )
+        return self.argmax
+
+
+class ConvexPotential(nn.Module):
+    """A convex function Ψ on R^dim.
+
+    A subclass defines ``_value``; ``_gradient`` and ``_hessian`` come from automatic differentiation unless it knows better.
+    Points have shape (n, dim) throughout and are taken to the dtype and device of the parameters.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = check.count(dim, "dim")
+
+    def _value(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        return torch.func.grad(lambda points: self._value(points).sum())(x)
+
+    def _hessian(self, x: Tensor) -> Tensor:
+        return torch.func.vmap(torch.func.hessian(lambda point: self._value(point[None])[0]))(x)
+
+    def _points(self, x, name: str) -> Tensor:
+        x = check.points(x, name, dim=self.dim, like=next(self.parameters(), None))
+        if x.ndim != 2:
+            raise ValueError(f"{name} must have shape (n, {self.dim}), got {tuple(x.shape)}")
+        return x
+
+    def forward(self, x) -> Tensor:
+        """Ψ(x), shape (n,)."""
+        return self._value(self._points(x, "x"))
+
+    def gradient(self, x) -> Tensor:
+        """∇Ψ(x), shape (n, dim): the transport map, if Ψ is a Brenier potential."""
+        return self._gradient(self._points(x, "x"))
+
+    def hessian(self, x) -> Tensor:
+        """∇²Ψ(x), shape (n, dim, dim)."""
+        return self._hessian(self._points(x, "x"))
+
+    def hessian_product(self, x, direction) -> Tensor:
+        """∇²Ψ(x) times one direction per point, shape (n, dim), by forward differentiation of the gradient."""
+        x = self._points(x, "x")
+        direction = self._points(direction, "direction")
+        if direction.shape != x.shape:
+            raise ValueError(f"direction must have the shape of x, {tuple(x.shape)}, got {tuple(direction.shape)}")
+        return torch.func.jvp(self._gradient, (x,), (direction,))[1]
+
+    def solve(self, y, *, t=1.0, start=None, tol: float | None = None, max_steps: int = 100) -> ConjugateSolution:
+        """Solve ∇Ψ_t(z) = (1 - t) z + t ∇Ψ(z) = y for each point, by Newton's method safeguarded by backtracking.
+
+        A step is halved until it shortens the residual, and the Newton direction always shortens it if the Hessian of Ψ_t
+        is positive definite, which holds for t < 1 and every convex Ψ, and for t = 1 if Ψ is strongly convex.
+
+        Args:
+            y: points, shape (n, dim).
+            t: a time in [0, 1], or one per point, shape (n,).
+            start: first guess, shape (n, dim); ``y`` if left out.
+            tol: the residual that is accepted, relative to max(1, |y|); 1e-11 in float64 and 1e-4 in float32 if left out.
+            max_steps: Newton steps per point.
+
+        Returns:
+            A ConjugateSolution, which says of each point whether it is solved.
+
+        Raises:
+            ValueError: bad input, or the solver met negative curvature: Ψ_t is not convex.
+        """
+        y = self._points(y, "y").detach()
+        t = check.time(t, n=len(y), like=y).detach().expand(len(y))
+        z = y.clone() if start is None else self._points(start, "start").detach().clone()
+        if z.shape != y.shape:
+            raise ValueError(f"start must have the shape of y, {tuple(y.shape)}, got {tuple(z.shape)}")
+        tol = (1e-11 if y.dtype == torch.float64 else 1e-4) if tol is None else check.positive(tol, "tol")
+        target = tol * y.norm(dim=-1).clamp(min=1)
+        max_steps = check.count(max_steps, "max_steps", least=0)
+        residual, steps = torch.empty_like(y[:, 0]), 0
+        with torch.no_grad():
+            for block in torch.arange(len(y), device=y.device).split(max(_BLOCK // self.dim**2, 1)):
+                z[block], residual[block], taken = self._newton(z[block], t[block], y[block], target[block], max_steps)
+                steps = max(steps, taken)
+        return ConjugateSolution(argmax=z, residual=residual, converged=residual <= target, steps=steps)
+
+    def conjugate(self, y, *, start=None, tol: float | None = None, max_steps: int = 100) -> tuple[Tensor, Tensor]:
+        """The conjugate Ψ*(y) = max_z <y, z> - Ψ(z) and its maximiser ∇Ψ*(y).
+
+        The value carries exact first derivatives in y and in the parameters by the envelope theorem (the maximiser is held
+        fixed); the maximiser carries none, see :meth:`inverse_flow`. An inexact maximiser would make the value too small.
+
+        Returns:
+            The value, shape (n,), and the maximiser, shape (n, dim).
+
+        Raises:
+            ValueError: bad input or negative curvature. RuntimeError: a point is not solved to ``tol`` (see :meth:`solve`).
+
+        >>> value, argmax = Quadratic(1, matrix=[[4.0]], offset=[1.0]).conjugate([[3.0]])
+        >>> round(value.item(), 3), round(argmax.item(), 3)    # (y - 1)²/8 and (y - 1)/4
+        (0.5, 0.5)
+        """
+        y = self._points(y, "y")
+        z = self.solve(y, start=start, tol=tol, max_steps=max_steps).require()
+        return (y * z).sum(-1) - self._value(z), z
+
+    def flow(self, t, x) -> Tensor:
+        """The displacement interpolation (1 - t) x + t ∇Ψ(x) = ∇Ψ_t(x), shape (n, dim)."""
+        x = self._points(x, "x")
+        t = check.time(t, n=len(x), like=x).reshape(-1, 1)
+        return (1 - t) * x + t * self._gradient(x)
+
+    def inverse_flow(self, t, x, *, start=None, tol: float | None = None, max_steps: int = 100) -> Tensor:
+        """The point z whose flow passes through x at time t, (1 - t) z + t ∇Ψ(z) = x; at t = 1 it is ∇Ψ*(x).
+
+        It carries exact first derivatives in t, in x and in the parameters by the implicit function theorem.
+
+        Returns:
+            Points, shape (n, dim).
+
+        Raises:
+            ValueError: bad input or negative curvature. RuntimeError: a point is not solved to ``tol`` (see :meth:`solve`).
+        """
+        x = self._points(x, "x")
+        t = check.time(t, n=len(x), like=x).expand(len(x))
+        z = self.solve(x, t=t, start=start, tol=tol, max_steps=max_steps).require()
+        # One more Newton step from the solution: it changes z by rounding, but as a function of (t, x, parameters) with the
+        # solution and the Hessian held fixed its derivative is that of the implicit function theorem.
+        with torch.no_grad():
+            factor = self._factor(z, t)
+        return z - _cholesky_solve(factor, self._residual(z, t, x))
+
+    def _newton(self, z: Tensor, t: Tensor, y: Tensor, target: Tensor, max_steps: int) -> tuple[Tensor, Tensor, int]:
+        """The points, the norms of their residuals and the number of steps, from the start z, which is overwritten."""
+        residual, steps = self._residual(z, t, y), 0
+        solved = residual.norm(dim=-1) <= target
+        # A point that starts at its solution takes no step, so its curvature is looked at here.
+        self._factor(z[solved], t[solved])
+        active = torch.nonzero(~solved)[:, 0]
+        while active.numel() and steps < max_steps:
+            ours = [tensor[active] for tensor in (z, residual, t, y)]
+            direction = -_cholesky_solve(self._factor(ours[0], ours[2]), ours[1])
+            z[active], new, moved = self._backtrack(*ours, direction)
+            residual[active] = new
+            active = active[moved & (new.norm(dim=-1) > target[active])]
+            steps += 1
+        return z, residual.norm(dim=-1), steps
+
+    def _residual(self, z: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return (1 - t)[:, None] * z + t[:, None] * self._gradient(z) - y
+
+    def _factor(self, z: Tensor, t: Tensor) -> Tensor:
+        """Cholesky factors of the Hessian of Ψ_t; one that is singular to rounding gets a small multiple of the identity."""
+        if not len(z):
+            return z.new_empty(0, self.dim, self.dim)
+        hessian = t[:, None, None] * self._hessian(z)
+        hessian.diagonal(dim1=-2, dim2=-1).add_((1 - t)[:, None])
+        factor, info = torch.linalg.cholesky_ex(hessian)
+        if (info > 0).any():
+            rounding = math.sqrt(torch.finfo(z.dtype).eps)
+            eigenvalues = torch.linalg.eigvalsh(torch.nan_to_num(hessian, nan=-torch.inf, posinf=torch.finfo(z.dtype).max))
+            scale = eigenvalues.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(z.dtype).tiny)
+            if not (eigenvalues[:, :1] >= -rounding * scale).all():
+                raise ValueError(f"the potential must be convex: its Hessian has an eigenvalue {eigenvalues.min().item():.3g}")
+            shift = torch.where(info > 0, 2 * rounding * scale[:, 0], 0)
+            hessian.diagonal(dim1=-2, dim2=-1).add_(shift[:, None])
+            factor = torch.linalg.cholesky(hessian)
+        return factor
+
+    def _backtrack(self, z: Tensor, residual: Tensor, t: Tensor, y: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Halve each point's step until it shortens its residual; ``moved`` is False where forty halvings do not."""
+        before, trial = residual.norm(dim=-1), z + direction
+        new = self._residual(trial, t, y)
+        # The linear model of the residual shrinks by the factor 1 - size; a small part of it is enough.
+        pending, size = torch.nonzero(~(new.norm(dim=-1) <= (1 - 1e-3) * before))[:, 0], 1.0
+        for _ in range(40):
+            if not pending.numel():
+                break
+            size /= 2
+            trial[pending] = z[pending] + size * direction[pending]
+            new[pending] = self._residual(trial[pending], t[pending], y[pending])
+            pending = pending[~(new[pending].norm(dim=-1) <= (1 - 1e-3 * size) * before[pending])]
+        trial[pending], new[pending] = z[pending], residual[pending]
+        moved = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        moved[pending] = False
+        return trial, new, moved
+
+
+def _cholesky_solve(factor: Tensor, vector: Tensor) -> Tensor:
+    return torch.cholesky_solve(vector[..., None], factor)[..., 0]
+
+
+class Quadratic(ConvexPotential):
+    """The potential Ψ(x) = ½ <x, A x> + <b, x> of an affine map x -> A x + b, with A = R Rᵀ + strength·I for free R.
+
+    Args:
+        dim: dimension d.
+        matrix: A at the start, symmetric with eigenvalues above ``strength``; the identity if left out.
+        offset: b at the start, shape (d,); zero if left out.
+        strength: the part of A that training cannot remove, so that the conjugate stays finite.
+
+    >>> Quadratic(2, matrix=[[2.0, 1.0], [1.0, 3.0]], offset=[0.0, 5.0]).gradient([[1.0, 0.0]]).detach().round(decimals=3)
+    tensor([[2., 6.]])
+    """
+
+    def __init__(self, dim: int, *, matrix=None, offset=None, strength: float = 1e-6):
+        super().__init__(dim)
+        self.strength = check.positive(strength, "strength")
+        matrix = torch.eye(dim) if matrix is None else torch.as_tensor(matrix)
+        matrix = check.covariance(matrix, "matrix", dim=dim)
+        offset = torch.zeros(dim) if offset is None else offset
+        offset = check.as_tensor(offset, "offset", like=matrix)
+        if matrix.ndim != 2 or offset.shape != (dim,):
+            shapes = f"{tuple(matrix.shape)} and {tuple(offset.shape)}"
+            raise ValueError(f"matrix and offset must have shapes {(dim, dim)} and {(dim,)}, got {shapes}")
+        root, info = torch.linalg.cholesky_ex(matrix.detach() - self.strength * torch.eye(dim).to(matrix))
+        if info > 0:
+            raise ValueError(f"matrix must have eigenvalues above strength = {self.strength:g}")
+        self.root = nn.Parameter(root)
+        self.offset = nn.Parameter(offset.detach().clone())
+
+    @property
+    def matrix(self) -> Tensor:
+        """A = R Rᵀ + strength·I, shape (dim, dim)."""
+        return self.root @ self.root.T + self.strength * torch.eye(self.dim).to(self.root)
+
+    def _value(self, x: Tensor) -> Tensor:
+        return 0.5 * (x @ self.root).square().sum(-1) + 0.5 * self.strength * x.square().sum(-1) + x @ self.offset
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        return (x @ self.root) @ self.root.T + self.strength * x + self.offset
+
+    def _hessian(self, x: Tensor) -> Tensor:
+        return self.matrix.expand(len(x), -1, -1)
+
+    def curvature(self) -> tuple[float, float]:
+        """(α, β) with α I ≤ ∇²Ψ(x) ≤ β I for every x; here the extreme eigenvalues of A."""
+        eigenvalues = torch.linalg.eigvalsh(self.matrix.detach())
+        return eigenvalues[0].item(), eigenvalues[-1].item()
+
+
+class LogSumExp(ConvexPotential):
+    """A quadratic plus soft maxima of affine functions, Ψ(x) = ½<x, Ax> + <b, x> + Σ_h τ_h log Σ_k exp((<w_hk, x> + c_hk)/τ_h).
+
+    Convex for every value of the parameters, with A = R Rᵀ + strength·I and τ_h = exp(θ_h). One head is the plain
+    log-sum-exp; several heads with learned temperatures are the structured one.
+
+    Args:
+        dim: dimension d.
+        pieces: affine functions per head (K).
+        heads: soft maxima (H).
+        matrix, offset: the quadratic part at the start, as in :class:`Quadratic`.
+        temperature: τ of every head at the start.
+        scale: the initial slopes w are normal with deviation scale/√d, the heights c with deviation scale; both are
+            divided by the number of heads.
+        strength: smallest eigenvalue of A that training can reach.
+        generator: source of the initial values.
+    """
+
+    def __init__(self, dim: int, pieces: int, *, heads: int = 1, matrix=None, offset=None, temperature: float = 1.0,
+                 scale: float = 1.0, strength: float = 1e-2, generator: torch.Generator | None = None):
+        super().__init__(dim)
+        shape = (check.count(heads, "heads"), check.count(pieces, "pieces"))
+        temperature, scale = check.positive(temperature, "temperature"), check.positive(scale, "scale") / heads
+        self.quadratic = Quadratic(dim, matrix=matrix, offset=offset, strength=strength)
+        like = self.quadratic.root
+        self.slopes = nn.Parameter(scale / dim**0.5 * torch.randn(*shape, dim, generator=generator).to(like))
+        self.heights = nn.Parameter(scale * torch.randn(shape, generator=generator).to(like))
+        self.log_temperature = nn.Parameter(torch.full(shape[:1], math.log(temperature)).to(like))
+
+    def _scores(self, x: Tensor) -> Tensor:
+        # The parameters are divided by the temperatures, not the scores: a pass over the largest array less.
+        precision = (-self.log_temperature).exp()[:, None]
+        slopes, heights = self.slopes * precision[:, :, None], self.heights * precision
+        affine = torch.addmm(heights.flatten(), x, slopes.flatten(0, 1).T)
+        return affine.unflatten(-1, heights.shape)
+
+    def _value(self, x: Tensor) -> Tensor:
+        return self.quadratic._value(x) + self._scores(x).logsumexp(-1) @ self.log_temperature.exp()
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        shares = self._scores(x).softmax(-1)
+        return self.quadratic._gradient(x) + shares.flatten(-2) @ self.slopes.flatten(0, 1)
+
+    def _hessian(self, x: Tensor) -> Tensor:
+        # Σ_h (the covariance of the slopes of head h under its softmax) / τ_h
+        precision = (-self.log_temperature).exp()
+        shares = self._scores(x).softmax(-1)
+        slopes = self.slopes.flatten(0, 1)
+        squares = (slopes[:, :, None] * slopes[:, None, :]).flatten(1)
+        second = torch.addmm(self.quadratic.matrix.flatten(), (shares * precision[:, None]).flatten(-2), squares)
+        first = torch.einsum("nhk,hkd->nhd", shares, self.slopes) * precision.sqrt()[:, None]
+        hessian = second.unflatten(-1, (self.dim, self.dim))
+        for mean in first.unbind(1):  # faster than a batched product of matrices this thin
+            hessian = torch.addcmul(hessian, mean[:, :, None], mean[:, None, :], value=-1)
+        return hessian
+
+    def curvature(self) -> tuple[float, float]:
+        """(α, β) with α I ≤ ∇²Ψ(x) ≤ β I for every x: a variance is at most a quarter of the squared range."""
+        low, high = self.quadratic.curvature()
+        diameters = torch.cdist(self.slopes.detach(), self.slopes.detach()).amax((-2, -1))
+        return low, high + (diameters.square() / (4 * self.log_temperature.detach().exp())).sum().item()
+
+
+class ICNN(ConvexPotential):
+    """A quadratic plus a network that is convex in its input, Ψ(x) = ½<x, Ax> + <b, x> + <w, z_L>.
+
+    The layers are z_0 = σ(B_0 x + c_0) and z_l = σ(W_l z_{l-1} + B_l x + c_l), with σ the softplus, and W_l = exp(·) and
+    w = exp(·) positive: convex for every value of the parameters.
+
+    Args:
+        dim: dimension d.
+        widths: units of the layers z_0, ..., z_L.
+        matrix, offset: the quadratic part at the start, as in :class:`Quadratic`.
+        scale: size of the network's initial gradient, roughly.
+        strength: smallest eigenvalue of A that training can reach.
+        generator: source of the initial values.
+    """
+
+    def __init__(self, dim: int, widths: Sequence[int] = (64, 64, 32), *, matrix=None, offset=None, scale: float = 1.0,
+                 strength: float = 1e-2, generator: torch.Generator | None = None):
+        super().__init__(dim)
+        widths = [check.count(width, "widths") for width in widths]
+        if not widths:
+            raise ValueError("widths must name at least one layer")
+        scale = check.positive(scale, "scale")
+        self.quadratic = Quadratic(dim, matrix=matrix, offset=offset, strength=strength)
+        like = self.quadratic.root
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator).to(like)
+
+        self.inputs = nn.ParameterList(nn.Parameter(normal(width, dim) / dim**0.5) for width in widths)
+        self.biases = nn.ParameterList(nn.Parameter(normal(width)) for width in widths)
+        self.log_weights = nn.ParameterList(
+            nn.Parameter(0.5 * normal(after, before) - math.log(before)) for before, after in pairwise(widths)
+        )
+        self.log_output = nn.Parameter(0.5 * normal(widths[-1]) + math.log(2 * scale / widths[-1] ** 0.5))
+
+    def _layers(self, x: Tensor) -> list[Tensor]:
+        """What enters the softplus of each layer."""
+        inner = [x @ self.inputs[0].T + self.biases[0]]
+        for direct, bias, weight in zip(self.inputs[1:], self.biases[1:], self.log_weights, strict=True):
+            inner.append(_softplus(inner[-1]) @ weight.exp().T + x @ direct.T + bias)
+        return inner
+
+    def _value(self, x: Tensor) -> Tensor:
+        return self.quadratic._value(x) + _softplus(self._layers(x)[-1]) @ self.log_output.exp()
+
+    def _sensitivities(self, slopes: list[Tensor]) -> list[Tensor]:
+        """The derivative of the output in each layer z_l, last to first, given σ' at each layer."""
+        sensitivity = [self.log_output.exp().expand_as(slopes[-1])]
+        for slope, weight in zip(slopes[:0:-1], reversed(self.log_weights), strict=True):
+            sensitivity.append((sensitivity[-1] * slope) @ weight.exp())
+        return sensitivity[::-1]
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        slopes = [torch.sigmoid(inner) for inner in self._layers(x)]
+        gradient = self.quadratic._gradient(x)
+        for slope, sensitivity, direct in zip(slopes, self._sensitivities(slopes), self.inputs, strict=True):
+            gradient = gradient + (sensitivity * slope) @ direct
+        return gradient
+
+    def _hessian(self, x: Tensor) -> Tensor:
+        # Σ_l Jᵀ diag(sensitivity · σ'') J over the layers, J the Jacobian of what enters the softplus
+        slopes = [torch.sigmoid(inner) for inner in self._layers(x)]
+        hessian, jacobian = self.quadratic._hessian(x), None
+        for layer, (slope, sensitivity, direct) in enumerate(zip(slopes, self._sensitivities(slopes), self.inputs, strict=True)):
+            if layer == 0:
+                jacobian = direct.expand(len(x), -1, -1)
+            else:
+                jacobian = self.log_weights[layer - 1].exp() @ (slopes[layer - 1][:, :, None] * jacobian) + direct
+            curvature = sensitivity * slope * (1 - slope)
+            hessian = hessian + jacobian.mT @ (curvature[:, :, None] * jacobian)
+        return hessian
+
+    def curvature(self) -> tuple[float, float]:
+        """(α, β) with α I ≤ ∇²Ψ(x) ≤ β I for every x, from σ' ≤ 1 and σ'' ≤ ¼ layer by layer (β is a crude bound)."""
+        with torch.no_grad():
+            low, high = self.quadratic.curvature()
+            sensitivities = self._sensitivities([torch.ones_like(bias) for bias in self.biases])
+            lengths = self.inputs[0].norm(dim=-1)
+            high += 0.25 * (sensitivities[0] @ lengths.square()).item()
+            for weight, direct, sensitivity in zip(self.log_weights, self.inputs[1:], sensitivities[1:], strict=True):
+                lengths = weight.exp() @ lengths + direct.norm(dim=-1)
+                high += 0.25 * (sensitivity @ lengths.square()).item()
+        return low, high
+
+
+def _softplus(x: Tensor) -> Tensor:
+    # torch's softplus turns linear beyond a threshold, a jump of 2e-9 that finite differences see.
+    return torch.logaddexp(x, torch.zeros_like(x))

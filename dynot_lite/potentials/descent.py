@@ -1,0 +1,345 @@
+"""The machinery of ``dual.fit``: streams of points in balanced coordinates, the state of a run, its checkpoints.
+
+Coordinates. For an invertible L the change x' = L (x - m0), y' = s² L^-T (y - m1) keeps convex potentials convex and the
+semi-dual the same up to s² and constants. L = s Qᵀ A^½, with A the matrix of the Gaussian map, makes that map the identity and
+Cov(x') = Cov(y') diagonal of trace d: the fit starts at Ψ' = ½|x'|² and its conjugate problems are well conditioned.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dynot_lite._base import checks as check
+from dynot_lite.potentials.conjugates import Window, quasi_newton
+from dynot_lite.laws.gaussian import Gaussian, monge_map
+from dynot_lite.potentials.convex import ConvexPotential, LogSumExp, Quadratic
+
+DECAY = 0.6  # share of the run in which the learning rate falls to zero
+WARM_UP = 50  # steps
+HELD_OUT = 1024  # points of each law for the bound
+START = 2**14  # points of each law for the Gaussian start
+TOLERANCE = 0.02  # mean error of the conjugate points, in the coordinates of the fit
+PART = 256  # points differentiated at a time: their scores stay in the processor's cache
+CHUNK = 2**13  # points drawn from a sampler at a time: a call costs about as much as a thousand points
+
+
+class Stream:
+    """Points of one law, batch after batch, in the coordinates of the fit; from a sampler, or from an array with replacement.
+
+    Args:
+        law: an array (n, d), or a callable (n, generator=) -> (n, d).
+        name: what error messages call it.
+    """
+
+    def __init__(self, law, name: str, generator: torch.Generator):
+        self.name, self.generator = name, generator
+        self.points = None if callable(law) else check.points(law, name).detach()
+        self.law, self.dim, self.change = law, None, None
+        first = self.points[:1] if self.points is not None else self._draw(2)
+        if first.ndim != 2:
+            raise ValueError(f"{name} must have shape (n, d), got {tuple(self.points.shape)}")
+        self.dim, self.dtype, self.device = first.shape[1], first.dtype, first.device
+        self.buffer = first[:0]
+
+    def sample(self, n: int) -> Tensor:
+        """For the Gaussian start and the held-out points: all of an array if it has no more than ``n`` points."""
+        if self.points is not None and len(self.points) <= n:
+            return self.points
+        return self._draw(n)
+
+    def start(self, change: Callable[[Tensor], Tensor]) -> None:
+        """From here on the points are given in other coordinates."""
+        self.change, self.buffer = change, change(self.buffer)
+
+    def __call__(self, n: int) -> Tensor:
+        if len(self.buffer) < n:
+            self.buffer = torch.cat([self.buffer, self.change(self._draw(max(CHUNK, n)))])
+        batch, self.buffer = self.buffer[:n], self.buffer[n:]
+        return batch
+
+    def _draw(self, n: int) -> Tensor:
+        if self.points is not None:
+            rows = torch.randint(len(self.points), (n,), generator=self.generator, device=self.generator.device)
+            return self.points[rows.to(self.points.device)]
+        drawn = check.points(self.law(n, generator=self.generator), f"what {self.name} returns", dim=self.dim).detach()
+        if drawn.ndim != 2 or len(drawn) != n:
+            raise ValueError(f"{self.name} must return points of shape ({n}, d), got {tuple(drawn.shape)}")
+        return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """The change x' = (x - m0) forwardᵀ, y' = (y - m1) backwardᵀ, with forwardᵀ backward = square·I."""
+
+    mean0: Tensor
+    mean1: Tensor
+    forward: Tensor
+    backward: Tensor
+    square: float
+
+    def source(self, x: Tensor) -> Tensor:
+        return (x.to(self.mean0) - self.mean0) @ self.forward.T
+
+    def target(self, y: Tensor) -> Tensor:
+        return (y.to(self.mean1) - self.mean1) @ self.backward.T
+
+    @classmethod
+    def identity(cls, like: Tensor) -> Coordinates:
+        """No change, for a potential that the caller brings."""
+        zero, eye = torch.zeros_like(like[0]), torch.eye(like.shape[1]).to(like)
+        return cls(zero, zero, eye, eye, 1.0)
+
+    @classmethod
+    def balancing(cls, x0: Tensor, x1: Tensor) -> Coordinates:
+        """From samples; raises ValueError where their covariances have no Gaussian map with an inverse."""
+        laws = []
+        for points, name in ((x0.double(), "source"), (x1.double(), "target")):
+            n, d = points.shape
+            if n <= d:
+                raise ValueError(f"{name} must have at least {d + 1} points for the Gaussian start, got {n}")
+            law = Gaussian(points.mean(0), torch.atleast_2d(points.T.cov()))
+            eigenvalues = torch.linalg.eigvalsh(law.cov)
+            # Below this the variance is rounding: that of the samples' own dtype as they were given.
+            floor = 100 * d * (torch.finfo(points.dtype).eps * points.abs().max() ** 2 + 1e-14 * eigenvalues[-1])
+            if eigenvalues[0] <= floor:
+                raise ValueError(
+                    f"{name} must vary in every direction for the Gaussian start, got a covariance with eigenvalues from "
+                    f"{eigenvalues[0].item():.3g} to {eigenvalues[-1].item():.3g}"
+                )
+            laws.append(law)
+        values, vectors = torch.linalg.eigh(monge_map(*laws).matrix)
+        root, inverse_root = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
+        common, basis = torch.linalg.eigh(root @ laws[0].cov @ root)
+        square = (len(values) / common.sum()).item()
+        forward, backward = (square**0.5 * basis.T @ matrix for matrix in (root, inverse_root))
+        return cls(*(tensor.float() for tensor in (laws[0].mean, laws[1].mean, forward, backward)), square)
+
+    def restore(self, balanced: LogSumExp) -> LogSumExp:
+        """Ψ(x) = Ψ'(x')/s² + <m1, x> as a LogSumExp in the original coordinates (up to a constant)."""
+        with torch.no_grad():
+            forward, shift = self.forward.double(), self.forward.double() @ self.mean0.double()
+            matrix, slopes = balanced.quadratic.matrix.double(), balanced.slopes.double()
+            scaled = forward.T @ matrix @ forward / self.square
+            offset = forward.T @ (balanced.quadratic.offset.double() - matrix @ shift) / self.square + self.mean1.double()
+            strength = 0.5 * torch.linalg.eigvalsh(scaled)[0].item()
+            heads, pieces, dim = slopes.shape
+            potential = LogSumExp(dim, pieces, heads=heads, matrix=0.5 * (scaled + scaled.T), offset=offset, strength=strength)
+            potential.slopes.copy_(slopes @ forward / self.square)
+            potential.heights.copy_((balanced.heights.double() - slopes @ shift) / self.square)
+            potential.log_temperature.copy_(balanced.log_temperature.double() - torch.tensor(self.square).log())
+        return potential.to(balanced.slopes)
+
+
+class HeldOut:
+    """Fixed points that training never draws again, with their conjugate points, for a bound of W₂².
+
+    Args:
+        x, y: the points in their original coordinates, float64.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, change: Coordinates):
+        self.x, self.y = change.source(x), change.target(y)
+        self.z, self.inverse = self.y.clone(), torch.eye(y.shape[1]).to(self.y).repeat(len(y), 1, 1)
+        # E|x|² + E|y|² - 2 L_OT(Ψ) = constant - 2 L_OT(Ψ')/s², where Ψ(x) = Ψ'(x')/s² + <m1, x>
+        m0, m1 = change.mean0.double(), change.mean1.double()
+        self.constant = x.square().sum(1).mean() + y.square().sum(1).mean() - 2 * (x.mean(0) @ m1 + (y.mean(0) - m1) @ m0)
+        self.square = torch.tensor(change.square, dtype=torch.float64)
+
+    def bound(self, potential) -> float:
+        """The held-out value of E|x|² + E|y|² - 2 L_OT(Ψ), the conjugates solved to 1e-3 √d (a bias of about 1e-6 d)."""
+        quasi_newton(potential._gradient, self.y, self.z, self.inverse, tolerance=1e-3, max_steps=40)
+        conjugate = (self.y * self.z).sum(1).double() - potential._value(self.z).double()
+        loss = potential._value(self.x).double().mean() + conjugate.mean()
+        return (self.constant - 2 * loss / self.square).item()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {name: tensor.clone() for name, tensor in vars(self).items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        vars(self).update(state)
+
+
+def load(path, fingerprint: dict) -> dict | None:
+    """The checkpoint, None if there is none; raises ValueError if it is damaged or of a fit with another ``fingerprint``."""
+    if not Path(path).exists():
+        return None
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        found = state["fingerprint"]
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"checkpoint {path} is damaged or no checkpoint of a fit; remove it to start afresh") from error
+    different = sorted(name for name in fingerprint.keys() | found.keys() if fingerprint.get(name) != found.get(name))
+    if different:
+        pairs = ", ".join(f"{name} {found.get(name)!r} there and {fingerprint.get(name)!r} here" for name in different)
+        raise ValueError(f"checkpoint {path} is of another fit: {pairs}")
+    return state
+
+
+class Clock:
+    """Processor seconds of the calling thread, with pauses."""
+
+    def __init__(self):
+        self.before, self.since = 0.0, time.thread_time()
+
+    def read(self) -> float:
+        return self.before + time.thread_time() - self.since
+
+    def pause(self) -> None:
+        self.before = self.read()
+
+    def resume(self) -> None:
+        self.since = time.thread_time()
+
+
+class Run:
+    """All that changes from step to step; see ``dual.fit`` for the arguments."""
+
+    def __init__(self, source, target, potential: ConvexPotential | None, loss, batch: int | None, rate: float | None, generator,
+                 size: tuple[int, int] | None = None):
+        self.generator, self.estimator, self.given = generator, loss, potential is not None
+        self.x, self.y = Stream(source, "source", generator), Stream(target, "target", generator)
+        self.dim = self.x.dim
+        if self.y.dim != self.dim or (self.given and potential.dim != self.dim):
+            dims = f"{self.dim} and {self.y.dim}" + (f" and a potential of {potential.dim}" if self.given else "")
+            raise ValueError(f"source and target must have one dimension, got {dims}")
+        self.rate = (3e-3 if self.dim <= 8 else 5e-3) if rate is None else rate
+        self.batch = (1024 if self.dim <= 4 else 512) if batch is None else check.count(batch, "batch")
+        samples = self.x.sample(START), self.y.sample(START)
+        self.target_variance = samples[1].double().var(0, correction=0).sum().item()
+        if self.given:
+            parameters = list(potential.parameters())
+            if not parameters:
+                raise ValueError("potential must have parameters to learn")
+            self.change, self.potential = Coordinates.identity(parameters[0].new_empty(1, self.dim)), copy.deepcopy(potential)
+        else:
+            self.change = Coordinates.balancing(*samples)
+            self.potential = default_potential(self.change.source(samples[0]), size, generator)
+        self.potential.requires_grad_(True)
+        self.average = copy.deepcopy(self.potential).requires_grad_(False)
+        held = self.x.sample(HELD_OUT), self.y.sample(HELD_OUT)
+        self.held_out = HeldOut(held[0].double(), held[1].double(), self.change)
+        self.x.start(self.change.source), self.y.start(self.change.target)
+        groups, visits = 32 if self.dim <= 32 else 16, 8 if self.dim <= 4 else 4
+        self.window = Window(self.y, self.change.mean0, groups=groups, batch=self.batch, visits=visits, tolerance=TOLERANCE)
+        self.optimiser = torch.optim.Adam(self.potential.parameters(), lr=self.rate, betas=(0.9, 0.99), fused=True)
+        self.step, self.totals, self.since = 0, torch.zeros(2, dtype=torch.float64), 0
+
+    def advance(self, done: float) -> None:
+        """One step; ``done`` in [0, 1) is the share of the run that is over."""
+        rate = self.rate * min(1.0, (self.step + 1) / WARM_UP, (1 - done) / DECAY)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad()
+        if self.estimator is None:
+            with torch.no_grad():
+                y, z, residual = self.window.batch(self.step, self.potential._gradient)
+                error, loss = residual.mean() / self.dim**0.5, (y * z).sum() / len(y)
+            for sign, points in ((1, self.x(self.batch)), (-1, z)):  # z held fixed: the envelope theorem
+                for part in points.split(PART):
+                    value = sign * self.potential._value(part).sum() / self.batch
+                    value.backward()
+                    loss += value.detach()
+        else:
+            loss, error = self.estimator(self.potential, self.x(self.batch), self.y(self.batch), self.generator), torch.nan
+            loss.backward()
+        self.optimiser.step()
+        self.step += 1
+        with torch.no_grad():
+            self.totals += torch.tensor([float(loss), float(error)])
+            # A mean over about the last twentieth of the steps, whatever their number; at first over all of them.
+            weight = max(1 / self.step, 1 / (1 + self.step / 20))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.potential.parameters()), min(weight, 1.0))
+
+    def figures(self) -> tuple[float, float, float]:
+        """Mean loss and residual since the last call, and the bound."""
+        loss, residual = (self.totals / max(self.step - self.since, 1)).tolist()
+        if not math.isfinite(loss):
+            raise RuntimeError(f"the loss is not finite before step {self.step}: samples that are not finite, or too long steps")
+        self.totals.zero_()
+        self.since = self.step
+        with torch.no_grad():
+            return loss, residual, self.held_out.bound(self.average)
+
+    def result(self) -> ConvexPotential:
+        """The averaged potential in the original coordinates."""
+        if self.given:
+            return copy.deepcopy(self.average).eval()
+        return self.change.restore(self.average).to(self.x.dtype).requires_grad_(False).eval()
+
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps."""
+        return {
+            "potential": self.potential.state_dict(), "average": self.average.state_dict(), "step": self.step,
+            "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(), "change": vars(self.change),
+            "window": self.window.state_dict(), "held_out": self.held_out.state_dict(),
+            "buffers": (self.x.buffer.clone(), self.y.buffer.clone()),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from what :meth:`state_dict` returned, just after a call of :meth:`figures`."""
+        there, here = Coordinates(**state["change"]), self.change
+        moved = torch.cat([here.source(there.mean0[None]), here.target(there.mean1[None])]).abs().max().item()
+        # Two samples of one law differ by far less (in the coordinates of the fit the laws have variance one).
+        if not self.given and (moved > 0.3 or not 0.7 < there.square / here.square < 1.4):
+            raise ValueError("checkpoint is of a fit between other laws")
+        self.change, self.step, self.since = there, state["step"], state["step"]
+        self.potential.load_state_dict(state["potential"]), self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"]), self.window.load_state_dict(state["window"])
+        self.held_out.load_state_dict(state["held_out"])
+        self.x.start(there.source), self.y.start(there.target)
+        self.x.buffer, self.y.buffer = (buffer.to(there.mean0.device) for buffer in state["buffers"])
+        self.generator.set_state(state["generator"])
+
+
+def default_potential(points: Tensor, size: tuple[int, int] | None, generator: torch.Generator) -> LogSumExp:
+    """The identity map as a quadratic plus soft maxima that tile the source: every piece starts at a place of its own.
+
+    A head is the soft maximum of tangents of share/(2 heads) |x|² at random source points, a smoothed tiling of the source into
+    their nearest-point cells; each head has a tiling of its own. Least squares gives the quadratic what the heads lack of ½|x|².
+    The share, and the blur in units that compare with the cells, were chosen by trial.
+
+    Args:
+        points: of the source, in the coordinates of the fit, shape (n, d).
+        size: (heads, pieces); by default of a number that ten processor minutes can train.
+    """
+    dim = points.shape[1]
+    if size is None:
+        size = (16, 32) if dim <= 4 else (32, 32) if dim <= 8 else (max(64, 2 * dim), 16)
+    heads, pieces = size
+    potential = LogSumExp(dim, pieces, heads=heads, generator=generator).to(points.device)
+    rows = torch.randint(len(points), (heads * pieces,), generator=generator, device=generator.device)
+    jitter = 0.1 * torch.randn(heads, pieces, dim, generator=generator, device=generator.device)
+    centres = points[rows.to(points.device)].view(heads, pieces, dim) + jitter.to(points)
+    share, blur = 0.5 / heads, 3.0 if dim <= 16 else 0.3
+    with torch.no_grad():
+        potential.slopes.copy_(share * centres)
+        potential.heights.copy_(-0.5 * share * centres.square().sum(-1))
+        potential.log_temperature.copy_((0.5 * blur * share * _spacing(centres)).log())
+        heads_only = potential._gradient(points) - potential.quadratic._gradient(points)
+        x, y = ((values - values.mean(0)).double() for values in (points, heads_only))
+        # The normal equations: torch's lstsq does not round in the same way each time, and a fit could not be repeated.
+        slope = torch.linalg.solve(x.T @ x, x.T @ y).to(points)
+        values, vectors = torch.linalg.eigh(torch.eye(dim).to(points) - 0.5 * (slope + slope.T))
+        matrix = (vectors * values.clamp(min=0.05)) @ vectors.T
+        offset = points.mean(0) - heads_only.mean(0) - matrix @ points.mean(0)
+    potential.quadratic = Quadratic(dim, matrix=matrix, offset=offset, strength=potential.quadratic.strength)
+    return potential
+
+
+def _spacing(centres: Tensor) -> Tensor:
+    """The mean squared distance from a centre to the nearest other one of its head, shape (heads,); one for a head of one piece."""
+    pieces = centres.shape[1]
+    if pieces == 1:
+        return torch.ones_like(centres[:, 0, 0])
+    return torch.cdist(centres, centres).topk(2, largest=False).values[..., 1].square().mean(-1)

@@ -1,0 +1,231 @@
+"""The semi-dual of optimal transport, L_OT(Ψ) = E Ψ(x0) + E Ψ*(x1): what its value certifies, and Ψ learnt from samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dynot_lite.potentials import descent as machinery
+from dynot_lite._base import checks as check
+from dynot_lite._base.checkpoints import save
+from dynot_lite.potentials.convex import ConvexPotential
+
+__all__ = ["Certificate", "Fit", "Record", "certificate", "fit", "semidual_loss"]
+
+RECORDS = 25  # records, and checkpoints, of a run
+
+
+def semidual_loss(potential: ConvexPotential, x0, x1, *, start=None, tol: float | None = None) -> Tensor:
+    """The semi-dual loss L_OT(Ψ) = E Ψ(x0) + E Ψ*(x1); its minimum is ½(E|x0|² + E|x1|²) - ½W₂².
+
+    The gradient in the parameters is exact by the envelope theorem, E ∂Ψ(x0) - E ∂Ψ(∇Ψ*(x1)), and does not depend on how
+    x0 and x1 are paired; their numbers may differ.
+
+    Args:
+        potential: Ψ.
+        x0, x1: samples of the source (n, d) and of the target (m, d).
+        start, tol: first guess and tolerance of the conjugate points, as in ``ConvexPotential.solve``.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: bad input or a potential that is not convex. RuntimeError: a conjugate point is not solved.
+    """
+    x0, x1 = (check.points(x, name, dim=potential.dim) for x, name in ((x0, "x0"), (x1, "x1")))
+    value, _ = potential.conjugate(x1, start=start, tol=tol)
+    return potential(x0).mean() + value.mean()
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Two-sided bounds that one convex potential and one pairing of the samples prove.
+
+    Attributes:
+        lower, upper: lower ≤ W₂² ≤ upper for the two samples (no ½).
+        gap: (upper - lower)/2, the mean of the Fenchel–Young gaps Ψ(x0) + Ψ*(x1) - <x0, x1> ≥ 0.
+        map_error: E|∇Ψ(x0) - x1|² over the pairs.
+        gap_bounds: (map_error/(2β), map_error/(2α)), which enclose ``gap`` if α I ≤ ∇²Ψ ≤ β I.
+    """
+
+    lower: float
+    upper: float
+    gap: float
+    map_error: float
+    gap_bounds: tuple[float, float]
+
+
+def certificate(potential: ConvexPotential, x0, x1, *, tol: float | None = None) -> Certificate:
+    """What a potential with a ``curvature`` and the pairs (x0[i], x1[i]) prove about W₂² and about the map ∇Ψ.
+
+    Strong convexity and smoothness give |∇Ψ(x) - y|²/(2β) ≤ Ψ(x) + Ψ*(y) - <x, y> ≤ |∇Ψ(x) - y|²/(2α) for every pair. Over an
+    optimal pairing the mean of the middle term is L_OT(Ψ) - min L_OT; over any other it is larger.
+
+    Raises:
+        ValueError: bad input, or x0 and x1 of different shapes. RuntimeError: a conjugate point is not solved.
+    """
+    x0, x1 = check.points(x0, "x0"), check.points(x1, "x1")
+    if x0.shape != x1.shape:
+        raise ValueError(f"x0 and x1 must be pairs of one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")
+    with torch.no_grad():
+        loss = semidual_loss(potential, x0, x1, tol=tol).item()
+        map_error = (potential.gradient(x0) - x1).square().sum(-1).mean().item()
+    lower = (x0.square().sum(-1).mean() + x1.square().sum(-1).mean()).item() - 2 * loss
+    upper = (x0 - x1).square().sum(-1).mean().item()
+    alpha, beta = potential.curvature()
+    return Certificate(lower, upper, (upper - lower) / 2, map_error, (map_error / (2 * beta), map_error / (2 * alpha)))
+
+
+def _plateau(history: list[Record], gain: float) -> bool:
+    """Whether the bound rose by less than ``gain`` since half of the steps."""
+    return len(history) >= 4 and history[-1].bound - history[(len(history) - 1) // 2].bound < gain
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a fit stood.
+
+    Attributes:
+        step, seconds: steps taken, and processor seconds of the calling thread spent.
+        loss: mean over the steps since the last record of the training loss, in the coordinates of the fit.
+        residual: likewise of |∇Ψ(z) - y|/√d, the error of the conjugate points; NaN for another loss.
+        bound: the held-out value of E|x0|² + E|x1|² - 2 L_OT(Ψ) for the averaged Ψ, a lower bound of W₂² (no ½) up to the
+            sampling error of the held-out points. Of an array they are points that training draws, too.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    residual: float
+    bound: float
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A learnt Brenier map.
+
+    Attributes:
+        potential: Ψ, the average over the last part of the run; ``potential.conjugate(y)`` is Ψ* with its maximiser.
+        history: the records of the run.
+        reason: what ended it, "steps" or "seconds", or "plateau": the bound no longer rose by ``tol``.
+    """
+
+    potential: ConvexPotential
+    history: tuple[Record, ...]
+    reason: str
+
+    def transport(self, x) -> Tensor:
+        """∇Ψ(x), shape (n, d)."""
+        with torch.no_grad():
+            return self.potential.gradient(x)
+
+    def inverse(self, y) -> Tensor:
+        """∇Ψ*(y), shape (n, d); raises RuntimeError if a point is not solved."""
+        return self.potential.solve(y).require()
+
+
+def fit(
+    source,
+    target,
+    *,
+    potential: ConvexPotential | None = None,
+    size: tuple[int, int] | None = None,
+    loss: Callable[[ConvexPotential, Tensor, Tensor, torch.Generator], Tensor] | None = None,
+    seconds: float | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
+    tol: float | None = None,
+    checkpoint=None,
+    callback: Callable[[Record, ConvexPotential], None] | None = None,
+    generator: torch.Generator | None = None,
+    progress: bool | None = None,
+) -> Fit:
+    """Learn the Brenier potential of two laws from samples, by stochastic descent of the semi-dual.
+
+    The gradient of the semi-dual needs ∇Ψ*(y) for each target point y of a batch. The points of a rolling window keep their
+    conjugate points from visit to visit, and are replaced by fresh ones after 8 visits (4 above dimension 4). The default Ψ is
+    a quadratic plus soft maxima, which starts at the Gaussian map with its pieces spread over the source. Adam; the rate is
+    constant, then falls linearly to zero; the parameters are averaged over about the last twentieth of the steps.
+
+    Args:
+        source, target: arrays (n, d), or samplers (n, generator=) -> (n, d).
+        potential: a convex potential to start from (it is copied), instead of the default one; it is trained as it stands,
+            without the change of coordinates that balances the two laws.
+        size: (heads, pieces) of the default potential; if left out, (16, 32) up to dimension 4, (32, 32) up to 8 and
+            (max(64, 2d), 16) above.
+        loss: another estimator, ``loss(potential, x0, x1, generator)`` on independent pairs (batch, d), instead of the
+            semi-dual, e.g. ``lambda p, x0, x1, g: 0.5 * ofm_loss(p, x0, x1, torch.rand(len(x0), generator=g))``.
+        seconds, steps: the budget; with both, what is spent first ends the run. Seconds are processor seconds of the calling
+            thread (of a machine that does nothing else: seconds), callbacks not counted.
+        batch: points of each law per step; 1024 up to dimension 4 and 512 above if left out.
+        learning_rate: of Adam; 0.003 up to dimension 8 and 0.005 above if left out.
+        tol: stop early, without knowing the truth: once the bound of the last record exceeds the one half-way back by less than
+            ``tol`` per cent of the target's variance, the rate starts to fall. All of the budget is used if left out.
+        checkpoint: a file that holds the state at the last record. If it is there, the run continues from it, with the seconds
+            already spent; with ``steps`` it then ends where the uninterrupted run ends. The samplers must draw from their
+            generator only.
+        callback: called with each record and the averaged potential in the original coordinates.
+        generator: for everything random, handed to the samplers, too.
+        progress: show a progress bar; None shows it in a terminal only.
+
+    Returns:
+        A Fit. It is computed in float32 (a given potential: in its dtype) and its potential is in the dtype of the source.
+
+    Raises:
+        ValueError: bad input: laws of different dimensions, NaN, laws too few or too flat for the Gaussian start, no budget, a
+            damaged checkpoint or one of another fit. RuntimeError: the loss is not finite.
+    """
+    if steps is None and seconds is None:
+        raise ValueError("steps or seconds must be given")
+    steps = None if steps is None else check.count(steps, "steps")
+    seconds = None if seconds is None else check.positive(seconds, "seconds")
+    if size is not None and (potential is not None or len(size) != 2):
+        raise ValueError(f"size must be (heads, pieces) of the default potential, got {size!r} and potential {potential}")
+    learning_rate = None if learning_rate is None else check.positive(learning_rate, "learning_rate")
+    tol = None if tol is None else check.positive(tol, "tol")
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    clock = machinery.Clock()
+    run = machinery.Run(source, target, potential, loss, batch, learning_rate, generator, size)
+    fingerprint = dict(dim=run.dim, batch=run.batch, steps=steps, learning_rate=run.rate, tol=tol, semidual=loss is None,
+                       potential=str([tuple(p.shape) for p in run.potential.parameters()]))
+    history: list[Record] = []
+    share, raw = 1.0, 0.0  # the run ends when raw, the spent share of the budget, reaches ``share``
+    state = None if checkpoint is None else machinery.load(checkpoint, fingerprint)
+    if state is not None:
+        run.load_state_dict(state["run"])
+        history = [Record(**record) for record in state["history"]]
+        share, clock.before = state["share"], state["seconds"]
+    show = dict(total=100, unit="%", desc="dual fit", leave=False, delay=1.0, disable=None if progress is None else not progress)
+    with tqdm(**show) as bar:
+        while True:
+            spent = clock.read()
+            raw = max(run.step / steps if steps else 0.0, spent / seconds if seconds else 0.0)
+            done = min(raw / share, 1.0)
+            if done >= 1 or raw * RECORDS >= len(history) + 1:
+                if not history or history[-1].step < run.step:
+                    history.append(Record(run.step, spent, *run.figures()))
+                record = history[-1]
+                bar.update(int(100 * done) - bar.n)
+                bar.set_postfix(loss=f"{record.loss:.4g}", residual=f"{record.residual:.2g}")
+                steady = share == 1 and done < 1 - machinery.DECAY
+                if tol is not None and steady and _plateau(history, tol * run.target_variance / 100):
+                    share = raw / (1 - machinery.DECAY)
+                if checkpoint is not None:
+                    save(dict(fingerprint=fingerprint, run=run.state_dict(), share=share, seconds=spent,
+                              history=[asdict(record) for record in history]), checkpoint)
+                if callback is not None:
+                    clock.pause()
+                    callback(record, run.result())
+                    clock.resume()
+            if done >= 1:
+                break
+            run.advance(done)
+    ended = "plateau" if share < 1 else "steps" if steps and run.step >= steps else "seconds"
+    return Fit(run.result(), tuple(history), ended)

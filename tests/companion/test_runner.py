@@ -1,0 +1,313 @@
+"""The runner: every way in which a notebook fails is told, what finished is not redone, an interruption leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from dynot_lite import cli
+from dynot_lite.companion import notebooks, runner
+from dynot_lite.companion.ledger import RUN_DIR, read_registry
+from dynot_lite.companion.notebooks import NotebookError
+from dynot_lite.companion.runner import fingerprint, record, reproduce
+
+REGISTRY = """
+[{0}-1]
+statement = "Small enough"
+source = "nowhere"
+kind = "identity"
+at_most = 1e-9
+
+[{0}-2]
+statement = "Fast enough"
+source = "nowhere"
+kind = "benchmark"
+at_least = 50
+"""
+
+# The claims in this order: one that holds, and a benchmark that does not, which the quick preset only reports.
+BOTH = 'claim("{0}-1", 1e-12)\nclaim("{0}-2", 3)'
+
+
+def cells_of(name: str, folder) -> list[str]:
+    """The cells of one notebook per outcome."""
+    picture = """
+        from matplotlib import pyplot as plt
+        figure, axes = plt.subplots()
+        show(figure, "empty", alt="Axes with nothing in them")
+        from dynot_lite.companion.ledger import run_dir
+        from PIL import Image
+        Image.new("L", (8, 8)).save(run_dir() / "film.gif")
+        (run_dir() / "table.csv").write_text("dim,uvp")
+    """
+    return {
+        "good": [BOTH.format("GOOD"), picture, f"open({str(folder / 'seen')!r}, 'w').write(f'{{preset}} {{seed}} {{seed + 1}}')"],
+        "raises": ['claim("RAISES-1", 0)', "1 / 0"],
+        "dies": ['claim("DIES-1", 0)', "import os\nos._exit(0)"],
+        "sleeps": ['claim("SLEEPS-1", 0)', "import time\ntime.sleep(600)"],
+        "forgets": ['claim("FORGETS-1", 0)'],
+        "wrong": ['claim("WRONG-1", 1e-3)', 'claim("WRONG-2", 60)'],
+        "hides": ['try:\n    claim("HIDES-1", float("nan"))\nexcept AssertionError:\n    pass', 'claim("HIDES-2", 60)'],
+    }[name]
+
+
+NAMES = ["dies", "forgets", "good", "hides", "raises", "sleeps", "wrong"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, write_notebook):
+    """One run of all those notebooks: the folder it was in, its registry and the outcomes by name."""
+    base = tmp_path_factory.mktemp("run")
+    folder = base / "notebooks"
+    for name in NAMES:
+        write_notebook(folder, name, *cells_of(name, base), ledger=True)
+        (folder / "claims").mkdir(exist_ok=True)
+        (folder / "claims" / f"{name}.toml").write_text(REGISTRY.format(name.upper()), encoding="utf-8")
+    claims = read_registry(folder / "claims")
+    # Long enough for the imports on a busy machine, short of the sleep.
+    outcomes = reproduce(folder, base / "build", claims, seed=4, timeout=12)
+    return base, claims, {outcome.notebook: outcome for outcome in outcomes}
+
+
+def test_the_truth_about_each(run):
+    _, _, outcomes = run
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {
+        name: "done" if name == "good" else "failed" for name in NAMES
+    }
+    for name, message in {
+        "dies": "Kernel died",
+        "forgets": "not exercised: FORGETS-2",
+        "hides": "claims failed: HIDES-1",
+        "raises": "ZeroDivisionError: division by zero",
+        "sleeps": "Cell execution timed out",
+        "wrong": "AssertionError: WRONG-1: measured 0.001, required ≤ 1e-09",
+    }.items():
+        assert message in outcomes[name].error, name
+
+
+def test_partial_output_is_kept_under_a_clear_name(run):
+    base, _, outcomes = run
+    for name in NAMES:
+        path = base / "build" / "quick" / "notebooks" / (f"{name}.ipynb" if name == "good" else f"{name}.failed.ipynb")
+        assert outcomes[name].path == path
+        assert any(cell.get("outputs") for cell in notebooks.read_executed(path).cells)
+    stored = sorted(path.name for folder in ("notebooks", "results") for path in (base / "build" / "quick" / folder).iterdir())
+    assert not [name for name in stored if "partial" in name]
+    log = (base / "build" / "quick" / "results" / "raises.failed" / "papermill.log").read_text(encoding="utf-8")
+    assert "ZeroDivisionError" in log
+
+
+def test_claims_are_collected_as_far_as_they_were_reached(run):
+    _, _, outcomes = run
+    assert outcomes["good"].results == {
+        "GOOD-1": {"value": 1e-12, "verdict": "PASS"},
+        "GOOD-2": {"value": 3.0, "verdict": "SEEN"},
+    }
+    assert outcomes["raises"].results == {"RAISES-1": {"value": 0.0, "verdict": "PASS"}}
+    assert outcomes["wrong"].results == {"WRONG-1": {"value": 1e-3, "verdict": "FAIL"}}
+    assert outcomes["hides"].results["HIDES-1"] == {"value": None, "verdict": "FAIL"}
+
+
+def test_parameters_figures_and_provenance_arrive(run):
+    base, _, _ = run
+    assert (base / "seen").read_text() == "quick 4 5"
+    results = base / "build" / "quick" / "results" / "good"
+    files = ["claims.jsonl", "empty.png", "film.gif", "provenance.json", "result.json", "table.csv"]
+    assert sorted(path.name for path in results.iterdir()) == files
+    origin = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
+    assert (origin["preset"], origin["seed"]) == ("quick", 4)
+    assert origin["packages"]["torch"].startswith("2.") and origin["time"].endswith("+00:00")
+    assert {"python", "platform", "revision", "uncommitted_changes"} <= set(origin)
+
+
+def test_the_sources_are_left_alone(run):
+    base, _, _ = run
+    assert sorted(path.name for path in (base / "notebooks").iterdir()) == sorted(["claims", *(f"{name}.py" for name in NAMES)])
+
+
+def test_the_record_holds_values_figures_and_seconds(run, tmp_path):
+    _, _, outcomes = run
+    (tmp_path / "results.json").write_text('{"other": {"claims": {}}}', encoding="utf-8")
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "old.png").write_bytes(b"")
+    record([outcomes["good"]], tmp_path)
+    assert [path.name for path in sorted((tmp_path / "good").iterdir())] == ["empty.png", "film.gif", "table.csv"]
+    recorded = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert list(recorded) == ["good", "other"]
+    assert recorded["good"]["claims"] == outcomes["good"].results
+    assert recorded["good"]["seconds"] > 0
+    assert "torch" in recorded["good"]["provenance"]["packages"]
+
+
+def test_no_process_is_left(run):
+    base, _, _ = run
+    assert processes_under(base) == []
+
+
+def processes_under(folder) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(RUN_DIR, "").startswith(str(folder)):
+                found.append(process)
+        except (psutil.Error, OSError):
+            pass
+    return found
+
+
+def test_what_finished_is_run_again_only_if_something_changed(tmp_path, write_notebook, capsys):
+    folder, log = tmp_path / "notebooks", tmp_path / "log"
+    cell = f"with open({str(log)!r}, 'a') as stream:\n    stream.write('x')"
+    source = write_notebook(folder, "one", cell)
+
+    def statuses(**options) -> str:
+        return reproduce(folder, tmp_path / "build", {}, **options)[0].status
+
+    assert (statuses(), log.read_text()) == ("done", "x")
+    assert (statuses(), log.read_text()) == ("unchanged", "x")
+    assert "one: unchanged" in capsys.readouterr().out
+    assert (statuses(force=True), log.read_text()) == ("done", "xx")
+    good = tmp_path / "build" / "quick" / "notebooks" / "one.ipynb"
+    before = good.read_bytes()
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text + "\n# %%\n1 / 0\n", encoding="utf-8")
+    assert (statuses(), log.read_text()) == ("failed", "xxx")
+    assert good.read_bytes() == before
+    source.write_text(text, encoding="utf-8")
+    assert (statuses(), log.read_text()) == ("unchanged", "xxx")
+    assert [path.name for path in good.parent.iterdir()] == ["one.ipynb"]
+
+
+def test_the_key_depends_on_source_preset_seed_package_and_pins(tmp_path, monkeypatch):
+    package = tmp_path / "dynot_lite" / "companion"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(runner, "__file__", str(package / "runner.py"))
+    source = tmp_path / "one.py"
+    files = [source, package / "runner.py", package / "claims.toml", tmp_path / "constraints.txt"]
+    keys = set()
+    for path in files:
+        path.write_text("1", encoding="utf-8")
+    for path in files:
+        keys.add(fingerprint(source, preset="quick", seed=0))
+        path.write_text("2", encoding="utf-8")
+    keys |= {fingerprint(source, preset=preset, seed=seed) for preset, seed in [("quick", 0), ("full", 0), ("quick", 1)]}
+    assert len(keys) == len(files) + 3
+    (package / "runner.pyc").write_text("other", encoding="utf-8")
+    assert fingerprint(source, preset="quick", seed=1) in keys
+
+
+def test_a_missing_kernel_fails_the_run(tmp_path, write_notebook, monkeypatch):
+    write_notebook(tmp_path / "notebooks", "one", "1")
+    monkeypatch.setattr(notebooks, "KERNEL", "no_such_kernel")
+    (outcome,) = reproduce(tmp_path / "notebooks", tmp_path / "build", {})
+    assert outcome.status == "failed"
+    assert "No such kernel named no_such_kernel" in outcome.error
+
+
+def test_misspelt_parameters_are_refused_before_anything_runs(tmp_path, write_notebook):
+    source = write_notebook(tmp_path / "notebooks", "one", "1")
+    source.write_text(source.read_text(encoding="utf-8").replace("preset =", "presets ="), encoding="utf-8")
+    with pytest.raises(NotebookError, match="one: the parameters cell must be exactly"):
+        reproduce(tmp_path / "notebooks", tmp_path / "build", {})
+    assert not (tmp_path / "build").exists()
+
+
+def test_unknown_names_are_refused(tmp_path, write_notebook):
+    write_notebook(tmp_path, "one", "1")
+    with pytest.raises(NotebookError, match="no notebook named two; there are one"):
+        reproduce(tmp_path, tmp_path / "build", {}, names=["one", "two"])
+    assert notebooks.find_notebooks(tmp_path, ["notebooks/one.ipynb", "one"]) == ["one"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_no_process_and_no_partial_file(tmp_path, write_notebook, number):
+    folder, alive = tmp_path / "notebooks", tmp_path / "alive"
+    write_notebook(folder, "a_quick", "1")
+    # The kernel has a child of its own, which must end, too.
+    write_notebook(
+        folder,
+        "b_slow",
+        f"""
+        import os, subprocess, sys, time
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        open({str(alive)!r}, "w").write(f"{{os.getpid()}} {{child.pid}} ")
+        time.sleep(600)
+        """,
+    )
+    program = f"""
+        import sys
+        from pathlib import Path
+        from dynot_lite import cli
+        from dynot_lite.companion import notebooks
+        notebooks.root = lambda: Path({str(tmp_path)!r})
+        sys.exit(cli.main(["reproduce", "--jobs", "2"]))
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As from a terminal: in the background of a script the signal would be ignored, and stay so.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
+    build = tmp_path / "build" / "quick"
+    finished = build / "results" / "a_quick" / "result.json"
+    deadline = time.monotonic() + 60
+    while not (alive.exists() and alive.read_text().count(" ") == 2 and finished.exists()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    pids = [int(pid) for pid in alive.read_text().split()]
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    assert len(processes_under(tmp_path)) >= 3  # papermill, the kernel and its child
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in errors and "Traceback" not in errors
+    assert processes_under(tmp_path) == []
+    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    assert sorted(path.name for path in build.glob("*/*")) == ["a_quick", "a_quick.ipynb"]
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+def test_a_bar_is_shown_in_a_terminal_only(tmp_path, write_notebook):
+    write_notebook(tmp_path / "notebooks", "one", "1")
+    program = f"""
+        from pathlib import Path
+        from dynot_lite.companion.runner import reproduce
+        reproduce(Path({str(tmp_path / "notebooks")!r}), Path({str(tmp_path / "build")!r}), {{}}, force=True)
+    """
+    termios = pytest.importorskip("termios")
+    terminal, child = os.openpty()
+    termios.tcsetwinsize(child, (24, 80))
+    shown = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, stderr=child, text=True, check=True
+    ).stdout
+    os.close(child)
+    assert b"3/3" in os.read(terminal, 100_000)
+    os.close(terminal)
+    assert "one: finished in" in shown and "started" not in shown
+
+
+def test_the_command_line_tells_a_failure_by_its_exit_code(run, monkeypatch, capsys):
+    base, claims, _ = run
+    monkeypatch.setattr(notebooks, "root", lambda: base)
+    monkeypatch.setattr(cli, "registry", lambda: claims)
+    key = json.loads((base / "build" / "quick" / "results" / "good" / "result.json").read_text(encoding="utf-8"))["key"]
+    monkeypatch.setattr(runner, "fingerprint", lambda *_, **__: key)  # the package may be edited while its tests run
+    assert cli.main(["reproduce", "good", "--seed", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "good: unchanged" in shown and "2 claims: 1 PASS, 1 SEEN, 0 SKIP, 0 FAIL, 0 NOT REACHED" in shown
+    assert cli.main(["reproduce", "good", "raises", "--seed", "4"]) == 1
+    shown = capsys.readouterr().out
+    assert "raises: started" in shown and "raises: FAILED after" in shown and "raises.failed.ipynb" in shown
+    assert "4 claims: 2 PASS, 1 SEEN, 0 SKIP, 0 FAIL, 1 NOT REACHED" in shown
+    assert "2 notebooks: 1 FAILED (raises)" in shown

@@ -1,0 +1,120 @@
+"""Two processes under torchrun: the potentials of one process, a clear failure when one dies, a restart from the checkpoint."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from instances import generator
+
+from dynot_lite.couplings import distributed
+from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or sys.platform == "win32", reason="torch.distributed with gloo is needed"
+)
+
+
+def torchrun(folder, *options):
+    """Two processes on a free port of this machine."""
+    # Gloo looks the machine's name up to find its own address, which fails or takes long where there is no such entry.
+    interface = "lo0" if sys.platform == "darwin" else "lo"
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr",
+        "127.0.0.1",
+        "--nproc-per-node",
+        "2",
+    ]
+    command += ["-m", "dynot_lite.couplings.distributed", "points.npz", "state.pt", "--timeout", "60", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": interface}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def workers(launcher):
+    found = []
+    for child in psutil.Process(launcher.pid).children(recursive=True):
+        try:
+            found += [child] if "dynot_lite.couplings.distributed" in child.cmdline() else []
+        except psutil.Error:
+            pass
+    return found
+
+
+def wait_for(condition, launcher, seconds=180):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert launcher.poll() is None, launcher.communicate()[1]
+        assert time.monotonic() < end, "the processes did not get going"
+        time.sleep(0.02)
+
+
+def test_two_processes_one_killed(tmp_path):
+    gen = generator()
+    points = torch.randn(400, 6, generator=gen) * torch.linspace(0.5, 1.5, 6)
+    b = 0.5 + torch.rand(400, generator=gen, dtype=torch.float64)
+    b = b / b.sum()
+    np.savez(tmp_path / "points.npz", points=points.numpy(), weights=b.numpy())
+    checkpoint = tmp_path / "state.pt"
+
+    # A tolerance out of reach, so that it runs until the second process is killed, after a few epochs.
+    launcher = torchrun(tmp_path, "--tol-chi2", "1e-6", "--max-epochs", "1e7")
+    try:
+        wait_for(checkpoint.exists, launcher)
+        victims = workers(launcher)
+        assert len(victims) == 2
+        victims[-1].kill()
+        _, errors = launcher.communicate(timeout=180)
+    finally:
+        for process in [*workers(launcher), launcher] if launcher.poll() is None else []:
+            process.kill()
+    assert launcher.returncode != 0
+    assert "SIGKILL" in errors and "FAILED" in errors
+    state = torch.load(checkpoint, weights_only=True)
+    reached = state["noises"] / 400
+    assert reached >= 1
+
+    # The checkpoint goes on where the run ended, to a result that agrees with one process up to the sampling error.
+    limit = reached + 150
+    launcher = torchrun(tmp_path, "--tol-chi2", "0.02", "--max-epochs", str(limit))
+    output, errors = launcher.communicate(timeout=300)
+    assert launcher.returncode == 0, errors
+    result = json.loads(output)
+    assert "resumed" in errors and result["converged"] and reached < result["epochs"] <= limit + 5
+    together = SemidiscreteCoupling(points, b)
+    together.load_state_dict(torch.load(checkpoint, weights_only=True))
+    assert together.epochs == pytest.approx(result["epochs"])
+    alone = SemidiscreteCoupling(points, b)
+    fit = alone.fit(tol_chi2=0.02, generator=generator(1)).require()
+    assert together.chi2(50_000, generator=generator(2)).value < 0.02
+    assert abs(result["dual_value"] - fit.dual_value) < 5 * (fit.dual_std + result["dual_std"])
+    difference = (together.potentials - alone.potentials).square().mean().sqrt()
+    # Each has the error of about √(N/n) mean gaps: a few percent of the spread of the potentials.
+    assert difference < 0.1 * alone.potentials.std()
+
+
+def test_it_wants_torchrun(capsys, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(SystemExit):
+        distributed.main(["points.npy", "state.pt"])
+    assert "torchrun must start this" in capsys.readouterr().err
+
+
+def test_array_files(tmp_path):
+    images = np.random.default_rng(0).random((5, 4, 3))
+    np.save(tmp_path / "images.npy", images)
+    points, weights = distributed.load_points(tmp_path / "images.npy", "cpu")
+    assert points.shape == (5, 12) and weights is None
+    np.savez(tmp_path / "other.npz", data=images)
+    np.save(tmp_path / "line.npy", images[:, 0, 0])
+    for name in ("other.npz", "line.npy"):
+        with pytest.raises(ValueError, match="points"):
+            distributed.load_points(tmp_path / name, "cpu")

@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+from instances import cross_covariance, generator, pair
+
+from dynot_lite.paths import continuity
+from dynot_lite.laws.gaussian import Affine, Gaussian, fm_velocity, geodesic, monge_map, w2_squared
+
+F64 = torch.float64
+
+
+def smooth(t, x):
+    return torch.sin(1.3 * t + x[:, 0]) * torch.cos(0.4 * x.sum(-1))
+
+
+def mccann(p, q):
+    """McCann's pair between two Gaussians: quadrature path, velocity (T − id)∘T_t⁻¹, and the wrong velocity T − id."""
+    T, eye = monge_map(p, q), torch.eye(p.dim, dtype=F64)
+
+    def back(t, x):
+        return torch.linalg.solve((1 - t) * eye + t * T.matrix, (x - t * T.offset).mT).mT
+
+    return lambda t: geodesic(p, q, t).quadrature(26), lambda t, x: T(back(t, x)) - back(t, x), lambda t, x: T(x) - x
+
+
+@pytest.mark.parametrize("d", (1, 2, 3))
+def test_weak_residual_tells_mccann_from_its_wrong_versions(d):
+    p, q = pair(d, condition=4.0)
+    path, velocity, uninverted = mccann(p, q)
+    assert continuity.weak_residual(path, velocity, smooth, times=20) < 1e-10
+    assert continuity.weak_residual(path, uninverted, smooth, times=20) > 1e-3
+    assert continuity.kinetic_energy(path, velocity, times=10) == pytest.approx(w2_squared(p, q).item(), rel=1e-12)
+    # The end points count: a path that starts elsewhere violates the equation even if its interior is right.
+    elsewhere = lambda t: path(t) if t > 0 else geodesic(p, q, 0.1).quadrature(26)  # noqa: E731
+    assert continuity.weak_residual(elsewhere, velocity, smooth, times=20) > 1e-3
+
+
+def test_weak_residual_with_a_compact_test_function_converges():
+    p, q = pair(1, condition=4.0)
+    path, velocity, uninverted = mccann(p, q)
+    grid = torch.linspace(-15, 15, 4001, dtype=F64).unsqueeze(-1)
+
+    def on_grid(t):
+        weight = torch.softmax(geodesic(p, q, t).log_prob(grid), 0)
+        return grid, weight
+
+    psi = continuity.bump([0.5, float(0.5 * (p.mean + q.mean))], 0.45)
+    assert psi(torch.tensor([0.0, 0.99], dtype=F64), torch.zeros(2, 1, dtype=F64)).abs().max() == 0
+    assert continuity.weak_residual(on_grid, velocity, psi, times=200) < 1e-8
+    assert continuity.weak_residual(on_grid, uninverted, psi, times=200) > 1e-3
+
+
+def test_weak_residual_does_not_see_a_divergence_free_change():
+    p, q = pair(2, condition=4.0)
+    c = cross_covariance(p, q, strength=0.3)
+
+    def path(t):
+        return Gaussian((1 - t) * p.mean + t * q.mean, cov(t)).quadrature(26)
+
+    def cov(t):
+        return (1 - t) ** 2 * p.cov + t**2 * q.cov + t * (1 - t) * (c + c.mT)
+
+    for cross in (c, c.mT):
+        v = lambda t, x, cross=cross: fm_velocity(p, q, t, x, cross_cov=cross)  # noqa: E731
+        assert continuity.weak_residual(path, v, smooth, times=24) < 1e-10
+    gap = fm_velocity(p, q, 0.5, p.mean.unsqueeze(0) + 1, cross_cov=c) - fm_velocity(p, q, 0.5, p.mean.unsqueeze(0) + 1, cross_cov=c.mT)
+    assert gap.abs().max() > 1e-2
+
+
+def test_weak_residual_of_samples_falls_like_the_root_of_their_number():
+    p, q = pair(2)
+    residuals = []
+    for n in (200, 20_000):
+        runs = []
+        for seed in range(20):
+            gen = generator(seed)
+            x0, x1 = p.sample(n, generator=gen), q.sample(n, generator=gen)
+            path = lambda t: ((1 - t) * x0 + t * x1, torch.full((n,), 1 / n, dtype=F64))  # noqa: B023, E731
+            runs.append(continuity.weak_residual(path, lambda t, x: fm_velocity(p, q, t, x), smooth, times=12) ** 2)
+        residuals.append(math.sqrt(sum(runs) / len(runs)))
+    assert 5 < residuals[0] / residuals[1] < 20
+
+
+def test_strong_residual_of_the_rotation_and_of_gaussians():
+    R, Q = torch.tensor([[0.0, -0.9], [0.9, 0.0]], dtype=F64), torch.linalg.matrix_exp(torch.tensor([[0.0, -0.9], [0.9, 0.0]], dtype=F64))
+    normal = Gaussian([0.0, 0.0], torch.eye(2, dtype=F64))
+    density = lambda t, x: normal.log_prob(x).exp()  # noqa: E731
+    x = torch.tensor([[0.7, -0.3], [1.0, 2.0]], dtype=F64)
+    assert continuity.strong_residual(density, lambda t, x: x @ R.mT, 0.2, x).abs().max() < 1e-15
+    # "Any rotation" as the notes have it: the map Qx is not a solution; its divergence at (.7, −.3) is known in closed form.
+    expected = density(0, x[:1]) * (torch.trace(Q) - x[0] @ Q @ x[0])
+    torch.testing.assert_close(continuity.strong_residual(density, lambda t, x: x @ Q.mT, 0.2, x)[:1], expected)
+    assert expected.item() == pytest.approx(0.105, abs=1e-3)
+    p, q = pair(2)
+    T, eye = monge_map(p, q), torch.eye(2, dtype=F64)
+
+    def moving(t, x):
+        A = (1 - t) * eye + t * T.matrix
+        return Affine(A, t * T.offset).push_forward(p).log_prob(x).exp()
+
+    velocity = mccann(p, q)[1]
+    assert continuity.strong_residual(moving, velocity, 0.3, x).abs().max() < 1e-13
+    assert continuity.strong_residual(moving, mccann(p, q)[2], 0.3, x).abs().max() > 1e-3
+
+
+def test_bump_is_smooth_up_to_its_edge():
+    psi = continuity.bump([0.5, 0.0], 0.4)
+    x = torch.tensor([[0.4], [0.39], [0.0], [0.41]], dtype=F64, requires_grad=True)
+    value = psi(torch.full((4,), 0.5, dtype=F64), x)
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    assert torch.isfinite(gradient).all() and gradient[0] == gradient[3] == 0
+    assert value[2].item() == pytest.approx(math.exp(-1))
+
+
+ONE = (torch.zeros(1, 1, dtype=F64), torch.ones(1, dtype=F64))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x, lambda t, x: 0 * t), "test_function must not be constant"),
+        (lambda: continuity.weak_residual(lambda t: (ONE[0], 2 * ONE[1]), lambda t, x: x, smooth), "path weights must sum to 1"),
+        (lambda: continuity.weak_residual(lambda t: (ONE[0] * math.nan, ONE[1]), lambda t, x: x, smooth), "path points must be finite"),
+        (lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x.sum(-1), smooth), "velocity must return"),
+        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=0), "order must be an integer"),
+        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=([2.0], [1.0])), r"nodes in \[0, 1\]"),
+        (lambda: continuity.bump([0.5, 0.0], 0.0), "radius must be a positive number"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

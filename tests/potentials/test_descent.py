@@ -1,0 +1,369 @@
+"""Learning a Brenier potential: the machinery against exact solves, Gaussians recovered, interrupted fits, bad input."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dynot_lite.potentials import descent as machinery
+from dynot_lite.laws import gaussian
+from dynot_lite._base.checkpoints import save
+from dynot_lite.potentials.conjugates import Window, quasi_newton
+from dynot_lite.potentials.action_matching import OptimalAction, action_matching_loss
+from dynot_lite.datasets.w2_benchmark import synthetic_w2_pair
+from dynot_lite.potentials.dual import Record, _plateau, fit, semidual_loss
+from dynot_lite.metrics import l2_uvp
+from dynot_lite.potentials.optimal_flow_matching import ofm_loss
+from dynot_lite.potentials.convex import ICNN, LogSumExp, Quadratic
+from instances import generator, pair, potential_of
+
+
+def stiff(dim, seed=0, dtype=torch.float64):
+    gen = generator(seed)
+    matrix = torch.randn(dim, dim, generator=gen, dtype=torch.float64)
+    matrix = matrix @ matrix.T / dim + 0.1 * torch.eye(dim, dtype=torch.float64)
+    potential = LogSumExp(dim, 12, heads=3, matrix=matrix, scale=6, temperature=0.3, generator=gen)
+    return potential.to(dtype)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5, 16])
+def test_quasi_newton_finds_the_conjugate_points(dim):
+    potential, y = stiff(dim), 2 * torch.randn(50, dim, generator=generator(1), dtype=torch.float64)
+    z, inverse = y.clone(), torch.eye(dim, dtype=torch.float64).repeat(50, 1, 1)
+    with torch.no_grad():
+        norm = quasi_newton(potential._gradient, y, z, inverse, tolerance=1e-10, max_steps=300)
+    assert torch.allclose(norm, (potential.gradient(z) - y).norm(dim=1), rtol=0, atol=1e-12)
+    assert norm.mean() <= 1e-10 * dim**0.5
+    assert torch.allclose(z, potential.solve(y).require(), rtol=0, atol=1e-7)
+    assert (inverse - inverse.mT).abs().max() < 1e-8 * inverse.abs().max()
+    assert (torch.linalg.eigvalsh(inverse) > 0).all()
+
+
+def test_quasi_newton_is_exact_on_a_quadratic_after_as_many_steps_as_dimensions():
+    # BFGS with exact line searches would end after d steps; with secants only it needs a few more, and learns the Hessian.
+    potential, y = potential_of("quadratic", 3), torch.randn(9, 3, generator=generator(2), dtype=torch.float64)
+    z, inverse = torch.zeros_like(y), torch.eye(3, dtype=torch.float64).repeat(9, 1, 1)
+    with torch.no_grad():
+        norm = quasi_newton(potential._gradient, y, z, inverse, tolerance=1e-12, max_steps=40)
+    assert norm.max() < 1e-10
+    assert torch.allclose(z, torch.linalg.solve(potential.matrix, (y - potential.offset).T).T, atol=1e-9)
+
+
+def test_window_replaces_each_point_after_its_visits_and_keeps_the_rest():
+    drawn = iter(range(10**6))
+    window = Window(lambda n: torch.tensor([[float(next(drawn))] for _ in range(n)]), torch.zeros(1),
+                              groups=3, batch=6, visits=4, tolerance=1e-3)
+    seen = {}
+    for step in range(3 * 40):
+        y, z, residual = window.batch(step, lambda points: 2 * points)
+        assert torch.allclose(2 * z, y, atol=1e-2 * (1 + y.abs().max().item())) and residual.shape == (6,)
+        for value in y[:, 0].tolist():
+            seen.setdefault(value, []).append(step)
+    gone = [steps for value, steps in seen.items() if max(steps) < 3 * 30 and value >= 18]
+    assert len(gone) > 50 and all(len(steps) == 4 for steps in gone)
+    assert all((np.diff(steps) == 3).all() for steps in seen.values())
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_balancing_makes_the_gaussian_map_the_identity_and_restore_inverts_it(dim):
+    p, q = pair(dim, seed=3)
+    x0, x1 = 7 + 30 * p.sample(500, generator=generator(1)), 0.01 * q.sample(400, generator=generator(2))
+    change = machinery.Coordinates.balancing(x0, x1)
+    assert torch.allclose(change.forward.T @ change.backward / change.square, torch.eye(dim), rtol=1e-4, atol=1e-4)
+    u0, u1 = change.source(x0), change.target(x1)
+    assert torch.allclose(torch.atleast_2d(u0.T.cov()), torch.atleast_2d(u1.T.cov()), atol=1e-3)
+    assert u0.mean(0).norm() < 1e-3 and abs(u0.var(0).sum() - dim) < 1e-2 * dim
+    balanced = LogSumExp(dim, 5, heads=3, matrix=torch.eye(dim), scale=2, generator=generator(4))
+    original = change.restore(balanced).double()
+    # ∇Ψ(x) - m1 = Lᵀ ∇Ψ'(x')/s², by the chain rule
+    expected = change.mean1 + balanced.gradient(u0).detach() @ change.forward / change.square
+    assert torch.allclose(original.gradient(x0).float(), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("dim, size", [(1, None), (2, None), (2, (3, 1)), (5, (2, 7)), (16, None)])
+def test_default_potential_starts_at_the_identity_and_every_piece_has_points(dim, size):
+    # Two clusters, one of them small and far.
+    points = torch.randn(8192, dim, generator=generator(1))
+    points[:400] = 5 + 0.1 * points[:400]
+    potential = machinery.default_potential(points, size, generator(2))
+    with torch.no_grad():
+        assert l2_uvp(potential.gradient(points), points, points.var(0).sum().item()) < 3
+        heads, pieces = potential.heights.shape
+        largest = potential._scores(points).argmax(-1)
+        used = [len(largest[:, head].unique()) for head in range(heads)]
+    assert sum(used) >= 0.9 * heads * pieces
+    assert size is None or (heads, pieces) == size
+
+
+def test_held_out_bound_is_the_semi_dual_in_the_original_coordinates():
+    p, q = pair(3, seed=5)
+    x, y = 2 + p.sample(300, generator=generator(1)), 3 * q.sample(200, generator=generator(2))
+    change = machinery.Coordinates.balancing(x, y)
+    balanced = LogSumExp(3, 5, heads=3, matrix=torch.eye(3), scale=2, generator=generator(4))
+    with torch.no_grad():
+        found = machinery.HeldOut(x, y, change).bound(balanced)
+        loss = semidual_loss(change.restore(balanced).double(), x, y)
+    expected = x.square().sum(1).mean() + y.square().sum(1).mean() - 2 * loss
+    assert abs(found - expected.item()) < 1e-4 * abs(expected.item())
+
+
+@pytest.mark.parametrize("batch_size", [32, 300])
+def test_step_uses_the_gradient_of_the_semi_dual(batch_size, monkeypatch):
+    """One step from solved conjugates, against central differences of the exactly solved loss (envelope theorem).
+
+    The larger batch is differentiated in two parts of different sizes.
+    """
+    monkeypatch.setattr(machinery, "TOLERANCE", 1e-9)
+    potential = stiff(2)
+    x0, x1 = (torch.randn(batch_size, 2, generator=generator(s), dtype=torch.float64) for s in (1, 2))
+    run = machinery.Run(x0, x1, potential, None, batch_size, 1e-2, generator(3))
+    run.x, run.window.draw = (lambda n: x0[:n]), (lambda n: x1[:n])
+    run.optimiser = torch.optim.SGD(run.potential.parameters(), lr=1e-2)  # step = - rate · gradient
+    before = [p.detach().clone() for p in run.potential.parameters()]
+    loss = semidual_loss(potential, x0, x1).item()
+    run.advance(0.0)
+    assert abs(run.totals[0].item() - loss) < 1e-6 * abs(loss)
+    rate = 1e-2 / machinery.WARM_UP
+    gradients = [(old - new.detach()) / rate for old, new in zip(before, run.potential.parameters(), strict=True)]
+    directions = [torch.randn(p.shape, generator=generator(6), dtype=torch.float64) for p in before]
+    losses = []
+    for sign in (1e-5, -1e-5):
+        with torch.no_grad():
+            for parameter, old, direction in zip(potential.parameters(), before, directions, strict=True):
+                parameter.copy_(old + sign * direction)
+            losses.append(semidual_loss(potential, x0, x1).item())
+    expected = (losses[0] - losses[1]) / 2e-5
+    found = sum((g * d).sum().item() for g, d in zip(gradients, directions, strict=True))
+    assert abs(found - expected) < 1e-5 * (1 + abs(expected))
+
+
+@pytest.mark.parametrize("dim, kind", [(1, "samplers"), (2, "samplers"), (3, "arrays")])
+def test_gaussian_to_gaussian_recovers_the_monge_map(dim, kind):
+    p, q = pair(dim, seed=6, condition=10.0)
+    source, target = p.sample, q.sample
+    if kind == "arrays":
+        source, target = p.sample(20000, generator=generator(7)), q.sample(20000, generator=generator(8))
+    found = fit(source, target, steps=150, batch=256, generator=generator(9))
+    x = p.sample(4000, generator=generator(10))
+    truth = gaussian.monge_map(p, q)(x)
+    assert found.potential.slopes.dtype == torch.float64 and found.reason == "steps"
+    assert l2_uvp(found.transport(x), truth, q.cov.trace().item()) < 0.5
+    assert torch.allclose(found.inverse(found.transport(x)), x, atol=1e-8)
+    value, argmax = found.potential.conjugate(truth)
+    assert torch.allclose(found.potential(x) + value, (x * truth).sum(1), atol=0.3) and argmax.shape == x.shape
+    exact = gaussian.w2_squared(p, q).item()
+    assert abs(found.history[-1].bound - exact) < 0.2 * exact + 0.1
+
+
+def test_a_fit_beats_the_gaussian_map_and_says_what_it_did():
+    benchmark = synthetic_w2_pair(2, generator=generator(0))
+    records = []
+    found = fit(benchmark.source, benchmark.target, steps=250, batch=512, generator=generator(1),
+                callback=lambda record, potential: records.append((record, potential(torch.zeros(1, 2)).item())))
+    x = benchmark.source(4096, generator=generator(2))
+    truth = benchmark.transport(x)
+    sample = benchmark.source(2**14, generator=generator(3)).double(), benchmark.target(2**14, generator=generator(4)).double()
+    linear = gaussian.monge_map(*(gaussian.Gaussian(points.mean(0), points.T.cov()) for points in sample))
+    achieved = l2_uvp(found.transport(x), truth, benchmark.target_variance)
+    assert achieved < 0.5 * l2_uvp(linear(x.double()), truth, benchmark.target_variance)
+    assert [record for record, _ in records] == list(found.history)
+    assert [record.step for record in found.history] == list(range(10, 251, 10))
+    assert all(0 <= record.residual < 0.05 for record in found.history)
+    seconds = [record.seconds for record in found.history]
+    assert seconds == sorted(seconds) and found.history[-1].bound > found.history[0].bound
+
+
+def test_the_input_potential_is_copied_and_any_family_can_be_trained():
+    p, q = pair(2, seed=6, condition=3.0)
+    x0, x1 = p.sample(500, generator=generator(1)), q.sample(400, generator=generator(2))
+    for start in (Quadratic(2).double(), ICNN(2, (8, 8), generator=generator(3)).double()):
+        before = [parameter.clone() for parameter in start.parameters()]
+        found = fit(x0, x1, potential=start, steps=100, batch=128, learning_rate=3e-2, generator=generator(4))
+        assert all(torch.equal(a, b) for a, b in zip(before, start.parameters(), strict=True))
+        assert type(found.potential) is type(start)
+        loss = [semidual_loss(potential, x0, x1).item() for potential in (start, found.potential)]
+        assert loss[1] < loss[0] - 0.01
+
+
+def ofm(potential, x0, x1, gen):
+    return 0.5 * ofm_loss(potential, x0, x1, torch.rand(len(x0), generator=gen))
+
+
+def am(potential, x0, x1, gen):
+    times = torch.rand(len(x0), generator=gen)
+    path = (x0 + times[:, None] * (x1 - x0))
+    return action_matching_loss(OptimalAction(potential), x0, x1, path, times)
+
+
+@pytest.mark.parametrize("loss", [ofm, am])
+def test_other_estimators_descend_the_same_objective(loss):
+    benchmark = synthetic_w2_pair(2, generator=generator(0))
+    found = fit(benchmark.source, benchmark.target, loss=loss, steps=60, batch=128, generator=generator(1))
+    bounds = [record.bound for record in found.history]
+    assert bounds[-1] > bounds[0] and np.isnan(found.history[-1].residual)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["samplers", "arrays", "ofm"])
+def test_a_resumed_fit_ends_where_the_uninterrupted_one_does(kind, tmp_path):
+    benchmark = synthetic_w2_pair(2, generator=generator(0))
+    laws = benchmark.source, benchmark.target
+    if kind == "arrays":
+        laws = tuple(law(3000, generator=generator(5)) for law in laws)
+    options = dict(steps=60, batch=64, loss=ofm if kind == "ofm" else None)
+    whole = fit(*laws, **options, generator=generator(1))
+    for limit in (17, 43):
+
+        def kill(record, potential, limit=limit):
+            if record.step >= limit:
+                raise Killed
+
+        with pytest.raises(Killed):
+            fit(*laws, **options, generator=generator(1), checkpoint=tmp_path / "fit.pt", callback=kill)
+    # The generator's own state comes from the checkpoint, so any seed will do here.
+    resumed = fit(*laws, **options, generator=generator(2), checkpoint=tmp_path / "fit.pt")
+    for one, other in zip(whole.potential.parameters(), resumed.potential.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert [record.step for record in resumed.history] == [record.step for record in whole.history]
+    again = fit(*laws, **options, generator=generator(3), checkpoint=tmp_path / "fit.pt")  # nothing is left to do
+    assert len(again.history) == len(resumed.history)
+    assert torch.equal(again.potential.slopes, resumed.potential.slopes)
+
+
+def test_seconds_already_spent_count(tmp_path):
+    benchmark = synthetic_w2_pair(2, generator=generator(0))
+    options = dict(seconds=1.5, batch=64, checkpoint=tmp_path / "fit.pt")
+
+    def kill(record, potential):
+        if record.seconds > 0.9:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(benchmark.source, benchmark.target, **options, generator=generator(1), callback=kill)
+    began = time.thread_time()
+    found = fit(benchmark.source, benchmark.target, **options, generator=generator(1))
+    assert time.thread_time() - began < 1.2 and found.reason == "seconds"
+    assert 1.5 <= found.history[-1].seconds < 2
+
+
+SCRIPT = """
+import sys, torch
+from dynot_lite.datasets.w2_benchmark import synthetic_w2_pair
+from dynot_lite.potentials.dual import fit
+torch.set_num_threads(int(sys.argv[2]))  # other threads sum in another order, and the run would drift away
+pair = synthetic_w2_pair(2, generator=torch.Generator().manual_seed(0))
+fit(pair.source, pair.target, steps=400, batch=64, generator=torch.Generator().manual_seed(1), checkpoint=sys.argv[1],
+    callback=lambda record, potential: print(record.step, flush=True))
+"""
+
+
+def test_a_killed_process_continues_from_its_checkpoint(tmp_path):
+    file = tmp_path / "fit.pt"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(file), str(torch.get_num_threads())], stdout=subprocess.PIPE, text=True)
+    step = int(process.stdout.readline())
+    process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+    process.wait()
+    assert 0 < step < 400 and file.exists()
+    benchmark = synthetic_w2_pair(2, generator=generator(0))
+    whole, resumed = (
+        fit(benchmark.source, benchmark.target, steps=400, batch=64, generator=generator(1), checkpoint=checkpoint)
+        for checkpoint in (None, file)
+    )
+    x = benchmark.source(500, generator=generator(2))
+    difference = (resumed.transport(x) - whole.transport(x)).abs().max().item()
+    assert difference < 1e-3, f"continued after step {step} or later, the map differs by {difference}"
+
+
+def test_plateau_stops_early_and_the_rate_still_falls():
+    records = [Record(step, 0.0, 0.0, 0.0, bound) for step, bound in enumerate([0.0, 0.5, 0.9, 0.95, 0.96])]
+    assert not _plateau(records, 0.05) and _plateau(records, 0.07) and not _plateau(records[:3], 10.0)
+    p, q = pair(2, seed=6, condition=3.0)
+    found = fit(p.sample, q.sample, steps=400, batch=128, tol=5.0, generator=generator(1))
+    assert found.reason == "plateau" and found.history[-1].step < 300
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(steps=70), "steps 60 there and 70 here"), (dict(batch=32), "batch"), (dict(learning_rate=0.1), "learning_rate"),
+])
+def test_a_checkpoint_of_another_fit_is_refused(change, message, tmp_path):
+    p, q = pair(2, seed=6, condition=3.0)
+    options = dict(steps=60, batch=64, checkpoint=tmp_path / "fit.pt")
+    fit(p.sample, q.sample, **options, generator=generator(1))
+    with pytest.raises(ValueError, match=f"checkpoint.*another fit.*{message}"):
+        fit(p.sample, q.sample, **options | change, generator=generator(1))
+
+
+def test_a_checkpoint_that_breaks_off_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "fit.pt"
+    save({"fingerprint": {"dim": 2}, "step": 1}, path)
+
+    def break_off(state, file):
+        Path(file).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", break_off)
+    with pytest.raises(OSError, match="no space"):
+        save({"fingerprint": {"dim": 2}, "step": 2}, path)
+    assert machinery.load(path, {"dim": 2})["step"] == 1
+
+
+def test_damaged_checkpoints_and_other_laws_are_refused(tmp_path):
+    p, q = pair(2, seed=6, condition=3.0)
+    file = tmp_path / "fit.pt"
+    options = dict(steps=30, batch=32, checkpoint=file)
+    fit(p.sample, q.sample, **options, generator=generator(1))
+    with pytest.raises(ValueError, match="other laws"):
+        fit(lambda n, generator: 5 + 3 * p.sample(n, generator=generator), q.sample, **options, generator=generator(1))
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="is damaged"):
+            fit(p.sample, q.sample, **options, generator=generator(1))
+    torch.save({"fingerprint": {}, "run": Path}, file)  # what is no tensor and no plain value is not loaded: it could be code
+    with pytest.raises(ValueError, match="is damaged"):
+        fit(p.sample, q.sample, **options, generator=generator(1))
+
+
+GOOD = np.random.RandomState(0).normal(size=(50, 2))
+
+
+@pytest.mark.parametrize("source, target, options, message", [
+    (GOOD, GOOD[:, :1], {}, "one dimension, got 2 and 1"),
+    (GOOD, GOOD, dict(potential=Quadratic(3)), "dimension"),
+    (np.where(GOOD > 2, np.nan, GOOD), GOOD, {}, "source must be finite"),
+    (GOOD, lambda n, generator: torch.full((n, 2), torch.nan), {}, "target.* must be finite"),
+    (np.ones((50, 2)), GOOD, {}, "source must vary"),
+    (GOOD, np.ones((50, 2)), {}, "target must (vary|not be constant)"),
+    (GOOD, GOOD[:, :1] @ np.ones((1, 2)) + 1e3, {}, "target must vary"),
+    (GOOD[:2], GOOD, {}, "source must have at least 3 points"),
+    (GOOD, GOOD[:1], {}, "target must"),
+    (GOOD[:, 0], GOOD, {}, "source"),
+    (GOOD[:0], GOOD, {}, "source"),
+    (GOOD, lambda n, generator: torch.zeros(n + 1, 2), {}, "target must return"),
+    (GOOD, lambda n, generator: torch.randn(n, 2 if n == 2 else 3), {}, "target"),
+    (GOOD, GOOD, dict(steps=0), "steps"),
+    (GOOD, GOOD, dict(steps=None), "steps or seconds"),
+    (GOOD, GOOD, dict(seconds=-1.0), "seconds"),
+    (GOOD, GOOD, dict(batch=0), "batch"),
+    (GOOD, GOOD, dict(size=(0, 3)), "heads"),
+    (GOOD, GOOD, dict(size=(3, 3), potential=Quadratic(2)), "size"),
+    (GOOD, GOOD, dict(learning_rate=0.0), "learning_rate"),
+    (GOOD, GOOD, dict(tol=float("nan")), "tol"),
+])
+def test_bad_input_is_named(source, target, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(source, target, generator=generator(0), **{"steps": 5, **options})
+
+
+def test_a_loss_that_is_not_finite_raises():
+    with pytest.raises(RuntimeError, match="not finite"):
+        fit(GOOD, GOOD, steps=30, generator=generator(0), loss=lambda potential, x0, x1, gen: potential(x0).mean() * torch.nan)
