@@ -99,9 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     test = commands.add_parser("test", help="run all tests", description=TEST, formatter_class=layout)
     test.set_defaults(run=_test)
 
-    execute = commands.add_parser(
-        "execute", help="run committed notebooks in place", description=EXECUTE, formatter_class=layout
-    )
+    execute = commands.add_parser("execute", help="run committed notebooks in place", description=EXECUTE, formatter_class=layout)
     execute.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names such as 00_start_here; default: all")
     execute.add_argument("--timeout", type=_whole(1), default=600, metavar="SECONDS", help="for one cell (default: 600)")
     execute.set_defaults(run=_execute)

@@ -137,7 +137,11 @@ def test_constraints_pin_every_requirement_exactly():
 def test_peers_are_pinned_exactly_and_none_takes_the_place_of_a_package_of_ours():
     lines = [line for line in (ROOT / "peers.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     assert lines and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
-    ours = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
+    ours = {
+        line.split("==")[0].lower()
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
     assert not ours & {line.split("==")[0].lower() for line in lines}
 
 
@@ -219,7 +223,9 @@ def test_a_success_is_recorded_and_a_failure_is_not(monkeypatch, tmp_path, capsy
     monkeypatch.setattr(cli, "registry", lambda: {"T-1": entry})
     monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
     monkeypatch.setattr(runner, "record", lambda outcomes, figures: recorded.append(figures))
-    monkeypatch.setattr(runner, "reproduce", lambda *_, **__: [runner.Outcome("one", next(statuses), tmp_path, 1.0, next(results))])
+    monkeypatch.setattr(
+        runner, "reproduce", lambda *_, **__: [runner.Outcome("one", next(statuses), tmp_path, 1.0, next(results))]
+    )
     assert cli.main(["reproduce", "--preset", "full", "--record"]) == 1
     assert recorded == [] and "nothing recorded" in capsys.readouterr().err
     assert cli.main(["reproduce", "--preset", "full", "--record"]) == 1

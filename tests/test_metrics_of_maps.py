@@ -42,16 +42,19 @@ def test_a_shifted_gaussian_map_in_closed_form():
     assert cosine(x, x + 2, map_to(x)) == pytest.approx(4 / np.sqrt(20), rel=1e-12)
 
 
-@pytest.mark.parametrize("bad, name", [
-    (lambda: l2_uvp([[np.nan]], [[0.0]], 1.0), "mapped"),
-    (lambda: l2_uvp([[0.0]], [[np.inf]], 1.0), "truth"),
-    (lambda: l2_uvp([[0.0]], [[0.0], [1.0]], 1.0), "one shape"),
-    (lambda: l2_uvp([[0.0]], [[0.0]], 0.0), "target_variance"),
-    (lambda: l2_uvp([[0.0]], [[0.0]], float("nan")), "target_variance"),
-    (lambda: cosine([[0.0]], [[0.0]], [[1.0]]), "identity"),
-    (lambda: cosine([[0.0, 1.0]], [[0.0]], [[1.0]]), "x"),
-    (lambda: cosine(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 2))), "mapped"),
-])
+@pytest.mark.parametrize(
+    "bad, name",
+    [
+        (lambda: l2_uvp([[np.nan]], [[0.0]], 1.0), "mapped"),
+        (lambda: l2_uvp([[0.0]], [[np.inf]], 1.0), "truth"),
+        (lambda: l2_uvp([[0.0]], [[0.0], [1.0]], 1.0), "one shape"),
+        (lambda: l2_uvp([[0.0]], [[0.0]], 0.0), "target_variance"),
+        (lambda: l2_uvp([[0.0]], [[0.0]], float("nan")), "target_variance"),
+        (lambda: cosine([[0.0]], [[0.0]], [[1.0]]), "identity"),
+        (lambda: cosine([[0.0, 1.0]], [[0.0]], [[1.0]]), "x"),
+        (lambda: cosine(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros((0, 2))), "mapped"),
+    ],
+)
 def test_bad_input_is_named(bad, name):
     with pytest.raises(ValueError, match=name):
         bad()

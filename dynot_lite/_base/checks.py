@@ -6,25 +6,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_tensor", "count", "covariance", "points", "positive", "time", "weights"]
-
 
 def as_tensor(value, name: str, *, like: Tensor | None = None) -> Tensor:
-    """``value`` as a finite real floating-point tensor, on the dtype and device of ``like``; numbers, lists, integers become float64."""
-    try:
-        # torch would read Python numbers as float32 and lose digits of times and weights.
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be an array of numbers, got {type(value).__name__}") from error
+    """``value`` as a finite real floating-point tensor, on the dtype and device of ``like``.
+
+    Tensors, arrays of any layout and byte order, numbers and lists. Integers and booleans, and numbers without a dtype, become
+    float64, half precision becomes float32 (linear algebra knows no less).
+    """
+    tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
     if tensor.is_complex():
         raise ValueError(f"{name} must be real, got {tensor.dtype}")
     if like is not None:
         tensor = tensor.to(dtype=like.dtype, device=like.device)
     elif not tensor.is_floating_point():
         tensor = tensor.to(torch.float64)
+    elif tensor.dtype in (torch.float16, torch.bfloat16):
+        tensor = tensor.to(torch.float32)
     if not torch.isfinite(tensor.detach()).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     return tensor
+
+
+def _array(value, name: str) -> np.ndarray:
+    """A writable array in native byte order without negative strides, as torch wants it, with the float64 of Python's numbers."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from error
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{name} must be an array of numbers, got {type(value).__name__} of {array.dtype}")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    # A copy where torch would refuse, or warn that it could write into what is read-only.
+    native = array.dtype.newbyteorder("=")
+    sound = array.flags.writeable and array.dtype == native and all(stride >= 0 for stride in array.strides)
+    return array if sound else array.astype(native, order="C", copy=True)
 
 
 def points(value, name: str, *, dim: int | None = None, like: Tensor | None = None) -> Tensor:
@@ -49,15 +65,16 @@ def time(value, name: str = "t", *, n: int | None = None, like: Tensor | None = 
 
 
 def weights(value, n: int, name: str = "weights", *, like: Tensor | None = None) -> Tensor:
-    """Probability weights of shape (n,): non-negative, of sum 1 to 100 n units of rounding."""
-    tensor = as_tensor(value, name, like=like)
-    if tensor.shape != (n,):
-        raise ValueError(f"{name} must have shape ({n},), got {tuple(tensor.shape)}")
-    if (tensor < 0).any():
-        raise ValueError(f"{name} must be non-negative, got {tensor.min().item():g}")
-    if abs(tensor.sum().item() - 1) > 100 * n * torch.finfo(tensor.dtype).eps:
-        raise ValueError(f"{name} must sum to 1, got {tensor.sum().item():.9g}")
-    return tensor
+    """Probability weights of shape (n,): non-negative, of sum 1 to 100 n units of rounding of the precision they come in."""
+    given = as_tensor(value, name)
+    if given.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), got {tuple(given.shape)}")
+    if (given < 0).any():
+        raise ValueError(f"{name} must be non-negative, got {given.min().item():g}")
+    total = given.sum(dtype=torch.float64)
+    if abs(total.item() - 1) > 100 * n * torch.finfo(given.dtype).eps:
+        raise ValueError(f"{name} must sum to 1, got {total.item():.9g}")
+    return given if like is None else (given.to(torch.float64) / total).to(dtype=like.dtype, device=like.device)
 
 
 def covariance(value, name: str, *, dim: int, like: Tensor | None = None) -> Tensor:
@@ -95,6 +112,13 @@ def positive(value: float, name: str) -> float:
 
 def count(value: int, name: str, *, least: int = 1) -> int:
     """An integer not smaller than ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{name} must be an integer ≥ {least}, got {value!r}")
-    return value
+    return int(value)
+
+
+def share(value: float, name: str, *, below_one: bool = False) -> float:
+    """A number in [0, 1], or in [0, 1)."""
+    if not (isinstance(value, (int, float, np.number)) and 0 <= value <= 1 and not (below_one and value == 1)):
+        raise ValueError(f"{name} must lie in [0, 1{')' if below_one else ']'}, got {value!r}")
+    return float(value)

@@ -171,11 +171,7 @@ def record(outcomes: list[Outcome], figures: Path) -> None:
             shutil.copyfile(kept, figures / outcome.notebook / kept.name)
         origin = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
         origin["packages"] = {name: version for name, version in origin["packages"].items() if name.lower() in required}
-        recorded[outcome.notebook] = {
-            "seconds": round(outcome.seconds, 1),
-            "provenance": origin,
-            "claims": outcome.results,
-        }
+        recorded[outcome.notebook] = {"seconds": round(outcome.seconds, 1), "provenance": origin, "claims": outcome.results}
     figures.mkdir(exist_ok=True)
     table.write_text(_json(dict(sorted(recorded.items()))), encoding="utf-8")
 
@@ -239,9 +235,7 @@ class _Run:
         command += ["--cwd", str(self.source.parent), "-r", "preset", self.preset, "-p", "seed", str(self.seed)]
         command += ["--execution-timeout", str(timeout), "--start-timeout", "120", "--log-output", "--no-progress-bar"]
         # A process group of its own: Ctrl-C in a terminal reaches this process alone, which then ends the others.
-        apart = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
-        )
+        apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
         environment = notebooks.kernel_environment() | {RUN_DIR: str(self.results)}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(

@@ -23,15 +23,7 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite.couplings.plans import entropic_plan, half_square_cost, plan_sampler, uniform
 
-__all__ = [
-    "entropic",
-    "entropic_pairs",
-    "exact",
-    "exact_pairs",
-    "from_plan",
-    "independent",
-    "sorted_pairs",
-]
+__all__ = ["entropic", "entropic_pairs", "exact", "exact_pairs", "from_plan", "independent", "sorted_pairs"]
 
 
 def sorted_pairs(x0, x1) -> Tensor:

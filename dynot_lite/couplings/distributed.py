@@ -60,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds to wait for a silent process")
     options = parser.parse_args(arguments)
     if "RANK" not in os.environ:
-        parser.error("torchrun must start this, one process per device: see the documentation of dynot_lite.couplings.distributed")
+        parser.error(
+            "torchrun must start this, one process per device: see the documentation of dynot_lite.couplings.distributed"
+        )
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpu else torch.device("cpu")
     if gpu:

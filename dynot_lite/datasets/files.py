@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "cities",
-]
+__all__ = ["cities"]
 
 
 def cities() -> tuple[Tensor, Tensor, Tensor]:

@@ -8,11 +8,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 
-__all__ = [
-    "colour_sample",
-    "digits",
-    "photographs",
-]
+__all__ = ["colour_sample", "digits", "photographs"]
 
 
 def photographs(*, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:

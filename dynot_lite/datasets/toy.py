@@ -10,13 +10,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 
-__all__ = [
-    "checkerboard",
-    "eight_gaussians",
-    "moons",
-    "torchcfm_eight_gaussians",
-    "torchcfm_moons",
-]
+__all__ = ["checkerboard", "eight_gaussians", "moons", "torchcfm_eight_gaussians", "torchcfm_moons"]
 
 
 def eight_gaussians(n: int, *, generator: torch.Generator | None = None) -> Tensor:

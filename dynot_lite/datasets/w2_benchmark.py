@@ -282,5 +282,7 @@ def _address(name: str) -> str:
 
 
 def _how(dim: int) -> str:
-    return (f"get {dim}_v1.pt and {dim}_v2.pt from the folder benchmarks/Mix3toMix10 of github.com/{REPOSITORY}, "
-            f"or by download_w2_benchmark({dim}, directory)")
+    return (
+        f"get {dim}_v1.pt and {dim}_v2.pt from the folder benchmarks/Mix3toMix10 of github.com/{REPOSITORY}, "
+        f"or by download_w2_benchmark({dim}, directory)"
+    )

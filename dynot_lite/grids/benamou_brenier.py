@@ -510,6 +510,7 @@ def _cold_start(model, mu, nu) -> _State:
 
 def _refine(model, mu, nu, coarse: _Iterate) -> _State:
     """Interpolate the faces and the multiplier of a coarse solution linearly, and project onto the continuity equation."""
+
     def matrices(sizes, staggered):
         return [
             grid.interpolation(

@@ -239,8 +239,10 @@ def graph_laplacian(free: np.ndarray, periodic: bool) -> sparse.csc_array:
     number[free] = np.arange(free.sum())
     rows, columns, weights = [], [], []
     for axis, n in enumerate(free.shape):
-        next_ = np.roll(number, -1, axis) if periodic else np.concatenate(
-            [cut(number, axis, 1, None), np.full_like(cut(number, axis, 0, 1), -1)], axis
+        next_ = (
+            np.roll(number, -1, axis)
+            if periodic
+            else np.concatenate([cut(number, axis, 1, None), np.full_like(cut(number, axis, 0, 1), -1)], axis)
         )
         pair = (number >= 0) & (next_ >= 0)
         rows.append(number[pair])

@@ -367,7 +367,9 @@ def regress(x: Tensor, mean: Tensor, d_mean: Tensor, cov: Tensor, cross: Tensor,
         solved = torch.linalg.pinv(cov, rtol=_rank_tolerance(cov), hermitian=True) @ column
         off = (cov @ solved - column).detach().abs().amax()
         if off > 1e-6 * (1 + column.detach().abs().amax()):
-            raise ValueError("x must lie on the support of X_t: its covariance is singular at this t, and the velocity is undefined")
+            raise ValueError(
+                "x must lie on the support of X_t: its covariance is singular at this t, and the velocity is undefined"
+            )
     slope = cross @ solved
     return d_mean + (slope.squeeze(-1) if per_point else slope.mT)
 
@@ -444,7 +446,9 @@ def _trace_geometric_mean(p: Gaussian, q: Gaussian) -> Tensor:
     if not p.definite:
         p, q = q, p
     if not p.definite:
-        raise ValueError("p or q must have a definite covariance: the geometric mean of two singular ones has no closed form here")
+        raise ValueError(
+            "p or q must have a definite covariance: the geometric mean of two singular ones has no closed form here"
+        )
     left, values, _ = torch.linalg.svd(torch.linalg.solve_triangular(p.factor, q.factor, upper=False))
     basis = p.factor @ left
     return (basis**2 * values.unsqueeze(-2)).sum((-2, -1))

@@ -47,13 +47,7 @@ class VelocityNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        width: int = 64,
-        depth: int = 3,
-        classes: int | None = None,
-        generator: torch.Generator | None = None,
+        self, dim: int, *, width: int = 64, depth: int = 3, classes: int | None = None, generator: torch.Generator | None = None
     ):
         super().__init__()
         sizes = [check.count(dim, "dim") + 1, *[check.count(width, "width")] * check.count(depth, "depth")]

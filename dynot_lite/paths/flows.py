@@ -38,9 +38,7 @@ METHODS = {"euler": _euler, "midpoint": _midpoint, "rk4": _rk4}
 """One step of each method: orders 1, 2 and 4, with 1, 2 and 4 evaluations."""
 
 
-def integrate(
-    velocity: Velocity, x0, *, t0: float = 0.0, t1: float = 1.0, steps: int = 100, method: str = "midpoint"
-) -> Tensor:
+def integrate(velocity: Velocity, x0, *, t0: float = 0.0, t1: float = 1.0, steps: int = 100, method: str = "midpoint") -> Tensor:
     """The flow map φ of dx/dt = v(t, x) from time t0 to t1 (t1 < t0 runs backwards), by equal steps.
 
     Args:

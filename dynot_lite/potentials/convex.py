@@ -302,8 +302,19 @@ class LogSumExp(ConvexPotential):
         generator: source of the initial values.
     """
 
-    def __init__(self, dim: int, pieces: int, *, heads: int = 1, matrix=None, offset=None, temperature: float = 1.0,
-                 scale: float = 1.0, strength: float = 1e-2, generator: torch.Generator | None = None):
+    def __init__(
+        self,
+        dim: int,
+        pieces: int,
+        *,
+        heads: int = 1,
+        matrix=None,
+        offset=None,
+        temperature: float = 1.0,
+        scale: float = 1.0,
+        strength: float = 1e-2,
+        generator: torch.Generator | None = None,
+    ):
         super().__init__(dim)
         shape = (check.count(heads, "heads"), check.count(pieces, "pieces"))
         temperature, scale = check.positive(temperature, "temperature"), check.positive(scale, "scale") / heads
@@ -362,8 +373,17 @@ class ICNN(ConvexPotential):
         generator: source of the initial values.
     """
 
-    def __init__(self, dim: int, widths: Sequence[int] = (64, 64, 32), *, matrix=None, offset=None, scale: float = 1.0,
-                 strength: float = 1e-2, generator: torch.Generator | None = None):
+    def __init__(
+        self,
+        dim: int,
+        widths: Sequence[int] = (64, 64, 32),
+        *,
+        matrix=None,
+        offset=None,
+        scale: float = 1.0,
+        strength: float = 1e-2,
+        generator: torch.Generator | None = None,
+    ):
         super().__init__(dim)
         widths = [check.count(width, "widths") for width in widths]
         if not widths:

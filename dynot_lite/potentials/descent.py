@@ -205,8 +205,17 @@ class Clock:
 class Run:
     """All that changes from step to step; see ``dual.fit`` for the arguments."""
 
-    def __init__(self, source, target, potential: ConvexPotential | None, loss, batch: int | None, rate: float | None, generator,
-                 size: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        source,
+        target,
+        potential: ConvexPotential | None,
+        loss,
+        batch: int | None,
+        rate: float | None,
+        generator,
+        size: tuple[int, int] | None = None,
+    ):
         self.generator, self.estimator, self.given = generator, loss, potential is not None
         self.x, self.y = Stream(source, "source", generator), Stream(target, "target", generator)
         self.dim = self.x.dim
@@ -280,9 +289,14 @@ class Run:
     def state_dict(self) -> dict:
         """What a checkpoint keeps."""
         return {
-            "potential": self.potential.state_dict(), "average": self.average.state_dict(), "step": self.step,
-            "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(), "change": vars(self.change),
-            "window": self.window.state_dict(), "held_out": self.held_out.state_dict(),
+            "potential": self.potential.state_dict(),
+            "average": self.average.state_dict(),
+            "step": self.step,
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "change": vars(self.change),
+            "window": self.window.state_dict(),
+            "held_out": self.held_out.state_dict(),
             "buffers": (self.x.buffer.clone(), self.y.buffer.clone()),
         }
 

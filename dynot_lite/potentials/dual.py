@@ -193,8 +193,15 @@ def fit(
         generator.seed()
     clock = machinery.Clock()
     run = machinery.Run(source, target, potential, loss, batch, learning_rate, generator, size)
-    fingerprint = dict(dim=run.dim, batch=run.batch, steps=steps, learning_rate=run.rate, tol=tol, semidual=loss is None,
-                       potential=str([tuple(p.shape) for p in run.potential.parameters()]))
+    fingerprint = dict(
+        dim=run.dim,
+        batch=run.batch,
+        steps=steps,
+        learning_rate=run.rate,
+        tol=tol,
+        semidual=loss is None,
+        potential=str([tuple(p.shape) for p in run.potential.parameters()]),
+    )
     history: list[Record] = []
     share, raw = 1.0, 0.0  # the run ends when raw, the spent share of the budget, reaches ``share``
     state = None if checkpoint is None else machinery.load(checkpoint, fingerprint)
@@ -218,8 +225,16 @@ def fit(
                 if tol is not None and steady and _plateau(history, tol * run.target_variance / 100):
                     share = raw / (1 - machinery.DECAY)
                 if checkpoint is not None:
-                    save(dict(fingerprint=fingerprint, run=run.state_dict(), share=share, seconds=spent,
-                              history=[asdict(record) for record in history]), checkpoint)
+                    save(
+                        dict(
+                            fingerprint=fingerprint,
+                            run=run.state_dict(),
+                            share=share,
+                            seconds=spent,
+                            history=[asdict(record) for record in history],
+                        ),
+                        checkpoint,
+                    )
                 if callback is not None:
                     clock.pause()
                     callback(record, run.result())

@@ -281,15 +281,18 @@ GOOD, OTHER = np.zeros((3, 2)), np.ones((4, 2))
 
 
 @pytest.mark.parametrize("function", [batches.exact_pairs, batches.sorted_pairs])
-@pytest.mark.parametrize("x0, x1, name", [
-    (GOOD, OTHER, "one shape"),
-    (GOOD, np.zeros((3, 3)), "one shape"),
-    (np.zeros((0, 2)), np.zeros((0, 2)), "x0"),
-    (GOOD, np.full((3, 2), np.nan), "x1"),
-    (np.full((3, 2), np.inf), GOOD, "x0"),
-    (np.zeros(3), np.zeros(3), "x0"),
-    (np.zeros((2, 3, 2)), np.zeros((2, 3, 2)), "one shape"),
-])
+@pytest.mark.parametrize(
+    "x0, x1, name",
+    [
+        (GOOD, OTHER, "one shape"),
+        (GOOD, np.zeros((3, 3)), "one shape"),
+        (np.zeros((0, 2)), np.zeros((0, 2)), "x0"),
+        (GOOD, np.full((3, 2), np.nan), "x1"),
+        (np.full((3, 2), np.inf), GOOD, "x0"),
+        (np.zeros(3), np.zeros(3), "x0"),
+        (np.zeros((2, 3, 2)), np.zeros((2, 3, 2)), "one shape"),
+    ],
+)
 def test_bad_batches_are_named(function, x0, x1, name):
     with pytest.raises(ValueError, match=name):
         function(x0, x1)
@@ -305,43 +308,52 @@ def entropic_plan(x0, x1, **weights):
 
 
 @pytest.mark.parametrize("function", [plans.exact_plan, entropic_plan])
-@pytest.mark.parametrize("x0, x1, weights, name", [
-    (GOOD, np.zeros((3, 3)), {}, "x1"),
-    (GOOD, np.zeros((0, 2)), {}, "x1"),
-    (np.full((3, 2), np.nan), OTHER, {}, "x0"),
-    (np.zeros((1, 3, 2)), OTHER, {}, "x0 and x1"),
-    (GOOD, OTHER, {"weights0": [0.5, 0.5]}, "weights0"),
-    (GOOD, OTHER, {"weights0": [0.5, 0.6, -0.1]}, "weights0"),
-    (GOOD, OTHER, {"weights1": [0.25, 0.25, 0.25, 0.3]}, "weights1"),
-    (GOOD, OTHER, {"weights1": [0.25, 0.25, 0.25, math.nan]}, "weights1"),
-    (1e200 * OTHER, 1e200 * np.eye(4, 2), {}, "finite squared"),
-])
+@pytest.mark.parametrize(
+    "x0, x1, weights, name",
+    [
+        (GOOD, np.zeros((3, 3)), {}, "x1"),
+        (GOOD, np.zeros((0, 2)), {}, "x1"),
+        (np.full((3, 2), np.nan), OTHER, {}, "x0"),
+        (np.zeros((1, 3, 2)), OTHER, {}, "x0 and x1"),
+        (GOOD, OTHER, {"weights0": [0.5, 0.5]}, "weights0"),
+        (GOOD, OTHER, {"weights0": [0.5, 0.6, -0.1]}, "weights0"),
+        (GOOD, OTHER, {"weights1": [0.25, 0.25, 0.25, 0.3]}, "weights1"),
+        (GOOD, OTHER, {"weights1": [0.25, 0.25, 0.25, math.nan]}, "weights1"),
+        (1e200 * OTHER, 1e200 * np.eye(4, 2), {}, "finite squared"),
+    ],
+)
 def test_bad_weighted_clouds_are_named(function, x0, x1, weights, name):
     with pytest.raises(ValueError, match=name):
         function(x0, x1, **weights)
 
 
-@pytest.mark.parametrize("options, name", [
-    ({"epsilon": 0.0}, "epsilon"),
-    ({"epsilon": -1.0}, "epsilon"),
-    ({"epsilon": math.nan}, "epsilon"),
-    ({"epsilon": 1.0, "tol": 0.0}, "tol"),
-    ({"epsilon": 1.0, "max_iterations": 0}, "max_iterations"),
-])
+@pytest.mark.parametrize(
+    "options, name",
+    [
+        ({"epsilon": 0.0}, "epsilon"),
+        ({"epsilon": -1.0}, "epsilon"),
+        ({"epsilon": math.nan}, "epsilon"),
+        ({"epsilon": 1.0, "tol": 0.0}, "tol"),
+        ({"epsilon": 1.0, "max_iterations": 0}, "max_iterations"),
+    ],
+)
 def test_bad_options_are_named(options, name):
     with pytest.raises(ValueError, match=name):
         plans.entropic_plan(GOOD, OTHER, **options)
 
 
-@pytest.mark.parametrize("plan, n, name", [
-    (np.zeros((3, 4)), 5, "plan"),
-    (np.full((3, 4), 1 / 11), 5, "plan"),
-    (np.array([[1.5, -0.5]]), 5, "plan"),
-    (np.array([[1.0, np.nan]]), 5, "plan"),
-    (np.zeros((0, 4)), 5, "plan"),
-    (np.full(4, 0.25), 5, "plan"),
-    (np.full((2, 2), 0.25), 0, "n must"),
-])
+@pytest.mark.parametrize(
+    "plan, n, name",
+    [
+        (np.zeros((3, 4)), 5, "plan"),
+        (np.full((3, 4), 1 / 11), 5, "plan"),
+        (np.array([[1.5, -0.5]]), 5, "plan"),
+        (np.array([[1.0, np.nan]]), 5, "plan"),
+        (np.zeros((0, 4)), 5, "plan"),
+        (np.full(4, 0.25), 5, "plan"),
+        (np.full((2, 2), 0.25), 0, "n must"),
+    ],
+)
 def test_bad_plans_are_named(plan, n, name):
     with pytest.raises(ValueError, match=name):
         plans.sample_plan(plan, n)

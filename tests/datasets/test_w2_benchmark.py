@@ -113,11 +113,14 @@ def test_missing_and_damaged_files_say_how_to_get_them(folder, monkeypatch):
         w2_benchmark(3, folder)
 
 
-@pytest.mark.parametrize("name, value, message", [
-    ("final_layer.weight", -1.0, "convex"),
-    ("convex_layers.0.weight", -1e-3, "convex"),
-    ("final_layer.weight", np.nan, "not a checkpoint"),
-])
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("final_layer.weight", -1.0, "convex"),
+        ("convex_layers.0.weight", -1e-3, "convex"),
+        ("final_layer.weight", np.nan, "not a checkpoint"),
+    ],
+)
 def test_a_network_that_is_not_convex_is_refused(folder, name, value, message):
     state = torch.load(folder / "3_v1.pt", weights_only=True)
     state[name][0, 0] = value

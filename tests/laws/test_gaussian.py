@@ -91,7 +91,10 @@ def test_w2_is_the_bures_formula(d):
 def test_w2_does_not_cancel_between_close_laws():
     variances = torch.tensor([1.0, 3.0, 10.0], dtype=F64)
     delta = 1e-7
-    p, q = Gaussian(torch.zeros(3, dtype=F64), torch.diag(variances)), Gaussian([0.0] * 3, torch.diag(variances * (1 + delta) ** 2))
+    p, q = (
+        Gaussian(torch.zeros(3, dtype=F64), torch.diag(variances)),
+        Gaussian([0.0] * 3, torch.diag(variances * (1 + delta) ** 2)),
+    )
     # Commuting covariances: Σ(√a − √b)² = δ² Σa, far below the rounding of the traces.
     close(w2_squared(p, q) / delta**2, variances.sum(), 1e-6)
     assert w2_squared(p, p) == 0

@@ -31,7 +31,10 @@ def test_mixture_density_and_samples():
     weights, means, _, covs, _, _ = instance(2)
     law = GaussianMixture(weights, means, covs)
     x = torch.randn(6, 2, generator=generator(), dtype=F64)
-    expected = sum(w * scipy.stats.multivariate_normal(m, c).pdf(x.numpy()) for w, m, c in zip(*(a.numpy() for a in (weights, means, covs)), strict=True))
+    expected = sum(
+        w * scipy.stats.multivariate_normal(m, c).pdf(x.numpy())
+        for w, m, c in zip(*(a.numpy() for a in (weights, means, covs)), strict=True)
+    )
     close(law.log_prob(x), torch.as_tensor(expected).log(), 1e-12)
     sample = law.sample(200_000, generator=generator())
     mean = (weights.unsqueeze(-1) * means).sum(0)
@@ -102,7 +105,9 @@ def test_diracs_are_the_limit_of_narrow_components():
         close(fm_velocity_mixture(weights, zero, points, eye, 0 * eye, t, x), limit, 1e-12)
     times = torch.tensor([0.2, 0.7], dtype=F64)
     close(
-        fm_velocity_diracs(points, times, x), torch.cat([fm_velocity_diracs(points, t, x[i : i + 1]) for i, t in enumerate(times)]), 1e-13
+        fm_velocity_diracs(points, times, x),
+        torch.cat([fm_velocity_diracs(points, t, x[i : i + 1]) for i, t in enumerate(times)]),
+        1e-13,
     )
 
 

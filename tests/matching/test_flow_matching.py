@@ -417,10 +417,7 @@ def test_all_paths_generate_the_same_samples():
     p = q = Gaussian(torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
     cross = 0.6 * torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=F64)
     x = torch.randn(5, 2, generator=generator(), dtype=F64)
-    ends = {
-        path: sample(field(p, q, cross, path), x, evaluations=200, method="rk4")
-        for path in (LINEAR, TRIGONOMETRIC, CUBIC)
-    }
+    ends = {path: sample(field(p, q, cross, path), x, evaluations=200, method="rk4") for path in (LINEAR, TRIGONOMETRIC, CUBIC)}
     for path in (TRIGONOMETRIC, CUBIC):
         torch.testing.assert_close(ends[path], ends[LINEAR], rtol=1e-6, atol=1e-6)
     once_more = Interpolant(lambda t: torch.cos(2.5 * math.pi * t), lambda t: torch.sin(2.5 * math.pi * t))

@@ -64,7 +64,9 @@ def test_weak_residual_does_not_see_a_divergence_free_change():
     for cross in (c, c.mT):
         v = lambda t, x, cross=cross: fm_velocity(p, q, t, x, cross_cov=cross)  # noqa: E731
         assert continuity.weak_residual(path, v, smooth, times=24) < 1e-10
-    gap = fm_velocity(p, q, 0.5, p.mean.unsqueeze(0) + 1, cross_cov=c) - fm_velocity(p, q, 0.5, p.mean.unsqueeze(0) + 1, cross_cov=c.mT)
+    gap = fm_velocity(p, q, 0.5, p.mean.unsqueeze(0) + 1, cross_cov=c) - fm_velocity(
+        p, q, 0.5, p.mean.unsqueeze(0) + 1, cross_cov=c.mT
+    )
     assert gap.abs().max() > 1e-2
 
 
@@ -83,7 +85,10 @@ def test_weak_residual_of_samples_falls_like_the_root_of_their_number():
 
 
 def test_strong_residual_of_the_rotation_and_of_gaussians():
-    R, Q = torch.tensor([[0.0, -0.9], [0.9, 0.0]], dtype=F64), torch.linalg.matrix_exp(torch.tensor([[0.0, -0.9], [0.9, 0.0]], dtype=F64))
+    R, Q = (
+        torch.tensor([[0.0, -0.9], [0.9, 0.0]], dtype=F64),
+        torch.linalg.matrix_exp(torch.tensor([[0.0, -0.9], [0.9, 0.0]], dtype=F64)),
+    )
     normal = Gaussian([0.0, 0.0], torch.eye(2, dtype=F64))
     density = lambda t, x: normal.log_prob(x).exp()  # noqa: E731
     x = torch.tensor([[0.7, -0.3], [1.0, 2.0]], dtype=F64)
@@ -119,9 +124,15 @@ ONE = (torch.zeros(1, 1, dtype=F64), torch.ones(1, dtype=F64))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x, lambda t, x: 0 * t), "test_function must not be constant"),
+        (
+            lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x, lambda t, x: 0 * t),
+            "test_function must not be constant",
+        ),
         (lambda: continuity.weak_residual(lambda t: (ONE[0], 2 * ONE[1]), lambda t, x: x, smooth), "path weights must sum to 1"),
-        (lambda: continuity.weak_residual(lambda t: (ONE[0] * math.nan, ONE[1]), lambda t, x: x, smooth), "path points must be finite"),
+        (
+            lambda: continuity.weak_residual(lambda t: (ONE[0] * math.nan, ONE[1]), lambda t, x: x, smooth),
+            "path points must be finite",
+        ),
         (lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x.sum(-1), smooth), "velocity must return"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=0), "order must be an integer"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=([2.0], [1.0])), r"nodes in \[0, 1\]"),

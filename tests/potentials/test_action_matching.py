@@ -294,21 +294,24 @@ def test_a_potential_that_is_not_convex_is_an_error():
 X, LOSS = torch.ones(3, 2, dtype=torch.float64), action_matching_loss
 
 
-@pytest.mark.parametrize("bad, name", [
-    (lambda a: LOSS(a, X, X, lambda t: X, [0.5, 1.5]), "times"),
-    (lambda a: LOSS(a, X, X, lambda t: X, [float("nan")]), "times"),
-    (lambda a: LOSS(a, X, X, X.expand(2, 3, 2), [0.5]), "path"),
-    (lambda a: LOSS(a, X, X, X.expand(1, 1, 3, 2), [0.5]), "path"),
-    (lambda a: LOSS(a, X, X, X * math.inf, [0.1, 0.2, 0.3]), "path"),
-    (lambda a: LOSS(a, X[:, :1], X, X, [0.1, 0.2, 0.3]), "x0"),
-    (lambda a: LOSS(a, X, X[:0], X, [0.1, 0.2, 0.3]), "x1"),
-    (lambda a: LOSS(a, X, X, X, [0.1, 0.2, 0.3], quadrature=[0.5, 0.6, 0.1]), "quadrature"),
-    (lambda a: entropic_action_matching_loss(a, X, X, lambda t: X, [0.5], sigma=-1.0), "sigma"),
-    (lambda a: a.value(1.5, X), "t must"),
-    (lambda a: a.value([0.1, 0.2], X), "t must"),
-    (lambda a: a.velocity(0.5, X[0]), "x must"),
-    (lambda a: a.time_derivative(-0.1, X), "t must"),
-])
+@pytest.mark.parametrize(
+    "bad, name",
+    [
+        (lambda a: LOSS(a, X, X, lambda t: X, [0.5, 1.5]), "times"),
+        (lambda a: LOSS(a, X, X, lambda t: X, [float("nan")]), "times"),
+        (lambda a: LOSS(a, X, X, X.expand(2, 3, 2), [0.5]), "path"),
+        (lambda a: LOSS(a, X, X, X.expand(1, 1, 3, 2), [0.5]), "path"),
+        (lambda a: LOSS(a, X, X, X * math.inf, [0.1, 0.2, 0.3]), "path"),
+        (lambda a: LOSS(a, X[:, :1], X, X, [0.1, 0.2, 0.3]), "x0"),
+        (lambda a: LOSS(a, X, X[:0], X, [0.1, 0.2, 0.3]), "x1"),
+        (lambda a: LOSS(a, X, X, X, [0.1, 0.2, 0.3], quadrature=[0.5, 0.6, 0.1]), "quadrature"),
+        (lambda a: entropic_action_matching_loss(a, X, X, lambda t: X, [0.5], sigma=-1.0), "sigma"),
+        (lambda a: a.value(1.5, X), "t must"),
+        (lambda a: a.value([0.1, 0.2], X), "t must"),
+        (lambda a: a.velocity(0.5, X[0]), "x must"),
+        (lambda a: a.time_derivative(-0.1, X), "t must"),
+    ],
+)
 @pytest.mark.parametrize("action", [AutodiffAction(quadratic_action), OptimalAction(potential_of("quadratic", 2))])
 def test_bad_input_is_named(action, bad, name):
     with pytest.raises(ValueError, match=name):

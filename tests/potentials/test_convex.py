@@ -242,40 +242,46 @@ def test_same_generator_same_potential_and_dtype_follows_the_parameters():
     assert torch.allclose(two.gradient(argmax), x.float(), atol=1e-3)
 
 
-@pytest.mark.parametrize("bad, name", [
-    (lambda p: p(torch.zeros(3, 4)), "x"),
-    (lambda p: p([[np.nan, 0.0, 0.0]]), "x"),
-    (lambda p: p(torch.zeros(0, 3)), "x"),
-    (lambda p: p.conjugate(torch.zeros(2, 2, 3)), "y"),
-    (lambda p: p.conjugate([[np.inf, 0.0, 0.0]]), "y"),
-    (lambda p: p.conjugate(torch.zeros(2, 3), tol=0.0), "tol"),
-    (lambda p: p.conjugate(torch.zeros(2, 3), max_steps=-1), "max_steps"),
-    (lambda p: p.conjugate(torch.zeros(2, 3), start=torch.zeros(3, 3)), "start"),
-    (lambda p: p.inverse_flow(1.1, torch.zeros(2, 3)), "t"),
-    (lambda p: p.inverse_flow(-0.1, torch.zeros(2, 3)), "t"),
-    (lambda p: p.flow([0.1, 0.2, 0.3], torch.zeros(2, 3)), "t"),
-    (lambda p: p.hessian_product(torch.zeros(2, 3), torch.zeros(1, 3)), "direction"),
-])
+@pytest.mark.parametrize(
+    "bad, name",
+    [
+        (lambda p: p(torch.zeros(3, 4)), "x"),
+        (lambda p: p([[np.nan, 0.0, 0.0]]), "x"),
+        (lambda p: p(torch.zeros(0, 3)), "x"),
+        (lambda p: p.conjugate(torch.zeros(2, 2, 3)), "y"),
+        (lambda p: p.conjugate([[np.inf, 0.0, 0.0]]), "y"),
+        (lambda p: p.conjugate(torch.zeros(2, 3), tol=0.0), "tol"),
+        (lambda p: p.conjugate(torch.zeros(2, 3), max_steps=-1), "max_steps"),
+        (lambda p: p.conjugate(torch.zeros(2, 3), start=torch.zeros(3, 3)), "start"),
+        (lambda p: p.inverse_flow(1.1, torch.zeros(2, 3)), "t"),
+        (lambda p: p.inverse_flow(-0.1, torch.zeros(2, 3)), "t"),
+        (lambda p: p.flow([0.1, 0.2, 0.3], torch.zeros(2, 3)), "t"),
+        (lambda p: p.hessian_product(torch.zeros(2, 3), torch.zeros(1, 3)), "direction"),
+    ],
+)
 def test_bad_input_is_named(bad, name):
     with pytest.raises(ValueError, match=rf"\b{name}\b"):
         bad(make("structured", 3))
 
 
-@pytest.mark.parametrize("bad, name", [
-    (lambda: Quadratic(0), "dim"),
-    (lambda: Quadratic(2, matrix=[[1.0, 2.0], [0.0, 1.0]]), "matrix"),
-    (lambda: Quadratic(2, matrix=-torch.eye(2)), "matrix"),
-    (lambda: Quadratic(2, matrix=torch.eye(3)), "matrix"),
-    (lambda: Quadratic(2, offset=[1.0]), "offset"),
-    (lambda: Quadratic(2, strength=0.0), "strength"),
-    (lambda: LogSumExp(2, 3, strength=2.0), "matrix"),
-    (lambda: LogSumExp(2, 0), "pieces"),
-    (lambda: LogSumExp(2, 3, heads=0), "heads"),
-    (lambda: LogSumExp(2, 3, temperature=-1.0), "temperature"),
-    (lambda: ICNN(2, ()), "widths"),
-    (lambda: ICNN(2, (3, 0)), "widths"),
-    (lambda: ICNN(2, scale=float("nan")), "scale"),
-])
+@pytest.mark.parametrize(
+    "bad, name",
+    [
+        (lambda: Quadratic(0), "dim"),
+        (lambda: Quadratic(2, matrix=[[1.0, 2.0], [0.0, 1.0]]), "matrix"),
+        (lambda: Quadratic(2, matrix=-torch.eye(2)), "matrix"),
+        (lambda: Quadratic(2, matrix=torch.eye(3)), "matrix"),
+        (lambda: Quadratic(2, offset=[1.0]), "offset"),
+        (lambda: Quadratic(2, strength=0.0), "strength"),
+        (lambda: LogSumExp(2, 3, strength=2.0), "matrix"),
+        (lambda: LogSumExp(2, 0), "pieces"),
+        (lambda: LogSumExp(2, 3, heads=0), "heads"),
+        (lambda: LogSumExp(2, 3, temperature=-1.0), "temperature"),
+        (lambda: ICNN(2, ()), "widths"),
+        (lambda: ICNN(2, (3, 0)), "widths"),
+        (lambda: ICNN(2, scale=float("nan")), "scale"),
+    ],
+)
 def test_bad_options_are_named(bad, name):
     with pytest.raises(ValueError, match=name):
         bad()

@@ -57,8 +57,14 @@ def test_quasi_newton_is_exact_on_a_quadratic_after_as_many_steps_as_dimensions(
 
 def test_window_replaces_each_point_after_its_visits_and_keeps_the_rest():
     drawn = iter(range(10**6))
-    window = Window(lambda n: torch.tensor([[float(next(drawn))] for _ in range(n)]), torch.zeros(1),
-                              groups=3, batch=6, visits=4, tolerance=1e-3)
+    window = Window(
+        lambda n: torch.tensor([[float(next(drawn))] for _ in range(n)]),
+        torch.zeros(1),
+        groups=3,
+        batch=6,
+        visits=4,
+        tolerance=1e-3,
+    )
     seen = {}
     for step in range(3 * 40):
         y, z, residual = window.batch(step, lambda points: 2 * points)
@@ -164,8 +170,14 @@ def test_gaussian_to_gaussian_recovers_the_monge_map(dim, kind):
 def test_a_fit_beats_the_gaussian_map_and_says_what_it_did():
     benchmark = synthetic_w2_pair(2, generator=generator(0))
     records = []
-    found = fit(benchmark.source, benchmark.target, steps=250, batch=512, generator=generator(1),
-                callback=lambda record, potential: records.append((record, potential(torch.zeros(1, 2)).item())))
+    found = fit(
+        benchmark.source,
+        benchmark.target,
+        steps=250,
+        batch=512,
+        generator=generator(1),
+        callback=lambda record, potential: records.append((record, potential(torch.zeros(1, 2)).item())),
+    )
     x = benchmark.source(4096, generator=generator(2))
     truth = benchmark.transport(x)
     sample = benchmark.source(2**14, generator=generator(3)).double(), benchmark.target(2**14, generator=generator(4)).double()
@@ -197,7 +209,7 @@ def ofm(potential, x0, x1, gen):
 
 def am(potential, x0, x1, gen):
     times = torch.rand(len(x0), generator=gen)
-    path = (x0 + times[:, None] * (x1 - x0))
+    path = x0 + times[:, None] * (x1 - x0)
     return action_matching_loss(OptimalAction(potential), x0, x1, path, times)
 
 
@@ -268,7 +280,9 @@ fit(pair.source, pair.target, steps=400, batch=64, generator=torch.Generator().m
 
 def test_a_killed_process_continues_from_its_checkpoint(tmp_path):
     file = tmp_path / "fit.pt"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(file), str(torch.get_num_threads())], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(file), str(torch.get_num_threads())], stdout=subprocess.PIPE, text=True
+    )
     step = int(process.stdout.readline())
     process.send_signal(signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
     process.wait()
@@ -291,9 +305,10 @@ def test_plateau_stops_early_and_the_rate_still_falls():
     assert found.reason == "plateau" and found.history[-1].step < 300
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(steps=70), "steps 60 there and 70 here"), (dict(batch=32), "batch"), (dict(learning_rate=0.1), "learning_rate"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [(dict(steps=70), "steps 60 there and 70 here"), (dict(batch=32), "batch"), (dict(learning_rate=0.1), "learning_rate")],
+)
 def test_a_checkpoint_of_another_fit_is_refused(change, message, tmp_path):
     p, q = pair(2, seed=6, condition=3.0)
     options = dict(steps=60, batch=64, checkpoint=tmp_path / "fit.pt")
@@ -336,29 +351,32 @@ def test_damaged_checkpoints_and_other_laws_are_refused(tmp_path):
 GOOD = np.random.RandomState(0).normal(size=(50, 2))
 
 
-@pytest.mark.parametrize("source, target, options, message", [
-    (GOOD, GOOD[:, :1], {}, "one dimension, got 2 and 1"),
-    (GOOD, GOOD, dict(potential=Quadratic(3)), "dimension"),
-    (np.where(GOOD > 2, np.nan, GOOD), GOOD, {}, "source must be finite"),
-    (GOOD, lambda n, generator: torch.full((n, 2), torch.nan), {}, "target.* must be finite"),
-    (np.ones((50, 2)), GOOD, {}, "source must vary"),
-    (GOOD, np.ones((50, 2)), {}, "target must (vary|not be constant)"),
-    (GOOD, GOOD[:, :1] @ np.ones((1, 2)) + 1e3, {}, "target must vary"),
-    (GOOD[:2], GOOD, {}, "source must have at least 3 points"),
-    (GOOD, GOOD[:1], {}, "target must"),
-    (GOOD[:, 0], GOOD, {}, "source"),
-    (GOOD[:0], GOOD, {}, "source"),
-    (GOOD, lambda n, generator: torch.zeros(n + 1, 2), {}, "target must return"),
-    (GOOD, lambda n, generator: torch.randn(n, 2 if n == 2 else 3), {}, "target"),
-    (GOOD, GOOD, dict(steps=0), "steps"),
-    (GOOD, GOOD, dict(steps=None), "steps or seconds"),
-    (GOOD, GOOD, dict(seconds=-1.0), "seconds"),
-    (GOOD, GOOD, dict(batch=0), "batch"),
-    (GOOD, GOOD, dict(size=(0, 3)), "heads"),
-    (GOOD, GOOD, dict(size=(3, 3), potential=Quadratic(2)), "size"),
-    (GOOD, GOOD, dict(learning_rate=0.0), "learning_rate"),
-    (GOOD, GOOD, dict(tol=float("nan")), "tol"),
-])
+@pytest.mark.parametrize(
+    "source, target, options, message",
+    [
+        (GOOD, GOOD[:, :1], {}, "one dimension, got 2 and 1"),
+        (GOOD, GOOD, dict(potential=Quadratic(3)), "dimension"),
+        (np.where(GOOD > 2, np.nan, GOOD), GOOD, {}, "source must be finite"),
+        (GOOD, lambda n, generator: torch.full((n, 2), torch.nan), {}, "target.* must be finite"),
+        (np.ones((50, 2)), GOOD, {}, "source must vary"),
+        (GOOD, np.ones((50, 2)), {}, "target must (vary|not be constant)"),
+        (GOOD, GOOD[:, :1] @ np.ones((1, 2)) + 1e3, {}, "target must vary"),
+        (GOOD[:2], GOOD, {}, "source must have at least 3 points"),
+        (GOOD, GOOD[:1], {}, "target must"),
+        (GOOD[:, 0], GOOD, {}, "source"),
+        (GOOD[:0], GOOD, {}, "source"),
+        (GOOD, lambda n, generator: torch.zeros(n + 1, 2), {}, "target must return"),
+        (GOOD, lambda n, generator: torch.randn(n, 2 if n == 2 else 3), {}, "target"),
+        (GOOD, GOOD, dict(steps=0), "steps"),
+        (GOOD, GOOD, dict(steps=None), "steps or seconds"),
+        (GOOD, GOOD, dict(seconds=-1.0), "seconds"),
+        (GOOD, GOOD, dict(batch=0), "batch"),
+        (GOOD, GOOD, dict(size=(0, 3)), "heads"),
+        (GOOD, GOOD, dict(size=(3, 3), potential=Quadratic(2)), "size"),
+        (GOOD, GOOD, dict(learning_rate=0.0), "learning_rate"),
+        (GOOD, GOOD, dict(tol=float("nan")), "tol"),
+    ],
+)
 def test_bad_input_is_named(source, target, options, message):
     with pytest.raises(ValueError, match=message):
         fit(source, target, generator=generator(0), **{"steps": 5, **options})

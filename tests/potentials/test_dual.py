@@ -119,22 +119,28 @@ def test_gradient_against_differences_and_independent_of_the_pairing(family):
     assert all(torch.allclose(a, b, rtol=0, atol=1e-9) for a, b in zip(gradients, shuffled, strict=True))
 
 
-@pytest.mark.parametrize("x0, x1, name", [
-    (np.zeros((0, 2)), np.zeros((3, 2)), "x0"),
-    (np.zeros((3, 2)), np.full((3, 2), np.nan), "x1"),
-    (np.zeros((3, 3)), np.zeros((3, 3)), "dimension"),
-    (np.zeros((3, 2)), np.zeros((4, 2)), "pairs"),
-])
+@pytest.mark.parametrize(
+    "x0, x1, name",
+    [
+        (np.zeros((0, 2)), np.zeros((3, 2)), "x0"),
+        (np.zeros((3, 2)), np.full((3, 2), np.nan), "x1"),
+        (np.zeros((3, 3)), np.zeros((3, 3)), "dimension"),
+        (np.zeros((3, 2)), np.zeros((4, 2)), "pairs"),
+    ],
+)
 def test_bad_pairs_are_named(x0, x1, name):
     with pytest.raises(ValueError, match=name):
         certificate(Quadratic(2), x0, x1)
 
 
-@pytest.mark.parametrize("x0, x1, name", [
-    (np.zeros((3, 2)), np.full((3, 2), np.inf), "x1"),
-    (np.zeros((3, 1)), np.zeros((3, 2)), "x0"),
-    (np.zeros((3, 2)), np.zeros(2), "x1"),
-])
+@pytest.mark.parametrize(
+    "x0, x1, name",
+    [
+        (np.zeros((3, 2)), np.full((3, 2), np.inf), "x1"),
+        (np.zeros((3, 1)), np.zeros((3, 2)), "x0"),
+        (np.zeros((3, 2)), np.zeros(2), "x1"),
+    ],
+)
 def test_bad_samples_are_named(x0, x1, name):
     with pytest.raises(ValueError, match=name):
         semidual_loss(Quadratic(2), x0, x1)

@@ -93,16 +93,19 @@ def test_shapes_of_times():
     assert abs(ofm_loss(potential, x0, x1, nodes[:, None], quadrature=[0.3, 0.7]) - 0.3 * each[0] - 0.7 * each[1]) < 1e-12
 
 
-@pytest.mark.parametrize("bad, name", [
-    (lambda p, x: ofm_loss(p, x, x[:2], 0.5), "pairs"),
-    (lambda p, x: ofm_loss(p, x, x, [0.1, 0.2]), "times"),
-    (lambda p, x: ofm_loss(p, x, x, [0.1, 0.2, 1.2]), "lie in"),
-    (lambda p, x: ofm_loss(p, x, x, float("nan")), "times"),
-    (lambda p, x: ofm_loss(p, x, x, [0.1, 0.2, 0.3], quadrature=[0.2, 0.3, 0.5]), "quadrature"),
-    (lambda p, x: ofm_loss(p, x, x, [[0.1], [0.2]], quadrature=[0.2, 0.9]), "quadrature"),
-    (lambda p, x: ofm_loss(p, x[:, :1], x[:, :1], 0.5), "x0"),
-    (lambda p, x: ofm_loss(p, x, x * torch.inf, 0.5), "x1"),
-])
+@pytest.mark.parametrize(
+    "bad, name",
+    [
+        (lambda p, x: ofm_loss(p, x, x[:2], 0.5), "pairs"),
+        (lambda p, x: ofm_loss(p, x, x, [0.1, 0.2]), "times"),
+        (lambda p, x: ofm_loss(p, x, x, [0.1, 0.2, 1.2]), "lie in"),
+        (lambda p, x: ofm_loss(p, x, x, float("nan")), "times"),
+        (lambda p, x: ofm_loss(p, x, x, [0.1, 0.2, 0.3], quadrature=[0.2, 0.3, 0.5]), "quadrature"),
+        (lambda p, x: ofm_loss(p, x, x, [[0.1], [0.2]], quadrature=[0.2, 0.9]), "quadrature"),
+        (lambda p, x: ofm_loss(p, x[:, :1], x[:, :1], 0.5), "x0"),
+        (lambda p, x: ofm_loss(p, x, x * torch.inf, 0.5), "x1"),
+    ],
+)
 def test_bad_input_is_named(bad, name):
     with pytest.raises(ValueError, match=name):
         bad(potential_of("quadratic", 2), torch.ones(3, 2, dtype=torch.float64))

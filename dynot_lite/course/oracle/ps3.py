@@ -263,9 +263,9 @@ WALL_TRAPS = {
     "the variance stands for the standard deviation": option(
         collinear_potentials, law_=lambda w, mu, sd, levels: cuts(w, mu, sd**2, levels)
     ),
-    "the order of the points is forgotten after sorting": lambda w, m, S, y, b: (
-        collinear_potentials(w, m, S, y, b)[on_the_line(y)[2]]
-    ),
+    "the order of the points is forgotten after sorting": lambda w, m, S, y, b: collinear_potentials(w, m, S, y, b)[
+        on_the_line(y)[2]
+    ],
 }
 MIXTURE_TRAP = "the mixture is replaced by the Gaussian with its mean and covariance"
 W2_TRAPS = {
@@ -326,28 +326,22 @@ def posterior_jacobian(p, t, S, y, *, power=3):
 DIRAC_TRAPS = {
     "the weights are those of the points, not conditional on X_t": lambda t, x, m, S, y, b: (b @ y - x) / (1 - t),
     "the factor t of y is forgotten": lambda t, x, m, S, y, b: (posterior(t, x, m, S, y, b, centre=y) @ y - x) / (1 - t),
-    "the noise is taken to be N(0, I)": lambda t, x, m, S, y, b: (
-        (posterior(t, x, 0 * m, np.eye(len(m)), y, b) @ y - x) / (1 - t)
-    ),
+    "the noise is taken to be N(0, I)": lambda t, x, m, S, y, b: (posterior(t, x, 0 * m, np.eye(len(m)), y, b) @ y - x) / (1 - t),
     "the points are taken to have equal weights": lambda t, x, m, S, y, b: (
         (posterior(t, x, m, S, y, np.full(len(b), 1 / len(b))) @ y - x) / (1 - t)
     ),
     "the mean of the noise is left out": lambda t, x, m, S, y, b: (posterior(t, x, 0 * m, S, y, b) @ y - x) / (1 - t),
-    "X_t goes to the nearest point": lambda t, x, m, S, y, b: (
-        (y[((x[:, None] - y) ** 2).sum(2).argmin(1)] - x) / (1 - t)
-    ),
+    "X_t goes to the nearest point": lambda t, x, m, S, y, b: (y[((x[:, None] - y) ** 2).sum(2).argmin(1)] - x) / (1 - t),
 }
 JACOBIAN_TRAPS = {
-    "the conditional weights are not differentiated": lambda t, x, m, S, y, b: (
-        np.broadcast_to(-np.eye(len(m)) / (1 - t), (len(x), *S.shape))
+    "the conditional weights are not differentiated": lambda t, x, m, S, y, b: np.broadcast_to(
+        -np.eye(len(m)) / (1 - t), (len(x), *S.shape)
     ),
     "the Jacobian is transposed": lambda *a: in_numpy(dirac_jacobian)(*a).swapaxes(1, 2),
     "the covariance of the noise is missing": lambda t, x, m, S, y, b: posterior_jacobian(
         posterior(t, x, m, S, y, b), t, np.eye(len(m)), y
     ),
-    "(1 − t)² stands for (1 − t)³": lambda t, x, m, S, y, b: posterior_jacobian(
-        posterior(t, x, m, S, y, b), t, S, y, power=2
-    ),
+    "(1 − t)² stands for (1 − t)³": lambda t, x, m, S, y, b: posterior_jacobian(posterior(t, x, m, S, y, b), t, S, y, power=2),
 }
 
 
@@ -459,7 +453,7 @@ FLOOR_TRAPS = {
 MARGINAL_TRAP = {
     "the noise is projected on the line of the points": lambda m, S, y, b: loss_floor(
         m, S, y, b, scale=1 / math.sqrt(on_the_line(y)[0] @ S @ on_the_line(y)[0])
-    ),
+    )
 }
 
 
@@ -563,8 +557,8 @@ BOUND_TRAPS = {
     "it is half of the sliced distance": lambda x, y, a, b, theta: np.mean(
         [ot.emd2(a, b, 0.5 * (np.subtract.outer(x @ e, y @ e)) ** 2) for e in theta]
     ),
-    "it is d/2 times the sliced distance": lambda x, y, a, b, theta: len(x[0]) * np.mean(
-        [ot.emd2(a, b, 0.5 * (np.subtract.outer(x @ e, y @ e)) ** 2) for e in theta]
+    "it is d/2 times the sliced distance": lambda x, y, a, b, theta: (
+        len(x[0]) * np.mean([ot.emd2(a, b, 0.5 * (np.subtract.outer(x @ e, y @ e)) ** 2) for e in theta])
     ),
     "the potentials are those of equal weights": uniform_bound,
 }
@@ -606,9 +600,9 @@ LABEL_TRAPS = {
     "the labels are ignored": lambda x0, l0, x1, l1, beta: labelled_pairs(x0, l0, x1, l1, 0.0),
     "the labels always come first": lambda x0, l0, x1, l1, beta: labelled_pairs(x0, l0, x1, l1, 1e3),
     "the cost lacks the ½": option(labelled_pairs, half=1.0),
-    "the cost contains the price of the labels": lambda x0, l0, x1, l1, beta: (
-        lambda cost, share: (cost + beta * share, share)
-    )(*labelled_pairs(x0, l0, x1, l1, beta)),
+    "the cost contains the price of the labels": lambda x0, l0, x1, l1, beta: (lambda cost, share: (cost + beta * share, share))(
+        *labelled_pairs(x0, l0, x1, l1, beta)
+    ),
     "each point goes to the nearest one, and points are dropped": lambda x0, l0, x1, l1, beta: labelled_pairs(
         x0, l0, x1, l1, beta, plan=nearest_plan(beta)
     ),

@@ -1,0 +1,115 @@
+"""Callables that users bring: samplers, pair samplers and velocities, and their checks on every call.
+
+A comparison of shapes costs nothing beside the call, and catches what would broadcast: a batch x1 of shape (n, 1) beside x0 of
+shape (n, d) gives a finite, wrong loss. Whether values are finite is looked at where it is asked for: on a GPU it waits for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dynot_lite._base import checks as check
+
+
+class Sampler(Protocol):
+    """``n`` independent points of a law."""
+
+    def __call__(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Shape (n, d), or (n, ...)."""
+        ...
+
+
+class PairSampler(Protocol):
+    """``n`` pairs of a coupling, with whatever goes along with x1: labels, continuous conditions, any number of them."""
+
+    def __call__(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """(x0, x1, *conditions): x0 and x1 of one shape (n, ...), each condition of shape (n, ...)."""
+        ...
+
+
+class Velocity(Protocol):
+    """A field v(t, x)."""
+
+    def __call__(self, t: float, x: Tensor, /) -> Tensor:
+        """The shape of x."""
+        ...
+
+
+def draw(sampler: Callable, n: int, *, generator, name: str, shape: tuple[int, ...] | None = None, finite: bool = True) -> Tensor:
+    """``sampler(n, generator=)``, refused unless it is a tensor of n points, of ``shape`` each if given, and finite if asked."""
+    return _points(sampler(n, generator=generator), n, name, shape, finite)
+
+
+def draw_conditional(sampler: Callable, n: int, *, generator, name: str, finite: bool = True) -> tuple[Tensor, ...]:
+    """As :func:`draw` for samplers that may return ``(x, *conditions)``; always a tuple, every entry with n rows."""
+    found = sampler(n, generator=generator)
+    x, *conditions = found if isinstance(found, (tuple, list)) else (found,)
+    return _points(x, n, name, None, finite), *_conditions(conditions, n, name)
+
+
+def draw_pairs(pairs: Callable, n: int, *, generator, like: tuple[Tensor, ...] | None = None) -> tuple[Tensor, ...]:
+    """``pairs(n, generator=)`` as (x0, x1, *conditions), refused unless it has the form of :class:`PairSampler`.
+
+    ``like``: an earlier draw, checked in full; the new one must then agree in number, shapes, dtypes and devices.
+    """
+    found = pairs(n, generator=generator)
+    if not isinstance(found, (tuple, list)) or len(found) < 2 or not all(isinstance(part, Tensor) for part in found):
+        raise ValueError(f"pairs must return tensors (x0, x1) or (x0, x1, *conditions), got {_kinds(found)}")
+    if like is not None:
+        for part, first in zip(found, like, strict=False):
+            if part.shape != first.shape or part.dtype != first.dtype or part.device != first.device:
+                break
+        else:
+            if len(found) == len(like):
+                return tuple(found)
+        raise ValueError(f"pairs must return the same kind of batch on every call: first {_kinds(like)}, now {_kinds(found)}")
+    x0, x1, *conditions = found
+    if x0.ndim < 2 or x0.shape != x1.shape or len(x0) != n or 0 in x0.shape:
+        shapes = f"{tuple(x0.shape)} and {tuple(x1.shape)}"
+        raise ValueError(f"pairs must return x0 and x1 of one shape ({n}, d) or ({n}, ...), got {shapes}")
+    if x0.dtype != x1.dtype or x0.device != x1.device:
+        raise ValueError(f"pairs must return one dtype and device, got {x0.dtype} on {x0.device} and {x1.dtype} on {x1.device}")
+    return (
+        _points(x0, n, "x0 of pairs", None, True),
+        _points(x1, n, "x1 of pairs", None, True),
+        *_conditions(conditions, n, "pairs"),
+    )
+
+
+def evaluate(velocity: Callable, t, x: Tensor, *, name: str = "velocity") -> Tensor:
+    """v(t, x), refused unless it is a tensor of the shape of x."""
+    v = velocity(t, x)
+    if not isinstance(v, Tensor) or v.shape != x.shape:
+        found = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
+        raise ValueError(f"{name} must return a tensor of the shape of x, {tuple(x.shape)}, got {found}")
+    return v
+
+
+def _points(x, n: int, name: str, shape: tuple[int, ...] | None, finite: bool) -> Tensor:
+    wanted = f"({n}, {', '.join(map(str, shape))})" if shape else f"({n}, d)"
+    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) != n or 0 in x.shape or (shape and tuple(x.shape[1:]) != shape):
+        raise ValueError(f"{name} must return a tensor of shape {wanted}, got {_kinds(x)}")
+    if not x.is_floating_point():
+        raise ValueError(f"{name} must return floating-point numbers, got {x.dtype}")
+    return check.as_tensor(x, f"what {name} returns") if finite else x
+
+
+def _conditions(conditions, n: int, name: str) -> tuple[Tensor, ...]:
+    for condition in conditions:
+        if not isinstance(condition, Tensor) or condition.ndim < 1 or len(condition) != n:
+            raise ValueError(
+                f"{name} must return conditions (labels, say) as tensors with one row per point, got {_kinds(condition)}"
+            )
+    return tuple(conditions)
+
+
+def _kinds(found) -> str:
+    if isinstance(found, Tensor):
+        return f"shape {tuple(found.shape)} of {found.dtype} on {found.device}"
+    if isinstance(found, (tuple, list)):
+        return f"({', '.join(map(_kinds, found))})"
+    return type(found).__name__
