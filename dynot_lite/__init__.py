@@ -32,7 +32,18 @@ Each folder is a noun of the theory and imports only from those before it: ``pat
 from dynot_lite._base.rooms import lazily
 
 __version__ = "0.2.0"
-__all__ = [
-    "paths", "laws", "grids", "couplings", "potentials", "matching", "datasets", "metrics", "plots", "companion", "course", "cli",
-]  # fmt: skip
-__getattr__ = lazily(__name__, __all__)
+__getattr__ = lazily(
+    __name__,
+    "paths",
+    "laws",
+    "grids",
+    "couplings",
+    "potentials",
+    "matching",
+    "datasets",
+    "metrics",
+    "plots",
+    "companion",
+    "course",
+    "cli",
+)

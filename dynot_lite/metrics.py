@@ -1,4 +1,4 @@
-"""How good a flow or a map is: path energy and straightness, exact W₂² and energy distance of samples, L2-UVP and cosine of maps."""
+"""How good a flow or a map is: path energy, straightness, exact W₂² and energy distance of samples, L2-UVP and cosine."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class ProblemSetTests:
         write(place / "without_metadata.ipynb", problems, solved, marked=False)
         kept = {f"{part}-code": solved[f"{part}-code"] for part in (parts[0], parts[len(parts) // 2])}
         write(place / "deleted_cells.ipynb", problems, kept, drop=[*parts, f"{parts[1]}-code", proof, *self.drawings])
-        forgiving = {part: "print('10 of 10 points')" for part in parts}
+        forgiving = dict.fromkeys(parts, "print('10 of 10 points')")
         write(place / "edited_tests.ipynb", problems, forgiving | {f"{parts[3]}-code": solved[f"{parts[3]}-code"]})
         magic = "%%time\n%matplotlib inline\n!pip list\nvalue = (7\n  % 4)\n"
         answers = solved | {proof: "Because of the chain rule.", blank: "YOUR ANSWER HERE \n"}

@@ -10,9 +10,9 @@ from instances import cross_covariance, generator, pair
 from scipy.optimize import linear_sum_assignment, linprog
 from scipy.stats import energy_distance as scipy_energy_distance
 
-from dynot_lite.paths.flows import trajectory
 from dynot_lite.laws.gaussian import fm_flow, fm_kinetic_energy, fm_velocity
 from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
+from dynot_lite.paths.flows import trajectory
 
 F64 = torch.float64
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
-from dynot_lite.metrics import cosine, l2_uvp
-from dynot_lite.laws.gaussian import Gaussian, monge_map
 from instances import generator, pair
+
+from dynot_lite.laws.gaussian import Gaussian, monge_map
+from dynot_lite.metrics import cosine, l2_uvp
 
 
 def test_against_the_definitions_written_out():

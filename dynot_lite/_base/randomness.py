@@ -49,7 +49,7 @@ def signs(*shape: int, generator: Generator, like: Tensor | None = None) -> Tens
 
 
 def choices(weights: Tensor, n: int, *, generator: Generator) -> Tensor:
-    """``n`` independent indices with probabilities in proportion to ``weights``, (k,) -> (n,), or in each row, (m, k) -> (m, n)."""
+    """``n`` independent indices with probabilities in proportion to ``weights``, (k,) -> (n,), or in rows, (m, k) -> (m, n)."""
     home = weights.device if generator is None else generator.device
     chosen = torch.multinomial(weights.detach().to(home), check.count(n, "n"), replacement=True, generator=generator)
     return chosen.to(weights.device)

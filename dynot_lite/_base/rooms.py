@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 
 
-def lazily(package: str, modules: Sequence[str]) -> Callable[[str], ModuleType]:
+def lazily(package: str, *modules: str) -> Callable[[str], ModuleType]:
     """The ``__getattr__`` of ``package``, which imports one of its ``modules`` on first use."""
 
     def attribute(name: str) -> ModuleType:
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; its modules are {', '.join(modules)}")
         return importlib.import_module(f"{package}.{name}")
 
     return attribute

@@ -2,5 +2,4 @@
 
 from dynot_lite._base.rooms import lazily
 
-__all__ = ["plans", "batches", "search", "semidiscrete", "conditional", "distributed", "sliced", "amortized"]
-__getattr__ = lazily(__name__, __all__)
+__getattr__ = lazily(__name__, "plans", "batches", "search", "semidiscrete", "conditional", "distributed", "sliced", "amortized")

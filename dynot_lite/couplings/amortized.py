@@ -180,7 +180,7 @@ def sinkhorn(problem: Problem, epsilon: float, *, start=None, tol: float = 1e-6,
             shift = a @ f
             return SinkhornResult(f - shift, g + shift, iteration, error)
         smallest, largest = (end.item() for end in torch.aminmax(rows))
-        if 1e-30 < smallest and largest < 1e30:
+        if smallest > 1e-30 and largest < 1e30:
             # Then v is as safe as u: the columns of ``kernel`` have the weighted sum 1.
             u = rows.reciprocal()
             v = (to_columns @ u).reciprocal()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dynot_lite.couplings import search as kernels
 from dynot_lite._base import checks as check
+from dynot_lite.couplings import search as kernels
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling, SemidiscreteFit
 
 __all__ = ["ClassCouplings", "JointCoupling", "PairList", "prepare"]

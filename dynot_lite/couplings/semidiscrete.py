@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dynot_lite.couplings import search as kernels
 from dynot_lite._base import checks as check
+from dynot_lite.couplings import search as kernels
 from dynot_lite.couplings.search import Estimate, pooled_chi2
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 

@@ -12,6 +12,7 @@ stream, before a line of the submission has run.
 4. No capabilities, no way to gain one, and a user without rights if the grader is root.
 """
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -199,10 +200,8 @@ def main():
     channel = socket.socket(fileno=int(sys.argv[1]))
     sys.path[:0] = json.loads(sys.argv[2])
     for name in json.loads(sys.argv[3]):
-        try:
+        with contextlib.suppress(ImportError):
             __import__(name)
-        except ImportError:
-            pass
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, 4096, 3)
         if not message:

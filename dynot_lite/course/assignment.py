@@ -106,7 +106,7 @@ def student_version(notebook: NotebookNode) -> NotebookNode:
         stub = CODE_STUB if cell.cell_type == "code" else TEXT_STUB
         source, solved = _without(cell.source, "SOLUTION", stub)
         source, hidden = _without(source, "HIDDEN TESTS", None)
-        if solved and not marks.get("solution") or hidden and not marks.get("grade"):
+        if (solved and not marks.get("solution")) or (hidden and not marks.get("grade")):
             raise NotebookError(f"cell {index + 1} has a region that its nbgrader metadata does not announce")
         if marks.get("solution") and not solved:
             source = stub

@@ -140,7 +140,7 @@ def grade(
 
 def _guess(folder: Path) -> str:
     """The problem set that most cells in the folder belong to."""
-    found = {name: 0 for name in names()}
+    found = dict.fromkeys(names(), 0)
     for submission in collect(folder, "ps"):
         for cell in submission.cells:
             name = cell.id.split("-")[0].upper()

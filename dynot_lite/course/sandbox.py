@@ -6,6 +6,7 @@ together are watched from outside. Elsewhere nothing but time and memory is watc
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -278,10 +279,8 @@ def end(pid: int) -> None:
     except psutil.NoSuchProcess:
         return
     for process in family:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            pass
 
 
 def _memory(pid: int) -> int:
@@ -289,10 +288,8 @@ def _memory(pid: int) -> int:
     try:
         family = psutil.Process(pid)
         for process in [family, *family.children(recursive=True)]:
-            try:
+            with contextlib.suppress(psutil.Error):
                 total += process.memory_info().rss
-            except psutil.Error:
-                pass
     except psutil.Error:
         pass
     return total

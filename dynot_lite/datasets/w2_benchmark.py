@@ -7,6 +7,7 @@ and shifted so that the target T#p0 has mean 0 and mean coordinate variance 1. T
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import pickle
@@ -254,7 +255,7 @@ def _random_state(dim: int, generator: torch.Generator | None) -> dict[str, Tens
         state[f"quadratic_layers.{i}.quadratic_decomposed"] = 0.1 * torch.randn(dim, 1, width, generator=generator) / dim**0.5
         state[f"quadratic_layers.{i}.weight"] = slopes
         state[f"quadratic_layers.{i}.bias"] = -(slopes * points).sum(1)
-    for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
         state[f"convex_layers.{i}.weight"] = 0.5 * torch.rand(after, before, generator=generator) / before
     state["final_layer.weight"] = torch.rand(1, widths[-1], generator=generator) ** (2 + 32 / dim) / widths[-1]
     return state

@@ -23,9 +23,9 @@ from scipy.sparse import csgraph
 from torch import Tensor
 from tqdm import tqdm
 
-from dynot_lite.grids import operators as grid
 from dynot_lite._base import checks as check
 from dynot_lite.grids import back_and_forth
+from dynot_lite.grids import operators as grid
 
 __all__ = ["DynamicTransport", "solve"]
 
@@ -504,7 +504,7 @@ def _cold_start(model, mu, nu) -> _State:
             state = _refine(here, *ends, result)
         if finer:
             budget = COLD_ITERATIONS[min(depth, len(COLD_ITERATIONS) - 1)]
-            result = _douglas_rachford(here, *ends, state, budget, 0.0)
+            _douglas_rachford(here, *ends, state, budget, 0.0)
     return state
 
 

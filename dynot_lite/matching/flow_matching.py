@@ -11,6 +11,7 @@ A sampler is a callable ``(n, generator=) -> (n, d)``; a pair sampler, ``(n, gen
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class VelocityNetwork(nn.Module):
     ):
         super().__init__()
         sizes = [check.count(dim, "dim") + 1, *[check.count(width, "width")] * check.count(depth, "depth")]
-        self.hidden = nn.ModuleList(_linear(*pair, generator) for pair in zip(sizes, sizes[1:], strict=False))
+        self.hidden = nn.ModuleList(_linear(*pair, generator) for pair in itertools.pairwise(sizes))
         self.last = _linear(width, dim, generator)
         self.dim, self.classes = dim, classes
         if classes is not None:

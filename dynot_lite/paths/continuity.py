@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
-from dynot_lite.paths.flows import Velocity, evaluate, divergence
+from dynot_lite.paths.flows import Velocity, divergence, evaluate
 
 __all__ = ["bump", "gauss_legendre", "kinetic_energy", "strong_residual", "weak_residual"]
 

@@ -2,5 +2,4 @@
 
 from dynot_lite._base.rooms import lazily
 
-__all__ = ["convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching"]
-__getattr__ = lazily(__name__, __all__)
+__getattr__ = lazily(__name__, "convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching")

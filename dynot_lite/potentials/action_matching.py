@@ -6,6 +6,7 @@ L_AM(s) = E s_0(x0) - E s_1(x1) + ∫ E[∂_t s_t(x_t) + ½|∇s_t(x_t)|²] dt. 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -121,7 +122,7 @@ def action_network(dim: int, widths: Sequence[int] = (64, 64), *, generator: tor
     """An unrestricted action: a network s(t, x) with SiLU units, its weights uniform on ±1/√(inputs)."""
     sizes = [check.count(dim, "dim") + 1, *(check.count(width, "widths") for width in widths), 1]
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         layer = nn.utils.skip_init(nn.Linear, before, after)
         with torch.no_grad():
             for parameter in layer.parameters():

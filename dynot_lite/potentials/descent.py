@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
-from dynot_lite.potentials.conjugates import Window, quasi_newton
 from dynot_lite.laws.gaussian import Gaussian, monge_map
+from dynot_lite.potentials.conjugates import Window, quasi_newton
 from dynot_lite.potentials.convex import ConvexPotential, LogSumExp, Quadratic
 
 DECAY = 0.6  # share of the run in which the learning rate falls to zero

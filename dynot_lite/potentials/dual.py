@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dynot_lite.potentials import descent as machinery
 from dynot_lite._base import checks as check
 from dynot_lite._base.checkpoints import save
+from dynot_lite.potentials import descent as machinery
 from dynot_lite.potentials.convex import ConvexPotential
 
 __all__ = ["Certificate", "Fit", "Record", "certificate", "fit", "semidual_loss"]

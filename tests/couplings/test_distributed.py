@@ -1,5 +1,6 @@
 """Two processes under torchrun: the potentials of one process, a clear failure when one dies, a restart from the checkpoint."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -42,10 +43,8 @@ def torchrun(folder, *options):
 def workers(launcher):
     found = []
     for child in psutil.Process(launcher.pid).children(recursive=True):
-        try:
+        with contextlib.suppress(psutil.Error):
             found += [child] if "dynot_lite.couplings.distributed" in child.cmdline() else []
-        except psutil.Error:
-            pass
     return found
 
 

@@ -8,8 +8,8 @@ from instances import generator
 from scipy.stats import norm
 
 from dynot_lite.couplings import search as kernels
-from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling, pooled_chi2
 from dynot_lite.couplings.conditional import ClassCouplings, JointCoupling, PairList, prepare
+from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling, pooled_chi2
 
 F64 = torch.float64
 
@@ -284,7 +284,7 @@ def test_copies_share_their_mass_and_zero_weights_are_dropped():
 def test_unequal_weights_over_two_decades():
     b = torch.logspace(-2, 0, 50, dtype=F64)
     b = b / b.sum()
-    coupling, fit = fitted(cloud(50, 8), b, tol_chi2=0.05)
+    coupling, _fit = fitted(cloud(50, 8), b, tol_chi2=0.05)
     assert coupling.chi2(100_000, generator=generator(3)).value < 0.05
 
 
@@ -293,7 +293,7 @@ def test_shift_of_data_and_noise():
     points = cloud(50, 4)
     reference, fit = fitted(points, tol_chi2=0.05)
     moved = SemidiscreteCoupling(points.to(F64) + 1000)
-    noise = lambda n, *, generator=None: torch.randn(n, 4, generator=generator).to(F64) - 500  # noqa: E731
+    noise = lambda n, *, generator=None: torch.randn(n, 4, generator=generator).to(F64) - 500
     fit_moved = moved.fit(noise, generator=generator(0)).require()
     x = torch.randn(2000, 4, generator=generator(1))
     assert (reference.assign(x) == moved.assign(x.to(F64) - 500)).double().mean() > 0.8  # up to the sampling error
@@ -310,12 +310,12 @@ def test_shift_of_data_and_noise():
 def test_noise_of_another_law():
     """Uniform noise on the line: cells end at its quantiles."""
     y, b = torch.tensor([[0.1], [0.4], [2.0]], dtype=F64), [0.5, 0.3, 0.2]
-    uniform = lambda n, *, generator=None: torch.rand(n, 1, generator=generator)  # noqa: E731
+    uniform = lambda n, *, generator=None: torch.rand(n, 1, generator=generator)
     coupling = SemidiscreteCoupling(y, b)
     coupling.fit(uniform, tol_chi2=1e-3, generator=generator()).require()
     g = coupling.potentials - 0.5 * y[:, 0] ** 2
     assert -(g[1] - g[0]) / 0.3 == pytest.approx(0.5, abs=0.03) and -(g[2] - g[1]) / 1.6 == pytest.approx(0.8, abs=0.03)
-    x0, x1 = coupling.pair(1000, generator=generator(1))
+    x0, _x1 = coupling.pair(1000, generator=generator(1))
     assert x0.min() >= 0 and x0.max() <= 1
     assert coupling.chi2(50_000, generator=generator(2)).value < 2e-3
     with pytest.raises(ValueError, match="noise must be the law"):
@@ -404,7 +404,7 @@ def test_velocity_and_score_on_the_line(t, epsilon):
         return total
 
     x, h = np.linspace(-1.5, 2.0, 8), 0.004
-    rho = lambda x: (distribution(t, x + h) - distribution(t, x - h)) / (2 * h)  # noqa: E731
+    rho = lambda x: (distribution(t, x + h) - distribution(t, x - h)) / (2 * h)
     velocity = -(distribution(t + 1e-4, x) - distribution(t - 1e-4, x)) / 2e-4 / rho(x)
     score = (np.log(rho(x + h)) - np.log(rho(x - h))) / (2 * h)
     points = torch.tensor(x)[:, None]

@@ -3,7 +3,6 @@ import ot
 import pytest
 import torch
 
-from dynot_lite.datasets.files import cities
 from dynot_lite.couplings.sliced import (
     c_transform,
     directions,
@@ -16,6 +15,7 @@ from dynot_lite.couplings.sliced import (
     w2_squared_1d,
     w2_squared_sliced,
 )
+from dynot_lite.datasets.files import cities
 
 F64 = torch.float64
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from course_grading import ProblemSetTests
 
-from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.course.assignment import load
 from dynot_lite.course.oracle import ps1
 from dynot_lite.laws.gaussian import Gaussian, fm_velocity
+from dynot_lite.paths.continuity import gauss_legendre
 
 # error: (part, points lost, function with the error)
 WRONG = {

@@ -9,12 +9,12 @@ import torch
 from course_grading import ProblemSetTests
 from scipy.optimize import minimize
 
-from dynot_lite.potentials.action_matching import AutodiffAction, action_matching_loss
-from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.course.assignment import load
 from dynot_lite.course.oracle import ps2
 from dynot_lite.course.oracle.ps1 import as_laws, distance_squared, draw_ends
 from dynot_lite.laws.gaussian import Gaussian, entropic_plan, schroedinger_bridge
+from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.potentials.action_matching import AutodiffAction, action_matching_loss
 
 # The square roots of a matrix, and a bridge over a plan that is wrong.
 ROOTS = """

@@ -12,13 +12,13 @@ from course_grading import ProblemSetTests
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import norm
 
-from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.couplings.sliced import c_transform, squared_cost, w2_squared_1d
 from dynot_lite.course.assignment import load
 from dynot_lite.course.oracle import ps3
-from dynot_lite.paths.flows import integrate
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_mixture
-from dynot_lite.couplings.sliced import c_transform, squared_cost, w2_squared_1d
+from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.paths.flows import integrate
 
 # error: (part, points lost, function with the error)
 WRONG = {
@@ -542,8 +542,8 @@ def test_the_velocity_to_points_is_that_of_a_mixture_without_spread():
 def test_the_flow_ends_in_the_slabs_and_pays_the_excess():
     m, S, y, b = ps3.draw_flow(np.random.default_rng(4), 2, n=3)
     m_, S_, y_, b_ = map(torch.from_numpy, (m, S, y, b))
-    direction, place, order = ps3.on_the_line(y)
-    x, weights = Gaussian(m_, S_).quadrature(60)
+    direction, _place, order = ps3.on_the_line(y)
+    x, _weights = Gaussian(m_, S_).quadrature(60)
 
     def velocity(tau, z):  # in τ = −log(1 − t), whose right side is bounded near the points
         return math.exp(-tau) * ps3.dirac_velocity(-math.expm1(-tau), z, m_, S_, y_, b_)

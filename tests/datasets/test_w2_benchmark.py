@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from instances import generator
 from scipy.optimize import linear_sum_assignment
 
 from dynot_lite.datasets import w2_benchmark as module
 from dynot_lite.datasets.w2_benchmark import download_w2_benchmark, save_w2_pair, synthetic_w2_pair, w2_benchmark
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 from dynot_lite.metrics import cosine, l2_uvp
-from instances import generator
 
 DATA = os.environ.get("DYNOT_DATA", "")
 CENTRES = [[1, 1, -1, 1], [0, -1, 1, -1], [-1, 0, 0, 0]]  # in dimension 4, before they are scaled

@@ -6,8 +6,8 @@ import pytest
 import torch
 from grid_laws import centres, correlated, gaussian_1d, product, rough_1d, w2_squared_1d
 
-from dynot_lite.grids import operators as grid
 from dynot_lite.grids import back_and_forth
+from dynot_lite.grids import operators as grid
 from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
 
 COVS = np.array([[0.0040, 0.0015], [0.0015, 0.0025]]), np.array([[0.0020, -0.0012], [-0.0012, 0.0050]])

@@ -9,10 +9,10 @@ import torch
 from grid_laws import centres, correlated, gaussian_1d, product, rough_1d, w2_squared_1d
 from scipy.optimize import minimize_scalar
 
-from dynot_lite.grids import operators as grid
 from dynot_lite.grids import benamou_brenier
-from dynot_lite.paths import continuity
+from dynot_lite.grids import operators as grid
 from dynot_lite.laws.gaussian import Gaussian, geodesic, monge_map, w2_squared
+from dynot_lite.paths import continuity
 
 METHODS = ("lifted", "cold")
 COVS = np.array([[0.0055, 0.0015], [0.0015, 0.0040]]), np.array([[0.0040, -0.0012], [-0.0012, 0.0060]])

@@ -8,7 +8,6 @@ import scipy.stats
 import torch
 from instances import DIMENSIONS, conditional_velocity, cross_covariance, generator, pair, spd
 
-from dynot_lite.paths import continuity, flows
 from dynot_lite.laws.gaussian import (
     Affine,
     Gaussian,
@@ -21,6 +20,7 @@ from dynot_lite.laws.gaussian import (
     schroedinger_bridge,
     w2_squared,
 )
+from dynot_lite.paths import continuity, flows
 from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
 
 F64 = torch.float64
@@ -363,7 +363,7 @@ def test_bridge(d):
     def psi(t, x):
         return torch.sin(1.3 * t + x.sum(-1)) * torch.cos(0.4 * x[:, 0])
 
-    path = lambda t: bridge.marginal(t).quadrature(24)  # noqa: E731
+    path = lambda t: bridge.marginal(t).quadrature(24)
     assert continuity.weak_residual(path, bridge.velocity, psi, times=40) < 1e-10
     # ½E∫|u|² by quadrature against the closed form through the static relative entropy.
     close(bridge.energy, 0.5 * continuity.kinetic_energy(path, bridge.drift, times=80), 1e-10)

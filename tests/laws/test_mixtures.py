@@ -5,10 +5,10 @@ import scipy.stats
 import torch
 from instances import conditional_velocity, cross_covariance, generator, pair
 
-from dynot_lite.paths import continuity, flows
 from dynot_lite.laws.gaussian import Gaussian
-from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_diracs, fm_velocity_mixture
+from dynot_lite.paths import continuity, flows
+from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC
 
 F64 = torch.float64
 
@@ -23,7 +23,7 @@ def instance(d, k=3):
     weights = torch.softmax(torch.arange(k, dtype=F64), 0)
     first, second = ([g[i] for g in pairs] for i in (0, 1))
     cross = torch.stack([cross_covariance(p, q, seed) for seed, (p, q) in enumerate(pairs)])
-    stack = lambda laws, name: torch.stack([getattr(g, name) for g in laws])  # noqa: E731
+    stack = lambda laws, name: torch.stack([getattr(g, name) for g in laws])
     return weights, stack(first, "mean"), stack(second, "mean"), stack(first, "cov"), stack(second, "cov"), cross
 
 
@@ -81,7 +81,7 @@ def test_velocity_solves_the_continuity_equation():
         ]
         return sum(w * v for w, v in zip(weights, fields, strict=True))
 
-    psi = lambda t, x: torch.sin(x[:, 0] - t) * torch.cos(0.5 * x[:, 1])  # noqa: E731
+    psi = lambda t, x: torch.sin(x[:, 0] - t) * torch.cos(0.5 * x[:, 1])
     assert continuity.weak_residual(path, velocity, psi, times=24) < 1e-8
     assert continuity.weak_residual(path, prior_weights, psi, times=24) > 1e-3
 

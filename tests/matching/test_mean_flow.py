@@ -56,7 +56,7 @@ def test_the_average_velocity_is_the_stationary_point(field, stationary):
 def test_a_single_point_is_reached_by_straight_lines():
     """Towards one point y, u = (y − x)/(1 − r) whatever t: zero loss for every pair; and one evaluation lands on y."""
     y = torch.tensor([[0.3, -2.0]], dtype=F64)
-    field = lambda r, t, x: (y - x) / (1 - torch.as_tensor(r, dtype=F64).reshape(-1, 1))  # noqa: E731
+    field = lambda r, t, x: (y - x) / (1 - torch.as_tensor(r, dtype=F64).reshape(-1, 1))
     x0 = torch.randn(50, 2, generator=generator(), dtype=F64)
     r = torch.rand(50, generator=generator(1), dtype=F64) * 0.9
     assert mean_flow.loss(field, x0, y.expand(50, 2), r, r + 0.1) < 1e-24
@@ -85,13 +85,13 @@ def test_target_carries_no_gradient():
 def test_sampling_composes():
     """The exact average velocity gives the exact flow for every number of evaluations."""
     x0 = torch.linspace(-2, 2, 9, dtype=F64)[:, None]
-    field = lambda r, t, x: exact(torch.tensor(r, dtype=F64).expand(len(x)), torch.tensor(t, dtype=F64).expand(len(x)), x)  # noqa: E731
+    field = lambda r, t, x: exact(torch.tensor(r, dtype=F64).expand(len(x)), torch.tensor(t, dtype=F64).expand(len(x)), x)
     for evaluations in (1, 2, 5):
         torch.testing.assert_close(mean_flow.sample(field, x0, evaluations=evaluations), MEAN + DEVIATION * x0)
 
 
 def test_training_reaches_the_target_in_one_evaluation():
-    pairs = lambda n, *, generator=None: (  # noqa: E731
+    pairs = lambda n, *, generator=None: (
         torch.randn(n, 1, generator=generator),
         MEAN + DEVIATION * torch.randn(n, 1, generator=generator),
     )

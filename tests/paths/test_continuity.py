@@ -4,8 +4,8 @@ import pytest
 import torch
 from instances import cross_covariance, generator, pair
 
-from dynot_lite.paths import continuity
 from dynot_lite.laws.gaussian import Affine, Gaussian, fm_velocity, geodesic, monge_map, w2_squared
+from dynot_lite.paths import continuity
 
 F64 = torch.float64
 
@@ -32,13 +32,13 @@ def test_weak_residual_tells_mccann_from_its_wrong_versions(d):
     assert continuity.weak_residual(path, uninverted, smooth, times=20) > 1e-3
     assert continuity.kinetic_energy(path, velocity, times=10) == pytest.approx(w2_squared(p, q).item(), rel=1e-12)
     # The end points count: a path that starts elsewhere violates the equation even if its interior is right.
-    elsewhere = lambda t: path(t) if t > 0 else geodesic(p, q, 0.1).quadrature(26)  # noqa: E731
+    elsewhere = lambda t: path(t) if t > 0 else geodesic(p, q, 0.1).quadrature(26)
     assert continuity.weak_residual(elsewhere, velocity, smooth, times=20) > 1e-3
 
 
 def test_weak_residual_with_a_compact_test_function_converges():
     p, q = pair(1, condition=4.0)
-    path, velocity, uninverted = mccann(p, q)
+    _path, velocity, uninverted = mccann(p, q)
     grid = torch.linspace(-15, 15, 4001, dtype=F64).unsqueeze(-1)
 
     def on_grid(t):
@@ -62,7 +62,7 @@ def test_weak_residual_does_not_see_a_divergence_free_change():
         return (1 - t) ** 2 * p.cov + t**2 * q.cov + t * (1 - t) * (c + c.mT)
 
     for cross in (c, c.mT):
-        v = lambda t, x, cross=cross: fm_velocity(p, q, t, x, cross_cov=cross)  # noqa: E731
+        v = lambda t, x, cross=cross: fm_velocity(p, q, t, x, cross_cov=cross)
         assert continuity.weak_residual(path, v, smooth, times=24) < 1e-10
     gap = fm_velocity(p, q, 0.5, p.mean.unsqueeze(0) + 1, cross_cov=c) - fm_velocity(
         p, q, 0.5, p.mean.unsqueeze(0) + 1, cross_cov=c.mT
@@ -78,7 +78,7 @@ def test_weak_residual_of_samples_falls_like_the_root_of_their_number():
         for seed in range(20):
             gen = generator(seed)
             x0, x1 = p.sample(n, generator=gen), q.sample(n, generator=gen)
-            path = lambda t: ((1 - t) * x0 + t * x1, torch.full((n,), 1 / n, dtype=F64))  # noqa: B023, E731
+            path = lambda t: ((1 - t) * x0 + t * x1, torch.full((n,), 1 / n, dtype=F64))
             runs.append(continuity.weak_residual(path, lambda t, x: fm_velocity(p, q, t, x), smooth, times=12) ** 2)
         residuals.append(math.sqrt(sum(runs) / len(runs)))
     assert 5 < residuals[0] / residuals[1] < 20
@@ -90,7 +90,7 @@ def test_strong_residual_of_the_rotation_and_of_gaussians():
         torch.linalg.matrix_exp(torch.tensor([[0.0, -0.9], [0.9, 0.0]], dtype=F64)),
     )
     normal = Gaussian([0.0, 0.0], torch.eye(2, dtype=F64))
-    density = lambda t, x: normal.log_prob(x).exp()  # noqa: E731
+    density = lambda t, x: normal.log_prob(x).exp()
     x = torch.tensor([[0.7, -0.3], [1.0, 2.0]], dtype=F64)
     assert continuity.strong_residual(density, lambda t, x: x @ R.mT, 0.2, x).abs().max() < 1e-15
     # "Any rotation" as the notes have it: the map Qx is not a solution; its divergence at (.7, −.3) is known in closed form.

@@ -45,7 +45,7 @@ def test_adaptive_is_exact_to_its_tolerance_and_runs_backwards(problem):
 
 
 def test_trajectory_ends_where_integrate_does():
-    velocity, exact = PROBLEMS["linear"]
+    velocity, _exact = PROBLEMS["linear"]
     times, positions = flows.trajectory(velocity, START, t0=0.2, t1=0.9, steps=7)
     assert times.shape == (8,) and positions.shape == (8, 2, 2)
     assert times[0] == 0.2 and times[-1] == 0.9

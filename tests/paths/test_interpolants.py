@@ -38,7 +38,7 @@ def test_one_time_expanded_to_all_pairs():
 
 def test_variance_preserving_paths_are_one_path_with_two_clocks():
     t = torch.linspace(0, 0.99, 12, dtype=F64)
-    alpha, beta, d_alpha, d_beta = VARIANCE_PRESERVING.coefficients(t)
+    alpha, beta, d_alpha, _d_beta = VARIANCE_PRESERVING.coefficients(t)
     torch.testing.assert_close(alpha**2 + beta**2, torch.ones_like(t))
     clock = 2 / math.pi * torch.asin(t)  # the time at which the trigonometric path is at the same place
     for value, expected in zip((alpha, beta), TRIGONOMETRIC.coefficients(clock)[:2], strict=True):

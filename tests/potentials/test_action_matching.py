@@ -19,8 +19,8 @@ from dynot_lite.potentials.action_matching import (
     laplacian,
     unbalanced_action_matching_loss,
 )
-from dynot_lite.potentials.dual import semidual_loss
 from dynot_lite.potentials.convex import ConvexPotential
+from dynot_lite.potentials.dual import semidual_loss
 
 FAMILIES = ["quadratic", "log-sum-exp", "icnn"]
 DIMENSIONS = [1, 2, 3, 10]

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from dynot_lite.potentials import descent as machinery
-from dynot_lite.laws import gaussian
-from dynot_lite._base.checkpoints import save
-from dynot_lite.potentials.conjugates import Window, quasi_newton
-from dynot_lite.potentials.action_matching import OptimalAction, action_matching_loss
-from dynot_lite.datasets.w2_benchmark import synthetic_w2_pair
-from dynot_lite.potentials.dual import Record, _plateau, fit, semidual_loss
-from dynot_lite.metrics import l2_uvp
-from dynot_lite.potentials.optimal_flow_matching import ofm_loss
-from dynot_lite.potentials.convex import ICNN, LogSumExp, Quadratic
 from instances import generator, pair, potential_of
+
+from dynot_lite._base.checkpoints import save
+from dynot_lite.datasets.w2_benchmark import synthetic_w2_pair
+from dynot_lite.laws import gaussian
+from dynot_lite.metrics import l2_uvp
+from dynot_lite.potentials import descent as machinery
+from dynot_lite.potentials.action_matching import OptimalAction, action_matching_loss
+from dynot_lite.potentials.conjugates import Window, quasi_newton
+from dynot_lite.potentials.convex import ICNN, LogSumExp, Quadratic
+from dynot_lite.potentials.dual import Record, _plateau, fit, semidual_loss
+from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 
 
 def stiff(dim, seed=0, dtype=torch.float64):

@@ -6,8 +6,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from dynot_lite.laws import gaussian
-from dynot_lite.potentials.dual import certificate, semidual_loss
 from dynot_lite.potentials.convex import ICNN, LogSumExp, Quadratic
+from dynot_lite.potentials.dual import certificate, semidual_loss
 
 
 def random_potential(family, dim, generator):

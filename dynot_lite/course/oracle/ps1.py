@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from scipy.linalg import solve_continuous_lyapunov
 
-from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.course.oracle.compare import Check
 from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_kinetic_energy, fm_velocity, monge_map, w2_squared
+from dynot_lite.paths.continuity import gauss_legendre
 
 __all__ = ["CHECKS"]
 

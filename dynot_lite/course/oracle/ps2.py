@@ -14,7 +14,6 @@ from scipy.integrate import quad
 from scipy.linalg import eigh, expm, logm, solve_continuous_are, sqrtm
 from scipy.optimize import minimize, root
 
-from dynot_lite.potentials.action_matching import OptimalAction, action_matching_loss
 from dynot_lite.course.oracle.compare import Check
 from dynot_lite.course.oracle.ps1 import (
     NODES,
@@ -31,6 +30,7 @@ from dynot_lite.course.oracle.ps1 import (
     points,
 )
 from dynot_lite.laws.gaussian import fm_kinetic_energy, geodesic, monge_map
+from dynot_lite.potentials.action_matching import OptimalAction, action_matching_loss
 from dynot_lite.potentials.convex import Quadratic
 
 __all__ = ["CHECKS"]

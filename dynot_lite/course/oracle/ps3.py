@@ -7,6 +7,7 @@ differentiation: never from the formula that a student is asked for.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -16,11 +17,11 @@ from scipy.integrate import quad, solve_ivp
 from scipy.optimize import linprog
 from scipy.stats import norm
 
-from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.course.oracle.compare import Check
 from dynot_lite.course.oracle.ps1 import mean, option, points
 from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.laws.mixtures import fm_velocity_diracs
+from dynot_lite.paths.continuity import gauss_legendre
 
 __all__ = ["CHECKS"]
 
@@ -200,7 +201,7 @@ def potentials_of(y, b, order, direction, walls):
 
 
 def collinear_potentials(w, m, S, y, b, *, law_=None):
-    mu, sd, place, order = projected(w, m, S, y)
+    mu, sd, _place, order = projected(w, m, S, y)
     walls = (law_ or cuts)(w, mu, sd, np.cumsum(b[order])[:-1])
     return potentials_of(y, b, order, on_the_line(y)[0], walls)
 
@@ -362,7 +363,7 @@ def flow_and_transport(m, S, y, b, *, normal=None):
     walls = np.concatenate([[-9.0], norm.ppf(np.cumsum(b[order])[:-1]), [9.0]])
     outer = np.concatenate([[-np.inf], walls[1:-1], [np.inf]])
     excess = same = 0.0
-    for k, (low, high) in enumerate(zip(walls[:-1], walls[1:], strict=True)):
+    for k, (low, high) in enumerate(itertools.pairwise(walls)):
         for half in np.linspace(low, high, 5)[:-1]:  # in four panels
             r = half + (high - low) / 4 * NODES
             mass = (high - low) / 4 * WEIGHTS * norm.pdf(r)
@@ -402,7 +403,7 @@ def nearest_excess(m, S, y, b):
 
 def nearest_elsewhere(m, S, y, b):
     """The mass between the walls of two partitions of the line."""
-    mu, sd, place, order = projected(np.ones(1), m[None], S[None], y)
+    mu, sd, _place, order = projected(np.ones(1), m[None], S[None], y)
     level = np.concatenate([[0], norm.cdf(midpoints(y), mu, sd), [1]])
     right = np.concatenate([[0], np.cumsum(b[order])])
     return 1 - np.maximum(np.minimum(level[1:], right[1:]) - np.maximum(level[:-1], right[:-1]), 0).sum()
