@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynot_lite._base import checks as check
 
@@ -53,6 +53,15 @@ def choices(weights: Tensor, n: int, *, generator: Generator) -> Tensor:
     home = weights.device if generator is None else generator.device
     chosen = torch.multinomial(weights.detach().to(home), check.count(n, "n"), replacement=True, generator=generator)
     return chosen.to(weights.device)
+
+
+def linear(inputs: int, outputs: int, *, generator: Generator) -> nn.Linear:
+    """A linear layer whose weights and biases are uniform on ±1/√inputs."""
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_((2 * uniform(*parameter.shape, generator=generator, like=parameter) - 1) / inputs**0.5)
+    return layer
 
 
 def own(generator: Generator, like: Tensor | None = None) -> torch.Generator:
