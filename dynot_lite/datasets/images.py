@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import randomness
 
 __all__ = ["colour_sample", "digits", "photographs"]
 
@@ -73,12 +74,10 @@ def colour_sample(image, n: int, *, generator: torch.Generator | None = None) ->
     pixels = len(colours)
     if check.count(n, "n") > pixels:
         raise ValueError(f"n must be at most the number of pixels, {pixels}, got {n}")
-    device = generator.device if generator else None
-    bounds = torch.arange(n + 1, device=device) * pixels // n
-    cut = torch.randint(pixels, (1,), generator=generator, device=device)
-    place = torch.rand(n, generator=generator, dtype=torch.float64, device=device)
-    chosen = cut + bounds[:-1] + (place * bounds.diff()).long()
-    return colours[(chosen % pixels).to(colours.device)]
+    bounds = torch.arange(n + 1, device=colours.device) * pixels // n
+    cut = randomness.integers(pixels, 1, generator=generator, like=colours)
+    place = randomness.uniform(n, generator=generator, like=colours, dtype=torch.float64)
+    return colours[(cut + bounds[:-1] + (place * bounds.diff()).long()) % pixels]
 
 
 def digits() -> tuple[Tensor, Tensor]:

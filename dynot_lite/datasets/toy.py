@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base.randomness import integers, normal, uniform
 
 __all__ = ["checkerboard", "eight_gaussians", "moons", "torchcfm_eight_gaussians", "torchcfm_moons"]
 
@@ -27,9 +28,9 @@ def torchcfm_eight_gaussians(n: int, *, generator: torch.Generator | None = None
 
 
 def _eight_gaussians(n: int, variance: float, generator: torch.Generator | None) -> Tensor:
-    where = _where(n, generator)
-    angle = torch.randint(8, (n,), **where) * (math.pi / 4)
-    return 5 * torch.stack([angle.cos(), angle.sin()], 1) + variance**0.5 * torch.randn(n, 2, **where)
+    check.count(n, "n")
+    angle = integers(8, n, generator=generator) * (math.pi / 4)
+    return 5 * torch.stack([angle.cos(), angle.sin()], 1) + variance**0.5 * normal(n, 2, generator=generator)
 
 
 def moons(n: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -38,10 +39,10 @@ def moons(n: int, *, generator: torch.Generator | None = None) -> Tensor:
     With an angle s uniform in [0, π], one half of the mass is at 3 (cos s, sin s) − 1 and the other at
     3 (1 − cos s, ½ − sin s) − 1, before the noise.
     """
-    where = _where(n, generator)
-    angle = math.pi * torch.rand(n, **where)
-    upper = torch.randint(2, (n,), **where).bool()
-    return _moons(angle, upper) + 0.3 * torch.randn(n, 2, **where)
+    check.count(n, "n")
+    angle = math.pi * uniform(n, generator=generator)
+    upper = integers(2, n, generator=generator).bool()
+    return _moons(angle, upper) + 0.3 * normal(n, 2, generator=generator)
 
 
 def torchcfm_moons(n: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -51,8 +52,9 @@ def torchcfm_moons(n: int, *, generator: torch.Generator | None = None) -> Tenso
     Each point is moved by (u, u), with one u uniform in [0, 0.6] for both coordinates. So the points are neither independent
     nor in random order. For comparisons with published figures.
     """
-    where = _where(n, generator)
-    return _even_moons(n, where["device"], torch.get_default_dtype()) + 0.6 * torch.rand(n, 1, **where)
+    check.count(n, "n")
+    shift = 0.6 * uniform(n, 1, generator=generator)
+    return _even_moons(n, shift.device, shift.dtype) + shift
 
 
 @functools.lru_cache(maxsize=8)
@@ -69,12 +71,7 @@ def _moons(angle: Tensor, upper: Tensor) -> Tensor:
 
 def checkerboard(n: int, *, generator: torch.Generator | None = None) -> Tensor:
     """Independent points, uniform on the squares of side 2 of the board [−4, 4]² with ⌊x/2⌋ + ⌊y/2⌋ even: density 1/32 there."""
-    where = _where(n, generator)
-    row, column = torch.randint(4, (n,), **where), torch.randint(2, (n,), **where)
-    corner = torch.stack([2 * column + row % 2, row], 1) - 2
-    return 2 * (corner + torch.rand(n, 2, **where))
-
-
-def _where(n: int, generator: torch.Generator | None) -> dict:
     check.count(n, "n")
-    return {"generator": generator, "device": generator.device if generator else None}
+    row, column = integers(4, n, generator=generator), integers(2, n, generator=generator)
+    corner = torch.stack([2 * column + row % 2, row], 1) - 2
+    return 2 * (corner + uniform(n, 2, generator=generator))

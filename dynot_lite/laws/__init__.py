@@ -2,4 +2,4 @@
 
 from dynot_lite._base.rooms import lazily
 
-__getattr__ = lazily(__name__, "gaussian", "mixtures")
+__getattr__ = lazily(__name__, "linear_algebra", "gaussian", "mixtures")

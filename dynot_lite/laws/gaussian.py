@@ -15,6 +15,8 @@ from scipy.integrate import quad_vec, solve_ivp
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import randomness
+from dynot_lite.laws.linear_algebra import log_normal, polar, regress, square_root
 from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
 
 __all__ = [
@@ -71,8 +73,8 @@ class Gaussian:
         mean, cov = mean.expand(*batch, dim), cov.expand(*batch, dim, dim)
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "cov", cov)
-        factor, definite = _factor(cov)
-        object.__setattr__(self, "factor", factor)
+        root, definite = square_root(cov)
+        object.__setattr__(self, "factor", root)
         object.__setattr__(self, "definite", definite)
 
     @property
@@ -83,9 +85,7 @@ class Gaussian:
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` independent points, shape (..., n, d)."""
         check.count(n, "n")
-        noise = torch.randn(
-            *self.mean.shape[:-1], n, self.dim, generator=generator, dtype=self.mean.dtype, device=self.mean.device
-        )
+        noise = randomness.normal(*self.mean.shape[:-1], n, self.dim, generator=generator, like=self.mean)
         return self.mean.unsqueeze(-2) + noise @ self.factor.mT
 
     def log_prob(self, x) -> Tensor:
@@ -160,10 +160,10 @@ def monge_map(p: Gaussian, q: Gaussian) -> Affine:
 
 def geodesic(p: Gaussian, q: Gaussian, t: float) -> Gaussian:
     """McCann's interpolation at time t: the law of (1 − t)X0 + tX1 for the optimal coupling; W₂(μ_s, μ_t) = |s − t| W₂(p, q)."""
-    t = check.time(t, like=p.mean)
+    time = check.time(t, like=p.mean)
     start, end = _optimal_factors(p, q)
-    factor = (1 - t) * start + t * end
-    return Gaussian((1 - t) * p.mean + t * q.mean, factor @ factor.mT)
+    factor = (1 - time) * start + time * end
+    return Gaussian((1 - time) * p.mean + time * q.mean, factor @ factor.mT)
 
 
 def fm_velocity(p: Gaussian, q: Gaussian, t, x, *, cross_cov=None, interpolant: Interpolant = LINEAR) -> Tensor:
@@ -351,94 +351,13 @@ def path_moments(
     return mean, d_mean, cov, cross
 
 
-def regress(x: Tensor, mean: Tensor, d_mean: Tensor, cov: Tensor, cross: Tensor, *, per_point: bool) -> Tensor:
-    """E[dX_t/dt | X_t = x] = ṁ + Cov(dX_t/dt, X_t) Cov(X_t)⁻¹ (x − m), for the moments of :func:`path_moments`.
-
-    ``per_point``: the moments carry one entry per point of x (one time per point), not one for all.
-    """
-    if not per_point:
-        mean, d_mean = mean.unsqueeze(-2), d_mean.unsqueeze(-2)
-    centred = x - mean
-    column = centred.unsqueeze(-1) if per_point else centred.mT
-    values = torch.linalg.eigvalsh(cov.detach())
-    if (values[..., 0] > _rank_tolerance(cov) * values[..., -1]).all():
-        solved = torch.cholesky_solve(column, torch.linalg.cholesky(cov))
-    else:
-        solved = torch.linalg.pinv(cov, rtol=_rank_tolerance(cov), hermitian=True) @ column
-        off = (cov @ solved - column).detach().abs().amax()
-        if off > 1e-6 * (1 + column.detach().abs().amax()):
-            raise ValueError(
-                "x must lie on the support of X_t: its covariance is singular at this t, and the velocity is undefined"
-            )
-    slope = cross @ solved
-    return d_mean + (slope.squeeze(-1) if per_point else slope.mT)
-
-
-def log_normal(centred: Tensor, cov: Tensor, *, per_point: bool = False) -> Tensor:
-    """Log-density of N(0, cov) at points (..., n, d), with cov (..., d, d), or ``per_point`` (..., n, d, d)."""
-    factor, info = torch.linalg.cholesky_ex(cov)
-    if (info > 0).any():
-        raise ValueError("cov must be positive definite: a singular Gaussian has no density")
-    column = centred.unsqueeze(-1) if per_point else centred.mT
-    white = torch.linalg.solve_triangular(factor, column, upper=False)
-    distance = (white**2).sum((-2, -1) if per_point else -2)
-    log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * (distance + (log_det if per_point else log_det.unsqueeze(-1)) + centred.shape[-1] * math.log(2 * math.pi))
-
-
-def _factor(cov: Tensor) -> tuple[Tensor, bool]:
-    """A square root F, F Fᵀ = cov, and whether all of the batch is definite.
-
-    F is Cholesky's factor where its pivots stay above rounding, V diag(√λ) of the spectrum elsewhere.
-    """
-    factor, info = torch.linalg.cholesky_ex(cov)
-    pivots = factor.detach().diagonal(dim1=-2, dim2=-1).square()
-    singular = (info > 0) | ~(pivots.amin(-1) > _rank_tolerance(cov) * pivots.amax(-1))
-    if not singular.any():
-        return factor, True
-    values, vectors = torch.linalg.eigh(cov)
-    spectral = vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
-    return torch.where(singular[..., None, None], spectral, factor), False
-
-
 def _optimal_factors(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
     """F and G such that X0 = m0 + FZ, X1 = m1 + GZ, Z standard normal, is the optimal coupling of p and q.
 
     F is the factor of p, and G = F_q R with the rotation R that maximises E⟨FZ, F_q RZ⟩ = tr(Fᵀ F_q R) (Procrustes).
     """
     _require_same_space(p, q)
-    return p.factor, q.factor @ _polar(p.factor.mT @ q.factor, definite=p.definite and q.definite).mT
-
-
-def _polar(matrix: Tensor, *, definite: bool) -> Tensor:
-    """The orthogonal factor U of the polar decomposition: U Vᵀ of the singular value decomposition.
-
-    Nonsingular matrices: Newton's iteration X ← (γX + X⁻ᵀ/γ)/2 with scaling (Higham, Functions of Matrices, 8.6), faster than
-    the decomposition for batches, and differentiable where singular values coincide. For 2×2 matrices one step is exact: with
-    the matrix C of cofactors, M ± C = (σ₁ + σ₂) U Vᵀ, the sign being that of det M.
-    """
-    if definite and matrix.shape[-1] == 2:
-        a, b, c, d = matrix.flatten(-2).unbind(-1)
-        sign = (a * d - b * c).detach().sign()
-        first, second = a + sign * d, c - sign * b
-        length = torch.hypot(first, second)
-        first, second = first / length, second / length
-        return torch.stack([first, -sign * second, second, sign * first], -1).reshape(matrix.shape)
-    if definite:
-        x, eye = matrix, torch.eye(matrix.shape[-1]).to(matrix)
-        for _ in range(30):
-            x = x * (x.shape[-1] ** 0.5 / torch.linalg.matrix_norm(x)[..., None, None])
-            square = x.mT @ x
-            # Near orthogonality the last step needs no inverse (Newton–Schulz); its error is the square of this tolerance.
-            if (square - eye).detach().abs().max() < 0.1 * torch.finfo(x.dtype).eps ** 0.5:
-                return x @ (1.5 * eye - 0.5 * square)
-            inverse, info = torch.linalg.inv_ex(x)
-            if (info > 0).any():
-                break
-            gamma = (torch.linalg.matrix_norm(inverse) / torch.linalg.matrix_norm(x)).sqrt()[..., None, None]
-            x = 0.5 * (gamma * x + inverse.mT / gamma)
-    left, _, right = torch.linalg.svd(matrix)
-    return left @ right
+    return p.factor, q.factor @ polar(p.factor.mT @ q.factor, definite=p.definite and q.definite).mT
 
 
 def _trace_geometric_mean(p: Gaussian, q: Gaussian) -> Tensor:
@@ -468,7 +387,7 @@ def _solve_flow(p: Gaussian, q: Gaussian, t: float, cross_cov: Tensor, interpola
         return torch.as_tensor(eye.reshape(shape)).to(p.mean)
     try:
         solution = solve_ivp(right_side, (0.0, t), eye, method="DOP853", rtol=1e-13, atol=1e-14)
-    except torch.linalg.LinAlgError as error:
+    except RuntimeError as error:
         raise RuntimeError("the flow could not be integrated: the covariance of X_t is singular on the way") from error
     if not solution.success:
         raise RuntimeError(f"the flow could not be integrated: {solution.message}")
@@ -486,10 +405,6 @@ def cross_covariance(p: Gaussian, q: Gaussian, cross_cov) -> Tensor:
     joint = torch.cat([torch.cat(blocks[:2], -1), torch.cat(blocks[2:], -1)], -2)
     check.semidefinite(joint.detach(), "cross_cov must leave the joint covariance of (X0, X1) positive semi-definite")
     return cross_cov
-
-
-def _rank_tolerance(cov: Tensor) -> float:
-    return 10 * cov.shape[-1] * torch.finfo(cov.dtype).eps
 
 
 def _require_definite(p: Gaussian, name: str) -> None:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
-from dynot_lite.laws.gaussian import Gaussian, cross_covariance, log_normal, path_moments, regress
+from dynot_lite._base import randomness
+from dynot_lite.laws.gaussian import Gaussian, cross_covariance, path_moments
+from dynot_lite.laws.linear_algebra import log_normal, regress
 from dynot_lite.paths.interpolants import LINEAR, Interpolant
 
 __all__ = ["GaussianMixture", "fm_velocity_diracs", "fm_velocity_mixture"]
@@ -51,9 +53,8 @@ class GaussianMixture:
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` independent points, shape (n, d)."""
-        check.count(n, "n")
-        component = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.means.shape[1], generator=generator, dtype=self.means.dtype, device=self.means.device)
+        component = randomness.choices(self.weights, n, generator=generator)
+        noise = randomness.normal(n, self.means.shape[1], generator=generator, like=self.means)
         return self.means[component] + (self.components.factor[component] @ noise.unsqueeze(-1)).squeeze(-1)
 
     def log_prob(self, x) -> Tensor:

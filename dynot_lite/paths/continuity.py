@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
-from dynot_lite.paths.flows import Velocity, divergence, evaluate
+from dynot_lite._base.samplers import Velocity, evaluate
+from dynot_lite.paths.flows import divergence
 
 __all__ = ["bump", "gauss_legendre", "kinetic_energy", "strong_residual", "weak_residual"]
 
@@ -75,7 +76,7 @@ def strong_residual(density: Callable[[Tensor, Tensor], Tensor], velocity: Veloc
     """
     x = check.points(x, "x").detach()
     time = torch.tensor(float(t), dtype=torch.float64).to(x)
-    _, d_time = torch.func.jvp(lambda s: density(s, x), (time,), (torch.ones_like(time),))
+    d_time = torch.func.jvp(lambda s: density(s, x), (time,), (torch.ones_like(time),))[1]
     flux = divergence(lambda s, x: density(time, x).unsqueeze(-1) * velocity(t, x), t, x)
     return (d_time + flux).detach()
 

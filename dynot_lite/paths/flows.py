@@ -1,10 +1,12 @@
 """Flows of a velocity field v(t, x): points, trajectories, divergence and likelihood.
 
-The velocity is any callable (t, x) -> (n, d) with a float t and points x of shape (n, d).
+The velocity is any callable v(t, x) with a float t and points x of shape (n, d), or (n, ...) where no divergence is asked for;
+what it returns is compared with x on every call.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -12,10 +14,10 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import randomness
+from dynot_lite._base.samplers import Velocity, evaluate
 
 __all__ = ["divergence", "hutchinson_divergence", "integrate", "integrate_adaptive", "log_prob", "trajectory"]
-
-Velocity = Callable[[float, Tensor], Tensor]
 
 
 def _euler(v: Velocity, t: float, x: Tensor, h: float) -> Tensor:
@@ -56,9 +58,7 @@ def integrate(velocity: Velocity, x0, *, t0: float = 0.0, t1: float = 1.0, steps
     >>> integrate(lambda t, x: 3 * t**2 + 0 * x, torch.tensor([[1.0]])).round(decimals=3)
     tensor([[2.]])
     """
-    for _, x in _march(velocity, x0, t0, t1, steps, method):
-        pass
-    return x
+    return deque(_march(velocity, x0, t0, t1, steps, method), maxlen=1)[0][1]
 
 
 def trajectory(
@@ -72,7 +72,7 @@ def trajectory(
 def integrate_adaptive(
     velocity: Velocity, x0, *, t0: float = 0.0, t1: float = 1.0, rtol: float = 1e-10, atol: float = 1e-12
 ) -> Tensor:
-    """The flow map by SciPy's eighth-order method with step control: for oracles and for stiff ends, in float64, not differentiable.
+    """The flow map by SciPy's eighth-order method with step control: for oracles and stiff ends, in float64, not differentiable.
 
     Returns:
         Points at time t1, shape (n, d).
@@ -108,9 +108,9 @@ def divergence(velocity: Velocity, t: float, x) -> Tensor:
 def hutchinson_divergence(
     velocity: Velocity, t: float, x, *, probes: int = 1, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Hutchinson's unbiased estimate E⟨ε, (∇v) ε⟩ of the divergence, shape (n, d) -> (n,), with Rademacher ``probes`` per point."""
+    """Hutchinson's unbiased estimate E⟨ε, (∇v) ε⟩ of the divergence, (n, d) -> (n,), with Rademacher ``probes`` per point."""
     check.count(probes, "probes")
-    return _contract(velocity, t, x, lambda x: rademacher(probes, x, generator), torch.mean)
+    return _contract(velocity, t, x, lambda x: randomness.signs(probes, *x.shape, generator=generator, like=x), torch.mean)
 
 
 def log_prob(
@@ -143,7 +143,9 @@ def log_prob(
         ValueError: as :func:`integrate`.
     """
     x1 = check.points(x1, "x1")
-    fixed = None if probes is None else rademacher(check.count(probes, "probes"), x1, generator)
+    fixed = None
+    if probes is not None:
+        fixed = randomness.signs(check.count(probes, "probes"), *x1.shape, generator=generator, like=x1)
 
     def augmented(t: float, state: Tensor) -> Tensor:
         x = state[:, :-1]
@@ -156,11 +158,6 @@ def log_prob(
     start = torch.cat([x1, torch.zeros_like(x1[:, :1])], -1)
     end = integrate(augmented, start, t0=t1, t1=t0, steps=steps, method=method)
     return log_prob0(end[:, :-1]) + end[:, -1]
-
-
-def rademacher(probes: int, x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Independent signs, shape (probes, n, d)."""
-    return torch.randint(0, 2, (probes, *x.shape), generator=generator, device=x.device).to(x) * 2 - 1
 
 
 def _contract(velocity: Velocity, t: float, x, directions: Callable, reduce: Callable) -> Tensor:
@@ -204,12 +201,3 @@ def _march(velocity: Velocity, x0, t0: float, t1: float, steps: int, method: str
 
 def _interval(t0: float, t1: float) -> tuple[float, float]:
     return float(check.as_tensor(t0, "t0")), float(check.as_tensor(t1, "t1"))
-
-
-def evaluate(velocity: Velocity, t: float, x: Tensor) -> Tensor:
-    """v(t, x), refused unless it has the shape of x."""
-    v = velocity(t, x)
-    if not isinstance(v, Tensor) or v.shape != x.shape:
-        found = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
-        raise ValueError(f"velocity must return a tensor of the shape of x, {tuple(x.shape)}, got {found}")
-    return v
