@@ -52,7 +52,7 @@ def install():
         if subprocess.call([sys.executable, "-m", "venv", "--clear", VENV]):
             raise SystemExit("dynot_lite: cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)")
     print("dynot_lite: installing packages", flush=True)
-    code = subprocess.call([PYTHON, "-m", "pip", "install", "-c", "constraints.txt", "-e", "."], cwd=HERE)
+    code = subprocess.call([PYTHON, "-m", "pip", "install", "-c", "constraints.txt", "-e", ".[notebooks,course,test]"], cwd=HERE)
     if code:
         print("dynot_lite: the installation failed (see above); the same command tries again", file=sys.stderr)
         raise SystemExit(code)

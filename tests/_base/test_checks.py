@@ -16,9 +16,10 @@ READ_ONLY.flags.writeable = False
 @pytest.mark.parametrize(
     "value",
     [
-        VALUES.tolist(), VALUES, VALUES[::-1][::-1], np.asfortranarray(VALUES), READ_ONLY, torch.tensor(VALUES, requires_grad=True),
+        VALUES.tolist(), VALUES, VALUES[::-1][::-1], READ_ONLY, np.asfortranarray(VALUES),
         *(VALUES.astype(kind) for kind in (">f8", np.float16, np.int64, np.uint8, ">i2", np.longdouble)),
         *(torch.tensor(VALUES).to(kind) for kind in (torch.float64, torch.float16, torch.bfloat16, torch.int32)),
+        torch.tensor(VALUES, requires_grad=True),
     ],
     ids=lambda value: f"{type(value).__name__} {getattr(value, 'dtype', '')}",
 )  # fmt: skip
