@@ -19,15 +19,36 @@ import os
 import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = os.path.dirname(os.path.realpath(__file__))
 VENV = os.path.join(HERE, ".venv")
 PYTHON = os.path.join(VENV, "Scripts", "python.exe") if os.name == "nt" else os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "dynot_lite.stamp")
 
+# What pip's last words mean, for who does not read pip.
+CAUSES = (
+    (("No space left on device", "Errno 28", "disk quota"), "the disk is full"),
+    (("Read-only file system", "Errno 30", "Permission denied", "Errno 13"), "the folder " + VENV + " cannot be written to"),
+    (
+        (
+            "NewConnectionError",
+            "NameResolutionError",
+            "ConnectTimeoutError",
+            "ReadTimeoutError",
+            "Network is unreachable",
+            "ProxyError",
+        ),
+        "the package index cannot be reached: no network, or pip needs to be told of a proxy or another index",
+    ),
+)
+
+
+class Trouble(Exception):
+    """What stops the set-up, in one sentence."""
+
 
 def wanted():
-    """What must be installed, as a hash of the files that say so."""
-    digest = hashlib.sha256()
+    """What must be installed and where, as a hash: an environment that was moved or copied along is not this folder's."""
+    digest = hashlib.sha256(HERE.encode())
     for name in ("pyproject.toml", "constraints.txt"):
         with open(os.path.join(HERE, name), "rb") as stream:
             digest.update(stream.read())
@@ -35,34 +56,75 @@ def wanted():
 
 
 def installed():
-    """The hash of what is installed, if that was completed."""
-    if not (os.path.exists(PYTHON) and os.path.exists(STAMP)):
+    """The hash of what is installed, if that was completed and still imports this folder's package; else None."""
+    try:
+        with open(STAMP) as stream:
+            stamp = stream.read()
+    except OSError:
         return None
-    with open(STAMP) as stream:
-        return stream.read()
+    code = "import dynot_lite, importlib.util as u, sys; print(dynot_lite.__file__); sys.exit(u.find_spec('torch') is None)"
+    found = ask(code)
+    ours = os.path.join(HERE, "dynot_lite")
+    return stamp if found and os.path.realpath(os.path.dirname(found)) == ours else None
+
+
+def ask(code):
+    """What the environment's interpreter prints when it runs ``code``; None if it is missing, broken or fails."""
+    try:
+        # In the folder of the environment: an import must come from what is installed, not from the working directory.
+        return subprocess.check_output([PYTHON, "-I", "-c", code], cwd=VENV, stderr=subprocess.DEVNULL).decode().strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def install():
-    """Make .venv, unless there is a working one, and install into it."""
+    """Make .venv, unless there is a working one of this folder, and install into it."""
     stamp = wanted()
+    if not os.access(HERE, os.W_OK):
+        raise Trouble(HERE + " is read-only, and the environment is made in it: copy it to where you may write")
     if os.path.exists(STAMP):
         os.remove(STAMP)
-    if not os.path.exists(PYTHON) or subprocess.call([PYTHON, "-c", "import pip"], stderr=subprocess.DEVNULL):
+    # Of a moved environment the scripts still name the old place.
+    here = ask("import os, pip, sys; print(os.path.realpath(sys.prefix))") == VENV
+    if not here or not moved_here():
         print("dynot_lite: making the environment " + VENV, flush=True)
-        if subprocess.call([sys.executable, "-m", "venv", "--clear", VENV]):
-            raise SystemExit("dynot_lite: cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)")
+        run([sys.executable, "-m", "venv", "--clear", VENV], "on Debian and Ubuntu: apt install python3-venv")
+        with open(os.path.join(VENV, "made_in"), "w") as stream:
+            stream.write(HERE)
     print("dynot_lite: installing packages", flush=True)
-    code = subprocess.call([PYTHON, "-m", "pip", "install", "-c", "constraints.txt", "-e", ".[notebooks,course,test]"], cwd=HERE)
-    if code:
-        print("dynot_lite: the installation failed (see above); the same command tries again", file=sys.stderr)
-        raise SystemExit(code)
+    pip = [PYTHON, "-m", "pip", "install", "-c", "constraints.txt", "-e", ".[notebooks,course,test]"]
+    run(pip, "see pip's words above; the same command tries again")
     with open(STAMP, "w") as stream:
         stream.write(stamp)
 
 
+def moved_here():
+    """Whether the environment was made in this folder, not in another one that it was moved or copied with."""
+    try:
+        with open(os.path.join(VENV, "made_in")) as stream:
+            return stream.read() == HERE
+    except OSError:
+        return False
+
+
+def run(command, otherwise):
+    """Run a step of the set-up; if it fails, raise Trouble with the cause where its words tell it. Bars stay bars."""
+    process = subprocess.Popen(command, cwd=HERE, stderr=subprocess.PIPE)
+    words = []
+    with process.stderr:
+        for line in iter(process.stderr.readline, b""):
+            words.append(line.decode("utf-8", "replace"))
+            sys.stderr.write(words[-1])
+            sys.stderr.flush()
+    if process.wait():
+        said = "".join(words)
+        causes = [cause for signs, cause in CAUSES if any(sign in said for sign in signs)]
+        raise Trouble("the set-up failed: " + (causes[0] if causes else otherwise))
+
+
 def hand_over(arguments):
-    """Become ``python -m dynot_lite``; its exit code is ours."""
-    command = [PYTHON, "-m", "dynot_lite"] + arguments
+    """Become ``python -m dynot_lite``, of this folder wherever it is called from; its exit code is ours."""
+    command = [PYTHON, "-P", "-m", "dynot_lite"] + arguments
     if os.name != "nt":
         os.execv(PYTHON, command)
     process = subprocess.Popen(command)
@@ -87,6 +149,10 @@ def main(arguments):
     except KeyboardInterrupt:
         print("\ndynot_lite: interrupted; the same command goes on", file=sys.stderr)
         return 130
+    except (Trouble, OSError) as trouble:
+        full = getattr(trouble, "errno", None) == 28
+        print("dynot_lite: %s" % ("the set-up failed: the disk is full" if full else trouble), file=sys.stderr)
+        return 1
     return hand_over(arguments)
 
 

@@ -6,7 +6,6 @@
 import dataclasses
 import importlib
 import inspect
-import re
 from pathlib import Path
 
 from dynot_lite._base.results import Result
@@ -36,7 +35,8 @@ SHARED = {
 SUBJECT = set()
 # Names that mean what one of the names above means.
 FORBIDDEN = {
-    "max_iter", "max_steps", "max_epochs", "n_iter", "niter", "maxiter", "numItermax", "iterations", "epochs", "n_steps", "num_steps",
+    "max_iter", "max_steps", "max_epochs", "n_iter", "niter", "maxiter", "numItermax", "iterations", "epochs", "n_steps",
+    "num_steps",
     "evaluations", "nfe", "lr", "rate", "batch_size", "tol_chi2", "tolerance", "eps", "reg", "on_epoch", "on_step", "rng", "seed",
     "verbose", "show_progress", "a", "b", "weights_x", "weights_y", "init", "initial", "x", "y",
 }  # fmt: skip
@@ -105,7 +105,11 @@ def table() -> str:
         if solves(item):
             options = ", ".join(f"**{name}**" if name in SHARED else name for name in item.options) or "–"
             returns = item.returns.replace("|", "\\|")
-            lines.append(f"| `{item.room}` | `{item.name}` | {', '.join(item.data)} | {options} | {returns} |".replace("*conditions", "\\*conditions"))
+            lines.append(
+                f"| `{item.room}` | `{item.name}` | {', '.join(item.data)} | {options} | {returns} |".replace(
+                    "*conditions", "\\*conditions"
+                )
+            )
     return "\n".join(lines) + "\n"
 
 

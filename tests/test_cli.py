@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import os
 import re
 import subprocess
@@ -20,102 +18,6 @@ from dynot_lite.companion import notebooks, runner
 from dynot_lite.companion.ledger import Claim
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-# ---------------------------------------------------------------------------------------------------------- run.py
-
-
-@pytest.fixture
-def clone(tmp_path):
-    """A folder with run.py and two files to install from, and run.py as a module."""
-    (tmp_path / "run.py").write_bytes((ROOT / "run.py").read_bytes())
-    (tmp_path / "pyproject.toml").write_text("one", encoding="utf-8")
-    (tmp_path / "constraints.txt").write_text("two", encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("run_of_clone", tmp_path / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def calls(clone, monkeypatch):
-    """The commands that run.py would have run; each succeeds, and making the environment makes its interpreter."""
-    commands = []
-
-    def call(command, **_):
-        commands.append(command[2] if command[1] == "-m" else command[1])
-        if "venv" in command:
-            Path(clone.PYTHON).parent.mkdir(parents=True)
-            Path(clone.PYTHON).touch()
-        return 0
-
-    monkeypatch.setattr(clone.subprocess, "call", call)
-    monkeypatch.setattr(clone, "hand_over", lambda arguments: commands.append(arguments) or 0)
-    return commands
-
-
-def test_run_py_is_readable_for_old_versions_and_imports_the_standard_library_only():
-    tree = ast.parse((ROOT / "run.py").read_text(encoding="utf-8"), feature_version=(3, 6))
-    modules = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
-    assert set(modules) <= sys.stdlib_module_names
-    assert {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} == {"__future__"}
-
-
-def test_an_old_python_gets_a_clear_message_and_exit_code_2(clone, monkeypatch, capsys):
-    monkeypatch.setattr(clone.sys, "version_info", (3, 8, 10))
-    assert clone.main(["test"]) == 2
-    assert "needs Python 3.11 or later" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["-h"], 0)])
-def test_run_py_explains_itself_without_installing(clone, calls, capsys, arguments, code):
-    assert clone.main(arguments) == code
-    assert "python3 run.py reproduce" in capsys.readouterr().out
-    assert calls == [] and not Path(clone.VENV).exists()
-
-
-def test_it_installs_once_and_again_after_a_change(clone, calls, tmp_path):
-    assert clone.main(["test", "-x"]) == 0
-    assert calls == ["venv", "pip", ["test", "-x"]]
-    calls.clear()
-    assert clone.main(["claims"]) == 0
-    assert calls == [["claims"]]
-    for name in ("pyproject.toml", "constraints.txt"):
-        calls.clear()
-        (tmp_path / name).write_text("changed", encoding="utf-8")
-        assert clone.main(["claims"]) == 0
-        assert calls == ["-c", "pip", ["claims"]]  # the first asks whether the environment has pip
-
-
-def test_a_failed_installation_is_tried_again(clone, calls, monkeypatch):
-    succeed = clone.subprocess.call
-    monkeypatch.setattr(clone.subprocess, "call", lambda command, **_: succeed(command) or 3 * ("pip" in command))
-    with pytest.raises(SystemExit) as stopped:
-        clone.main(["test"])
-    assert stopped.value.code == 3 and calls == ["venv", "pip"]
-    monkeypatch.setattr(clone.subprocess, "call", succeed)
-    assert clone.main(["test"]) == 0
-    assert calls[-2:] == ["pip", ["test"]]
-
-
-def test_an_interrupted_installation_is_tried_again(clone, calls, monkeypatch):
-    def interrupt(command, **_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(clone.subprocess, "call", interrupt)
-    assert clone.main(["test"]) == 130
-    assert clone.installed() is None and calls == []
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script here")
-def test_it_hands_over_arguments_exit_code_and_environment(clone, tmp_path):
-    Path(clone.PYTHON).parent.mkdir(parents=True)
-    Path(clone.PYTHON).write_text('#!/bin/sh\necho "$@ $PIP_EXAMPLE"\nexit 7\n', encoding="utf-8")
-    os.chmod(clone.PYTHON, 0o755)
-    Path(clone.STAMP).write_text(clone.wanted(), encoding="utf-8")
-    command = [sys.executable, str(tmp_path / "run.py"), "reproduce", "--preset", "full"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PIP_EXAMPLE": "kept"})
-    assert (done.returncode, done.stdout) == (7, "-m dynot_lite reproduce --preset full kept\n")
 
 
 # ------------------------------------------------------------------------------------------------ what is installed
