@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
-__all__ = ["Case", "Check", "Finding", "cases", "judge", "residual"]
+__all__ = ["Case", "Check", "Finding", "altered", "cases", "judge", "residual", "zero"]
 
 ATTEMPTS = 200
 SEPARATION = 20.0
@@ -60,6 +62,21 @@ class Finding:
     right: int
     asked: int
     remark: str
+
+
+def altered(function: Callable[..., Any], **changes: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A trap: the value of ``function`` for changed arguments, such as ``altered(loss, C=np.transpose)``."""
+    names = list(inspect.signature(function).parameters)
+    places = {names.index(name): change for name, change in changes.items()}
+
+    def trap(*arguments):
+        return function(*(places[k](one) if k in places else one for k, one in enumerate(arguments)))
+
+    return trap
+
+
+def zero(value):
+    return 0 * value
 
 
 def cases(check: Check, rng: np.random.Generator) -> list[Case]:
@@ -158,8 +175,6 @@ def as_arrays(value) -> list[np.ndarray]:
 
 def residual(checks: Sequence[Check], namespace: Mapping[str, Any], seed: int) -> float:
     """The largest distance of the functions of ``namespace`` from the oracle on fresh instances: for tests inside a notebook."""
-    import torch
-
     worst = 0.0
     for check in checks:
         for case in cases(check, np.random.default_rng(seed)):
