@@ -13,17 +13,12 @@ def weights(rng, n):
     return w / w.sum()
 
 
-def basis(rng, d):
-    return np.linalg.qr(rng.standard_normal((d, d)))[0]
+basis = lambda rng, d: np.linalg.qr(rng.standard_normal((d, d)))[0]
 
 
 def spectral(vectors, values):
     """The symmetric matrix with this basis of eigenvectors."""
     return (vectors * values) @ vectors.T
-
-
-def mean(rng, d):
-    return rng.standard_normal(d)
 
 
 def covariance(rng, d):
@@ -34,12 +29,9 @@ def covariance(rng, d):
     return spectral(basis(rng, d), np.exp(spectrum))
 
 
-def law(rng, d):
-    return mean(rng, d), covariance(rng, d)
-
-
-def laws(rng, d):
-    return *law(rng, d), *law(rng, d)
+mean = lambda rng, d: rng.standard_normal(d)
+law = lambda rng, d: (mean(rng, d), covariance(rng, d))
+laws = lambda rng, d: (*law(rng, d), *law(rng, d))
 
 
 def cross(rng, cov0, cov1):

@@ -57,8 +57,9 @@ def with_heat(formula):
     return trap
 
 
+NO_DIFFUSION = "the diffusion is left out"
 HEAT_TRAPS = {
-    "the diffusion is left out": with_heat(lambda x, y, S_t, m, S, G: 0 * x),
+    NO_DIFFUSION: with_heat(lambda x, y, S_t, m, S, G: 0 * x),
     "the score has the wrong sign": with_heat(lambda x, y, S_t, m, S, G: -y @ inverse(S_t) @ G),
     "the law at time 0 stands for the law at time t": with_heat(lambda x, y, S_t, m, S, G: (x - m) @ inverse(S) @ G),
     "the score is halved": with_heat(lambda x, y, S_t, m, S, G: 0.5 * y @ inverse(S_t) @ G),
@@ -66,20 +67,12 @@ HEAT_TRAPS = {
 ORDER_TRAP = {"Γ and the inverse covariance are exchanged": with_heat(lambda x, y, S_t, m, S, G: y @ G @ inverse(S_t))}
 
 
-def heat_energy(m, S, c, G, T):
+def heat_energy(m, S, c, G, T, *, velocity=heat_velocity):
     """E‖v_t(X_t)‖² by Gauss–Hermite nodes, which are exact for quadratic functions."""
 
     def power(t):
         x, weights = (a.numpy() for a in Gaussian(*heat_law(t, m, S, c, G)).quadrature(2))
-        return weights @ squares(heat_velocity(t, x, m, S, c, G))
-
-    return T**2 * integral(lambda s: power(T * s), 24)
-
-
-def no_score_energy(m, S, c, G, T):
-    def power(t):
-        m_t, S_t = heat_law(t, m, S, c, G)
-        return squares(m_t - c) + np.trace(S_t)
+        return weights @ squares(velocity(t, x, m, S, c, G))
 
     return T**2 * integral(lambda s: power(T * s), 24)
 
@@ -92,7 +85,7 @@ def draw_heat_energy(rng, d, *, centred=False):
 ENERGY_TRAPS = {
     "the path is not run through in unit time (a factor T is missing)": lambda m, S, c, G, T: heat_energy(m, S, c, G, T) / T,
     "the energy is taken to be W₂²": lambda m, S, c, G, T: distance_squared(m, S, *heat_law(T, m, S, c, G)),
-    "the diffusion is left out": no_score_energy,
+    NO_DIFFUSION: partial(heat_energy, velocity=HEAT_TRAPS[NO_DIFFUSION]),
 }
 
 
@@ -107,10 +100,7 @@ def rotation_part(A, S):
     return (A - gradient_part(A, S)) @ S
 
 
-def draw_slope(rng, d):
-    return rng.standard_normal((d, d)), covariance(rng, d)
-
-
+draw_slope = lambda rng, d: (rng.standard_normal((d, d)), covariance(rng, d))
 SYMMETRIC_TRAP, CONGRUENCE_TRAP = "the symmetric part of A is taken", "half the derivative of Σ times Σ⁻¹ is taken: not symmetric"
 
 
@@ -131,13 +121,12 @@ def best_stopover(*three):
     return first / (first + second), (first + second) ** 2
 
 
-def draw_legs(rng, d):
-    return *laws(rng, d), *law(rng, d)
-
-
 def squared_stop(*three):
     first, second = legs(*three)
     return first / (first + second), stopover_energy(*three, first / (first + second))
+
+
+draw_legs = lambda rng, d: (*laws(rng, d), *law(rng, d))
 
 
 # ---------------------------------------------------------------------------------------- 7 and 8: an interpolant with noise
@@ -198,10 +187,7 @@ def mean_square(*data):
     return straight_energy(*data[:-1]) + data[-1] ** 2 * len(data[0]) / 3
 
 
-def draw_floor(rng, d, *, correlated=True):
-    return draw_noisy(rng, d, correlated=correlated)[2:]
-
-
+draw_floor = lambda rng, d, **options: draw_noisy(rng, d, **options)[2:]
 FLOOR_TRAPS = {
     "the minimum is taken to be 0": lambda *a: 0.0,
     "the derivative is not conditioned": mean_square,

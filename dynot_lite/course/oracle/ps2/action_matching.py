@@ -64,10 +64,7 @@ def least_loss(m0, S0, m1, S1, C):
     return -0.5 * integral(power)
 
 
-def draw_action(rng, d, *, correlated=True):
-    return rng.uniform(0.2, 0.8), points(rng, d), *coupled(rng, d, correlated=correlated)
-
-
+draw_action = lambda rng, d, **options: (rng.uniform(0.2, 0.8), points(rng, d), *coupled(rng, d, **options))
 ACTION_TRAPS = {
     "the slope of the velocity of flow matching is taken, which is not symmetric": partial(true_action, slope=regression_slope),
     "the mean of the action is not zero": partial(true_action, centred=False),
@@ -158,13 +155,9 @@ def slowness(kappa, t=1.0):
     return quad(lambda s: 1 / (1 + kappa * s), 0, t)[0]
 
 
-def weighted_energy(kappa, *ends):
-    """The best clock has the speed 1/(w∫1/w), and its weighted energy is W₂²/∫1/w."""
-    return distance_squared(*ends) / slowness(kappa)
-
-
-def best_clock(t, kappa):
-    return slowness(kappa, t) / slowness(kappa)
+# The best clock has the speed 1/(w∫1/w), and its weighted energy is W₂²/∫1/w.
+best_clock = lambda t, kappa: slowness(kappa, t) / slowness(kappa)
+weighted_energy = lambda kappa, *ends: distance_squared(*ends) / slowness(kappa)
 
 
 def law_at(t, kappa, *ends, clock=best_clock):

@@ -57,14 +57,8 @@ def draw_bent(rng, d, *, bent=True):
     return x0, x1, covariance(rng, d), mean(rng, d), h / max(0.7, float(np.linalg.norm(h))) if bent else 0 * h
 
 
-def half_moments(x0, x1):
-    return 0.5 * (squares(x0) + squares(x1)).mean()
-
-
-def inner(x0, x1):
-    return (x0 * x1).sum(1).mean()
-
-
+half_moments = lambda x0, x1: 0.5 * (squares(x0) + squares(x1)).mean()
+inner = lambda x0, x1: (x0 * x1).sum(1).mean()
 BENT_TRAPS = {
     "the loss lacks a factor 2": lambda *a: 0.5 * bent_loss(*a),
     "the pairs are taken to be independent": lambda x0, x1, *a: (

@@ -34,10 +34,6 @@ def draw_line(rng, d, *, equal=False, levels=False):
     return x, y, a, b
 
 
-def nearest(x, y, a, b):
-    return a[:, None] * (np.abs(x[:, None] - y).argmin(1)[:, None] == np.arange(len(y)))
-
-
 def unsplit(x, y, a, b):
     """Each x goes, as a whole, to the quantile of the middle of its mass."""
     order, to = np.argsort(x), np.argsort(y)
@@ -51,7 +47,7 @@ LINE_TRAPS = {
     "the order of the points is forgotten after sorting": altered(line_plan, x=np.sort, y=np.sort),
     "the two marginals are multiplied": lambda x, y, a, b: np.outer(a, b),
     "the largest points are paired with the smallest": altered(line_plan, x=np.negative),
-    "each point goes to the nearest one": nearest,
+    "each point goes to the nearest one": lambda x, y, a, b: a[:, None] * np.eye(len(y))[np.abs(x[:, None] - y).argmin(1)],
 }
 UNSPLIT_TRAP = {"no mass is split: a point x has one partner": unsplit}
 
@@ -84,8 +80,7 @@ def pair_shift(x, y):
     return max(0.0, (-(step * move).sum(2) / (squares(step) + np.eye(len(x)))).max())
 
 
-def gain_and_price(x, y, order):
-    return (x * (y[order] - y)).sum(), (x * (x - x[order])).sum()
+gain_and_price = lambda x, y, order: ((x * (y[order] - y)).sum(), (x * (x - x[order])).sum())
 
 
 def first_shift(x, y):
@@ -119,8 +114,7 @@ def best_plan(cost, differ, beta):
 
 
 def nearest_plan(cost, differ, beta):
-    hit = (cost + beta * differ).argmin(1)
-    return (hit[:, None] == np.arange(cost.shape[1])) / len(cost)
+    return np.eye(cost.shape[1])[(cost + beta * differ).argmin(1)] / len(cost)
 
 
 def labelled_pairs(x0, l0, x1, l1, beta, *, half=0.5, plan=best_plan):

@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import quad, solve_ivp
 from scipy.stats import norm
 
-from dynot_lite.course.oracle.closed_forms import NODES, WEIGHTS, integral, inverse, squares
+from dynot_lite.course.oracle.closed_forms import NODES, WEIGHTS, form, integral, inverse, squares
 from dynot_lite.course.oracle.compare import Check
 from dynot_lite.course.oracle.draws import covariance, law, mean, points, weights
 from dynot_lite.laws.mixtures import fm_velocity_diracs
@@ -43,8 +43,7 @@ def projected(w, m, S, y):
     return (m - y.mean(0)) @ direction, np.sqrt(np.einsum("i,kij,j->k", direction, S, direction)), place, order
 
 
-def density(w, mu, sd, r):
-    return norm.pdf(np.asarray(r)[..., None], mu, sd) @ w
+density = lambda w, mu, sd, r: norm.pdf(np.asarray(r)[..., None], mu, sd) @ w
 
 
 def cuts(w, mu, sd, levels):
@@ -177,11 +176,6 @@ def posterior(t, x, m, S, y, b, *, centre=None):
     return score / score.sum(1, keepdims=True)
 
 
-def to_mean(weights_of):
-    """The velocity to the mean of the points under some weights."""
-    return lambda t, x, m, S, y, b: (weights_of(t, x, m, S, y, b) @ y - x) / (1 - t)
-
-
 def posterior_jacobian(t, x, m, S, y, b, *, power=3, noise=inverse):
     p = posterior(t, x, m, S, y, b)
     spread = np.einsum("nk,ki,kj->nij", p, y, y) - np.einsum("nk,ki,nl,lj->nij", p, y, p, y)
@@ -189,7 +183,7 @@ def posterior_jacobian(t, x, m, S, y, b, *, power=3, noise=inverse):
 
 
 DIRAC_TRAPS = {
-    name: to_mean(weights_of)
+    name: lambda t, x, m, S, y, b, weights_of=weights_of: (weights_of(t, x, m, S, y, b) @ y - x) / (1 - t)
     for name, weights_of in {
         "the weights are those of the points, not conditional on X_t": lambda t, x, m, S, y, b: b,
         "the factor t of y is forgotten": lambda *a: posterior(*a, centre=a[4]),
@@ -202,9 +196,7 @@ DIRAC_TRAPS = {
     }.items()
 }
 JACOBIAN_TRAPS = {
-    "the conditional weights are not differentiated": lambda t, x, m, S, y, b: np.broadcast_to(
-        -np.eye(len(m)) / (1 - t), (len(x), *S.shape)
-    ),
+    "the conditional weights are not differentiated": lambda t, x, *_: np.tile(-np.eye(x.shape[1]) / (1 - t), (len(x), 1, 1)),
     "the Jacobian is transposed": lambda *a: dirac_jacobian(*a).mT,
     "the covariance of the noise is missing": partial(posterior_jacobian, noise=lambda S: np.eye(len(S))),
     "(1 − t)² stands for (1 − t)³": partial(posterior_jacobian, power=2),
@@ -239,16 +231,9 @@ def flow_and_transport(m, S, y, b, *, across=np.linalg.solve):
     return excess, 1 - same
 
 
-def flow_excess(*data, **options):
-    return flow_and_transport(*data, **options)[0]
-
-
-def flow_elsewhere(*data, **options):
-    return flow_and_transport(*data, **options)[1]
-
-
-def draw_flow(rng, d, *, n=None):
-    return *law(rng, d), *collinear(rng, d, n or int(rng.integers(3, 6)))
+flow_excess = lambda *data, **options: flow_and_transport(*data, **options)[0]
+flow_elsewhere = lambda *data, **options: flow_and_transport(*data, **options)[1]
+draw_flow = lambda rng, d, *, n=None: (*law(rng, d), *collinear(rng, d, n or int(rng.integers(3, 6))))
 
 
 def nearest_excess(m, S, y, b):
@@ -268,13 +253,7 @@ def nearest_elsewhere(m, S, y, b):
 
 def scale_of(S, y):
     """√⟨u, S⁻¹u⟩."""
-    direction = on_the_line(y)[0]
-    return math.sqrt(direction @ np.linalg.solve(S, direction))
-
-
-def marginal_scale(S, y):
-    direction = on_the_line(y)[0]
-    return 1 / math.sqrt(direction @ S @ direction)
+    return form(on_the_line(y)[0], inverse(S)) ** 0.5
 
 
 def loss_floor(m, S, y, b, *, scale=scale_of):
@@ -302,9 +281,11 @@ FLOOR_TRAPS = {
     "the integral is taken over γ², not over γ": lambda m, S, y, b: -2 * b @ np.log(b) / scale_of(S, y),
     "the noise is taken to be N(0, I)": partial(loss_floor, scale=lambda S, y: 1.0),
     "the conditional law is that of a Gaussian X₁": lambda m, S, y, b: (
-        math.pi / 2 * math.sqrt(b @ (on_the_line(y)[1] - b @ on_the_line(y)[1]) ** 2) / scale_of(S, y)
+        math.pi / 2 * math.sqrt(b @ squares(y - b @ y)) / scale_of(S, y)
     ),
-    "the noise is projected on the line of the points": partial(loss_floor, scale=marginal_scale),
+    "the noise is projected on the line of the points": partial(
+        loss_floor, scale=lambda S, y: form(on_the_line(y)[0], S) ** -0.5
+    ),
 }
 
 

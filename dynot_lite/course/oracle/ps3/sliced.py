@@ -51,22 +51,15 @@ def sliced_gap(m0, S0, m1, S1, *, factor=None):
 # ---------------------------------------------------------------------------------------------------------- 10: sliced bound
 
 
-def line_potential(x, y, a, b):
-    """The dual variable of the network simplex: for weights without common levels unique up to a constant; cost ½(x − y)²."""
-    return ot.emd(a, b, 0.5 * (x[:, None] - y) ** 2, log=True)[1]["u"]
+costs = lambda x, y: 0.5 * squares(x[:, None] - y)
+semidual = lambda f, x, y, a, b: a @ f + b @ (costs(x, y) - f[:, None]).min(0)
+on_lines = lambda x, y, theta: [costs((x @ e)[:, None], (y @ e)[:, None]) for e in theta]
 
 
 def sliced_potential(x, y, a, b, theta):
-    f = np.mean([line_potential(x @ e, y @ e, a, b) for e in theta], 0)
+    """The dual variable of the network simplex, for weights without common levels unique up to a constant; averaged."""
+    f = np.mean([ot.emd(a, b, cost, log=True)[1]["u"] for cost in on_lines(x, y, theta)], 0)
     return f - a @ f
-
-
-def costs(x, y):
-    return 0.5 * squares(x[:, None] - y)
-
-
-def semidual(f, x, y, a, b):
-    return a @ f + b @ (costs(x, y) - f[:, None]).min(0)
 
 
 def sliced_bound(x, y, a, b, theta):
@@ -89,7 +82,7 @@ def scaled_bound(factor):
 
 def sliced_cost(x, y, a, b, theta):
     """Half of the sliced squared distance."""
-    return np.mean([ot.emd2(a, b, 0.5 * np.subtract.outer(x @ e, y @ e) ** 2) for e in theta])
+    return np.mean([ot.emd2(a, b, cost) for cost in on_lines(x, y, theta)])
 
 
 def uniform_bound(x, y, a, b, theta):
