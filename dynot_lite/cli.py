@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from dynot_lite.companion import benchmark, notebooks, runner, table
+from dynot_lite.companion import benchmark, notebooks, record, runner, table
 from dynot_lite.companion.ledger import PRESETS, registry
 from dynot_lite.course import cli as course
 
@@ -37,7 +38,7 @@ notebook that failed, what it did is kept as NAME.failed.ipynb. Ctrl-C ends all 
 
 TEST = """\
 Run the unit tests, the examples in docstrings, and every committed notebook against its stored outputs (nbval), two files at
-a time. Arguments are handed to pytest: "test -x" stops at the first failure, "test tests/test_gaussian.py" runs one file."""
+a time. Arguments are handed to pytest: "test -x" stops at the first failure, "test tests/laws/test_gaussian.py" runs one file."""
 
 EXECUTE = """\
 Run notebooks from notebooks/NAME.py, quick preset, and store them with their outputs as notebooks/NAME.ipynb. The .py is only
@@ -73,57 +74,42 @@ def _parser() -> argparse.ArgumentParser:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m dynot_lite", description=DESCRIPTION, formatter_class=layout)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    command = partial(commands.add_parser, formatter_class=layout)
 
-    reproduce = commands.add_parser(
-        "reproduce", help="run the notebooks into build/", description=REPRODUCE, formatter_class=layout
-    )
+    reproduce = command("reproduce", help="run the notebooks into build/", description=REPRODUCE)
     reproduce.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names such as 00_start_here; default: all")
     reproduce.add_argument("--preset", choices=PRESETS, default="quick", help="sizes of the experiments (default: quick)")
-    reproduce.add_argument("--seed", type=_whole(0), default=0, help="of all random numbers (default: 0)")
-    reproduce.add_argument("--jobs", type=_whole(1), default=2, help="notebooks at a time (default: 2)")
+    reproduce.add_argument("--seed", type=course.at_least(0), default=0, help="of all random numbers (default: 0)")
+    reproduce.add_argument("--jobs", type=course.at_least(1), default=2, help="notebooks at a time (default: 2)")
     reproduce.add_argument("--output", type=Path, help="folder to write to (default: build, beside notebooks)")
     reproduce.add_argument(
         "--timeout",
-        type=_whole(1),
+        type=course.at_least(1),
         metavar="SECONDS",
         help="for one cell (default: {quick} in the quick preset, {full} in the full one)".format(**runner.CELL_SECONDS),
     )
     reproduce.add_argument("--force", action="store_true", help="run also what finished unchanged")
     reproduce.add_argument(
-        "--record",
-        action="store_true",
-        help="if all succeed, renew the results of record: figures/ and the table in README.md (full preset only)",
+        "--record", action="store_true", help="if all succeed, renew the results of record in figures/ (full preset only)"
     )
     reproduce.set_defaults(run=_reproduce)
 
-    test = commands.add_parser("test", help="run all tests", description=TEST, formatter_class=layout)
+    test = command("test", help="run all tests", description=TEST)
     test.set_defaults(run=_test)
 
-    execute = commands.add_parser("execute", help="run committed notebooks in place", description=EXECUTE, formatter_class=layout)
+    execute = command("execute", help="run committed notebooks in place", description=EXECUTE)
     execute.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names such as 00_start_here; default: all")
-    execute.add_argument("--timeout", type=_whole(1), default=600, metavar="SECONDS", help="for one cell (default: 600)")
+    execute.add_argument("--timeout", type=course.at_least(1), default=600, metavar="SECONDS", help="for one cell (default: 600)")
     execute.set_defaults(run=_execute)
 
-    claims = commands.add_parser(
-        "claims", help="print the table of claims", description="Print all claims, with the measured values of record."
-    )
-    claims.add_argument("--write", action="store_true", help="write the table into README.md instead")
+    claims = command("claims", help="print the table of claims", description="Print all claims, with the values of record.")
+    claims.add_argument("--write", action="store_true", help="write it to figures/claims.md instead")
     claims.set_defaults(run=_claims)
 
-    peers = commands.add_parser("peers", help="install the peers", description=PEERS, formatter_class=layout)
+    peers = command("peers", help="install the peers", description=PEERS)
     peers.set_defaults(run=lambda options: benchmark.install_peers(notebooks.root() / "peers.txt"))
     course.add_parser(commands)
     return parser
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return number
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -155,8 +141,8 @@ def _reproduce(options: argparse.Namespace) -> int:
         print(f"nothing recorded: {', '.join(skipped)} {needed}", file=sys.stderr)
         return 1
     elif options.record:
-        runner.record(outcomes, home / "figures")
-        _write_readme(home)
+        record.record(outcomes, home / "figures")
+        table.write(registry(), home / "figures")
     return 1 if failed else 0
 
 
@@ -194,19 +180,9 @@ def _execute(options: argparse.Namespace) -> int:
 
 
 def _claims(options: argparse.Namespace) -> int:
-    home = notebooks.root()
+    figures = notebooks.root() / "figures"
     if options.write:
-        _write_readme(home)
+        print(table.write(registry(), figures))
     else:
-        print(table.terminal(registry(), table.read_recorded(home / "figures"), absent="NOT RECORDED"))
+        print(table.terminal(registry(), record.read(figures), absent="NOT RECORDED"))
     return 0
-
-
-def _write_readme(home: Path) -> None:
-    readme = home / "README.md"
-    block = table.markdown(registry(), table.read_recorded(home / "figures"))
-    try:
-        text = table.refresh(readme.read_text(encoding="utf-8"), block)
-    except ValueError as error:
-        raise notebooks.NotebookError(f"README.md: {error}") from None
-    readme.write_text(text, encoding="utf-8", newline="\n")

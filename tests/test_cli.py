@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from dynot_lite import cli
-from dynot_lite.companion import notebooks, runner
+from dynot_lite.companion import notebooks, record, runner
 from dynot_lite.companion.ledger import Claim
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,15 +118,14 @@ def test_an_interruption_ends_with_130(monkeypatch, capsys):
 
 
 def test_a_success_is_recorded_and_a_failure_is_not(monkeypatch, tmp_path, capsys):
-    (tmp_path / "README.md").write_text("<!-- claims:begin -->\n<!-- claims:end -->\n", encoding="utf-8")
     entry = Claim(id="T-1", notebook="one", statement="Small", source="nowhere", kind="identity", at_most=1.0)
     recorded, statuses, skipped = [], iter(["failed", "done", "done"]), {"T-1": {"value": None, "verdict": "SKIP"}}
     results = iter([{}, skipped, {}])
     monkeypatch.setattr(cli, "registry", lambda: {"T-1": entry})
     monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
-    monkeypatch.setattr(runner, "record", lambda outcomes, figures: recorded.append(figures))
+    monkeypatch.setattr(record, "record", lambda outcomes, figures: recorded.append(figures))
     monkeypatch.setattr(
-        runner, "reproduce", lambda *_, **__: [runner.Outcome("one", next(statuses), tmp_path, 1.0, next(results))]
+        runner, "reproduce", lambda *_, **__: [record.Outcome("one", next(statuses), tmp_path, 1.0, next(results))]
     )
     assert cli.main(["reproduce", "--preset", "full", "--record"]) == 1
     assert recorded == [] and "nothing recorded" in capsys.readouterr().err
@@ -134,17 +133,19 @@ def test_a_success_is_recorded_and_a_failure_is_not(monkeypatch, tmp_path, capsy
     assert recorded == [] and "T-1 need the peers" in capsys.readouterr().err
     assert cli.main(["reproduce", "--preset", "full", "--record"]) == 0
     assert recorded == [tmp_path / "figures"]
-    assert "| T-1 | Small |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| T-1 | Small |" in (tmp_path / "figures" / "claims.md").read_text(encoding="utf-8")
 
 
 def test_claims_are_printed_and_written(monkeypatch, tmp_path, capsys):
     assert cli.main(["claims"]) == 0
     assert f"{len(cli.registry())} claims" in capsys.readouterr().out
     monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
-    (tmp_path / "README.md").write_text("no marks", encoding="utf-8")
-    assert cli.main(["claims", "--write"]) == 1
-    assert "claims:begin" in capsys.readouterr().err
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "no marks"
+    written = tmp_path / "figures" / "claims.md"
+    for _ in range(2):  # as well in a folder without figures as over an older table
+        assert cli.main(["claims", "--write"]) == 0
+        assert capsys.readouterr().out == f"{written}\n"
+        assert sum(line.startswith("| ") for line in written.read_text(encoding="utf-8").splitlines()) > len(cli.registry())
+        written.write_text("old", encoding="utf-8")
 
 
 def test_the_test_command_fails_on_a_changed_number_and_on_a_timeout_and_runs_one_thread(tmp_path, write_notebook):

@@ -1,6 +1,12 @@
-"""What makes the notebooks a companion: the ledger of claims, the runner, the notebook checks and the command line."""
+"""What makes the notebooks a companion: the ledger of claims, the runner, the record, the notebook checks."""
 
-from dynot_lite.companion.figures import show
+from dynot_lite._base.rooms import lazily
+
+try:
+    from dynot_lite.companion.figures import show
+except ModuleNotFoundError as error:
+    raise ImportError(f"dynot_lite.companion needs {error.name}: install dynot_lite[notebooks]") from error
 from dynot_lite.companion.ledger import claim, skip, start
 
 __all__ = ["claim", "show", "skip", "start"]
+__getattr__ = lazily(__name__, "benchmark", "figures", "ledger", "notebooks", "record", "runner", "table")

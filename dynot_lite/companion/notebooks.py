@@ -206,7 +206,7 @@ def pair_problems(source: NotebookNode, executed: NotebookNode) -> list[str]:
     if len(source.cells) != len(executed.cells):
         return [f"the .py has {len(source.cells)} cells, the .ipynb {len(executed.cells)}: execute the notebook again"]
     problems = []
-    for name, of in (("type", _type), ("source", _source), ("tags", _tags), ("grading", _grading)):
+    for name, of in ASPECTS.items():
         pairs = enumerate(zip(source.cells, executed.cells, strict=True), 1)
         if numbers := [str(number) for number, (cell, other) in pairs if of(cell) != of(other)]:
             problems.append(f"{name} of cell {', '.join(numbers)} differs between .py and .ipynb: execute the notebook again")
@@ -217,7 +217,7 @@ def parameter_problems(notebook: NotebookNode) -> list[str]:
     """The first code cell, and it alone, is tagged ``parameters`` and sets ``preset = "quick"`` and ``seed = 0``, no more."""
     # papermill injects any name without a complaint, so that a misspelt one would leave the run with the defaults.
     code = _code_cells(notebook)
-    if [index for index, cell in enumerate(code) if "parameters" in _tags(cell)] != [0]:
+    if [index for index, cell in enumerate(code) if "parameters" in ASPECTS["tags"](cell)] != [0]:
         return ["the first code cell, and no other, must have the tag parameters"]
     try:
         statements = ast.parse(code[0].source).body
@@ -286,20 +286,12 @@ def path_problems(executed: NotebookNode) -> list[str]:
     ]
 
 
-def _type(cell: NotebookNode) -> str:
-    return cell.cell_type
-
-
-def _source(cell: NotebookNode) -> str:
-    return cell.source
-
-
-def _tags(cell: NotebookNode) -> list[str]:
-    return list(cell.metadata.get("tags", []))
-
-
-def _grading(cell: NotebookNode) -> dict:
-    return dict(cell.metadata.get("nbgrader", {}))
+ASPECTS = {
+    "type": lambda cell: cell.cell_type,
+    "source": lambda cell: cell.source,
+    "tags": lambda cell: list(cell.metadata.get("tags", [])),
+    "grading": lambda cell: dict(cell.metadata.get("nbgrader", {})),
+}
 
 
 def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:

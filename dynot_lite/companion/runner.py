@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
-import importlib.metadata
 import json
-import platform
 import re
 import shutil
 import signal
@@ -22,28 +19,16 @@ from typing import Any
 
 import nbformat
 import psutil
-from tqdm import tqdm
 
+from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
-from dynot_lite.companion.benchmark import PEERS
 from dynot_lite.companion.ledger import CLAIMS_FILE, RUN_DIR, Claim
 from dynot_lite.companion.notebooks import NotebookError
+from dynot_lite.companion.record import Outcome, as_json, peers, provenance
 
-__all__ = ["CELL_SECONDS", "Outcome", "fingerprint", "provenance", "record", "reproduce"]
+__all__ = ["CELL_SECONDS", "fingerprint", "reproduce"]
 
 CELL_SECONDS = {"quick": 600, "full": 4 * 3600}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one notebook ended: ``results`` has, per claim that was reached, its value and verdict."""
-
-    notebook: str
-    status: str  # "done", "unchanged" or "failed"
-    path: Path
-    seconds: float
-    results: dict[str, dict[str, Any]]
-    error: str = ""
 
 
 def reproduce(
@@ -82,26 +67,26 @@ def reproduce(
         else:
             waiting.append(run)
     running: list[_Run] = []
-    with _signals() as stop, _Progress(sum(run.cells for run in waiting)) as progress:
+    with _signals() as stop, contextlib.closing(_Report(sum(run.cells for run in waiting))) as report:
         for name in outcomes:
-            progress.say(f"{name}: unchanged since it last finished, not run again (--force runs it)")
+            report.say(f"{name}: unchanged since it last finished, not run again (--force runs it)")
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     run = waiting.pop(0)
                     running.append(run)
-                    progress.started(run.name)
+                    report.started(run.name)
                     run.start(timeout or CELL_SECONDS[preset])
                 time.sleep(0.1)
                 if stop.is_set():
                     raise KeyboardInterrupt
                 for run in list(running):
-                    progress.cells(run.new_cells())
+                    report.bar.update(run.new_cells())
                     outcome = run.poll()
                     if outcome:
                         running.remove(run)
                         outcomes[run.name] = outcome
-                        progress.finished(outcome)
+                        report.finished(outcome)
         finally:
             _end_processes({str(run.results) for run in running})
             for run in running:
@@ -114,70 +99,10 @@ def fingerprint(source: Path, *, preset: str, seed: int) -> str:
     package = Path(__file__).resolve().parents[1]
     files = [source, *sorted(path for path in package.rglob("*") if path.suffix in (".py", ".toml", ".npz"))]
     pins = package.parent / "constraints.txt"
-    digest = hashlib.sha256(f"{preset}\0{seed}\0{sorted(_peers().items())}".encode())
+    digest = hashlib.sha256(f"{preset}\0{seed}\0{sorted(peers().items())}".encode())
     for path in [*files, *([pins] if pins.exists() else [])]:
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
-
-
-def provenance(*, preset: str, seed: int) -> dict[str, Any]:
-    """Where results come from: interpreter, platform, versions of all packages, preset, seed, git revision, UTC time."""
-    distributions = {item.metadata["Name"]: item.version for item in importlib.metadata.distributions()}
-    changed = _git("status", "--porcelain")
-    return {
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "preset": preset,
-        "seed": seed,
-        "revision": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": None if changed is None else bool(changed),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "packages": dict(sorted(distributions.items(), key=lambda item: item[0].lower())),
-        "peers": _peers(),
-    }
-
-
-def _peers() -> dict[str, str]:
-    """The versions of the peers that are installed."""
-    found = {item.metadata["Name"]: item.version for item in importlib.metadata.distributions(path=[str(PEERS)])}
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
-
-
-def _git(*arguments: str) -> str | None:
-    package = Path(__file__).resolve().parents[2]
-    try:
-        run = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return run.stdout.strip()
-
-
-def record(outcomes: list[Outcome], figures: Path) -> None:
-    """Copy the figures, animations and tables of finished notebooks to ``figures/NAME``, their results to ``figures/results.json``.
-
-    What is recorded of other notebooks stays. ``results.json`` has, per notebook, the seconds it took, the provenance of
-    its run (of the packages those that dynot_lite requires itself) and the value and verdict of each of its claims.
-    """
-    lines = [line for line in importlib.metadata.requires("dynot_lite") or [] if "extra ==" not in line]
-    required = {re.split(r"[^\w.-]", line)[0].lower() for line in lines}
-    table = figures / "results.json"
-    recorded = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
-    for outcome in outcomes:
-        results = outcome.path.parents[1] / "results" / outcome.notebook
-        shutil.rmtree(figures / outcome.notebook, ignore_errors=True)
-        for kept in sorted(path for path in results.iterdir() if path.suffix in (".png", ".gif", ".csv")):
-            (figures / outcome.notebook).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(kept, figures / outcome.notebook / kept.name)
-        origin = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
-        origin["packages"] = {name: version for name, version in origin["packages"].items() if name.lower() in required}
-        recorded[outcome.notebook] = {"seconds": round(outcome.seconds, 1), "provenance": origin, "claims": outcome.results}
-    figures.mkdir(exist_ok=True)
-    table.write_text(_json(dict(sorted(recorded.items()))), encoding="utf-8")
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 # ------------------------------------------------------------------------------------------------------ one notebook
@@ -286,12 +211,12 @@ class _Run:
         seconds = time.perf_counter() - self.begin
         ending = ".failed" if error else ""
         origin = provenance(preset=self.preset, seed=self.seed)
-        (self.results / "provenance.json").write_text(_json(origin), encoding="utf-8")
+        (self.results / "provenance.json").write_text(as_json(origin), encoding="utf-8")
         (self.results / "input.ipynb").unlink(missing_ok=True)
         if not error:
             self.log.unlink()
             result = {"key": self.key, "seconds": round(seconds, 2), "claims": results}
-            (self.results / "result.json").write_text(_json(result), encoding="utf-8")
+            (self.results / "result.json").write_text(as_json(result), encoding="utf-8")
         # The results last: until they are there, with the new key, the run does not count as finished.
         self.remove(ending)
         path = self._output(ending)
@@ -354,26 +279,18 @@ def _signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class _Progress:
+class _Report:
     """A bar over the cells of all notebooks in a terminal, plain lines elsewhere."""
 
     def __init__(self, cells: int) -> None:
-        self.bar = tqdm(total=cells, unit="cell", mininterval=0.5, disable=not (cells and sys.stderr.isatty()))
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+        self.bar = progress.bar(cells, "notebooks", None if cells else False, unit="cell", mininterval=0)
+        self.close = self.bar.close
 
     def say(self, text: str) -> None:
         if self.bar.disable:
             print(text, flush=True)
         else:
-            tqdm.write(text)
-
-    def cells(self, number: int) -> None:
-        self.bar.update(number)
+            self.bar.write(text)
 
     def started(self, name: str) -> None:
         if self.bar.disable:

@@ -1,30 +1,25 @@
-"""The table of claims: as text for a terminal, and as the generated part of README."""
+"""The table of claims: as text for a terminal, and as ``figures/claims.md``."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dynot_lite.companion import notebooks
+from dynot_lite.companion import notebooks, record
 from dynot_lite.companion.ledger import Claim
 
-__all__ = ["markdown", "read_recorded", "refresh", "terminal"]
+__all__ = ["markdown", "terminal", "write"]
 
-BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+HEAD = """\
+# Claims
+
+A notebook fails if what it measures is not as *required*; *measured* are the values of record, in the full preset ("–": none),
+and benchmarks count in that preset only. Written by `python3 run.py claims --write`.
+"""
 Results = Mapping[str, Mapping[str, Any]]  # value and verdict by claim
-
-
-def read_recorded(figures: Path) -> dict[str, dict[str, Any]]:
-    """The results of record, ``{claim: {"value", "verdict"}}``, of all notebooks in ``figures/results.json``."""
-    path = figures / "results.json"
-    if not path.exists():
-        return {}
-    recorded = json.loads(path.read_text(encoding="utf-8"))
-    return {identifier: result for notebook in recorded.values() for identifier, result in notebook["claims"].items()}
 
 
 def terminal(claims: Mapping[str, Claim], results: Results, *, absent: str = "NOT REACHED") -> str:
@@ -44,12 +39,12 @@ def terminal(claims: Mapping[str, Claim], results: Results, *, absent: str = "NO
 
 
 def markdown(claims: Mapping[str, Claim], recorded: Results) -> str:
-    """The table of claims for README, a part per notebook; values are those of record (full preset), "–" where none is."""
-    lines, home = [], notebooks.root()
+    """The text of ``figures/claims.md``, a table per notebook; values are those of record, "–" where none is."""
+    lines, home = [HEAD], notebooks.root()
     for notebook, entries in _by_notebook(claims):
         path = notebooks.source_path(home / "notebooks", notebook).with_suffix(".ipynb").relative_to(home)
-        lines += [f"**[{notebook}]({path.as_posix()})**", ""]
-        lines += ["| claim | statement | kind | required | measured (full preset) |", "|---|---|---|---|---|"]
+        lines += [f"## [{notebook}](../{path.as_posix()})", ""]
+        lines += ["| claim | statement | kind | required | measured |", "|---|---|---|---|---|"]
         lines += [
             f"| {entry.id} | {_escape(entry.statement)} | {entry.kind} | {entry.bound} | {_measured(recorded.get(entry.id))} |"
             for entry in entries
@@ -58,15 +53,12 @@ def markdown(claims: Mapping[str, Claim], recorded: Results) -> str:
     return "\n".join(lines)
 
 
-def refresh(text: str, block: str) -> str:
-    """``text`` with ``block`` between its two marks, ``<!-- claims:begin -->`` and ``<!-- claims:end -->``.
-
-    Raises ValueError unless each mark occurs once, in this order.
-    """
-    parts = re.split(f"{BEGIN}|{END}", text)
-    if len(parts) != 3 or text.find(BEGIN) > text.find(END):
-        raise ValueError(f"text must have one line {BEGIN} and after it one line {END}")
-    return f"{parts[0]}{BEGIN}\n{block}{END}{parts[2]}"
+def write(claims: Mapping[str, Claim], figures: Path) -> Path:
+    """Write ``figures/claims.md`` with the values of record, and return it."""
+    figures.mkdir(exist_ok=True)
+    path = figures / "claims.md"
+    path.write_text(markdown(claims, record.read(figures)), encoding="utf-8", newline="\n")
+    return path
 
 
 def _by_notebook(claims: Mapping[str, Claim]) -> Iterator[tuple[str, Iterator[Claim]]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["add_parser"]
+__all__ = ["add_parser", "at_least"]
 
 COURSE = """\
 Problem sets as course work.
@@ -39,19 +40,21 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     grade.add_argument("folder", type=Path, metavar="DIR", help="the submissions")
     grade.add_argument("--to", type=Path, required=True, metavar="OUT", help="folder to write to")
     grade.add_argument("--assignment", metavar="PS1", help="the problem set (default: the one the submissions name)")
-    grade.add_argument("--jobs", type=_positive(int), default=2, help="submissions at a time (default: 2)")
-    grade.add_argument("--seed", type=int, help="of the random instances (default: a fresh one, written to grading.json)")
-    grade.add_argument("--seconds", type=_positive(float), default=120.0, help="for one submission (default: 120)")
-    grade.add_argument("--memory", type=_positive(float), default=3.0, metavar="GB", help="for one submission (default: 3)")
+    grade.add_argument("--jobs", type=at_least(1), default=2, help="submissions at a time (default: 2)")
+    grade.add_argument("--seed", type=at_least(0), help="of the random instances (default: a fresh one, written to grading.json)")
+    grade.add_argument("--seconds", type=at_least(0.1, float), default=120.0, help="for one submission (default: 120)")
+    grade.add_argument("--memory", type=at_least(0.1, float), default=3.0, metavar="GB", help="for one submission (default: 3)")
     grade.add_argument("--trust", action="store_true", help="run submissions without isolation, where there is none")
     grade.set_defaults(run=_grade)
 
 
-def _positive(kind: type):
+def at_least(least: float, kind: type = int) -> Callable[[str], float]:
+    """The type of an option that is a number of this kind, finite and not smaller than ``least``."""
+
     def number(text: str):
         value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"must be positive, got {value}")
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
         return value
 
     return number
@@ -68,9 +71,6 @@ def _grade(options: argparse.Namespace) -> int:
     from dynot_lite.course.grade import grade
     from dynot_lite.course.sandbox import Limits
 
-    if options.seed is not None and options.seed < 0:
-        print("--seed must not be negative")
-        return 2
     limits = Limits(seconds=options.seconds, memory=int(options.memory * 2**30))
     reports = grade(
         options.folder,

@@ -7,13 +7,10 @@ import csv
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.assignment import Assignment, Part
-
-if TYPE_CHECKING:
-    from dynot_lite.course.grade import Report, Score
+from dynot_lite.course.reports import Report, Score
 
 __all__ = ["read_marks", "write_page", "write_tables"]
 
@@ -122,22 +119,19 @@ def write_tables(reports: Sequence[Report], assignment: Assignment, marks: dict,
             + [" ".join(report.pending), f"{report.seconds:.1f}", report.submission.path.name]
         )
     _write(folder / "points.csv", head, rows)
-    by_hand = [part for part in assignment.parts if part.manual]
-    lines = []
+    by_hand, kept = {part.id: part for part in assignment.parts if part.manual}, {}
     for report in reports:
-        for part in by_hand:
-            points, comment = marks.pop((report.submission.student, part.id), (None, ""))
-            score = next(score for score in report.scores if score.part == part.id)
+        for score in (score for score in report.scores if score.part in by_hand):
+            points, comment = marks.get((report.submission.student, score.part), (None, ""))
             if score.earned == 0 and not comment:
-                points, comment = (0.0 if points is None else points), score.comment or report.message
-            value = "" if points is None else f"{points:g}"
-            lines.append([report.submission.student, part.id, part.title, value, f"{part.points:g}", comment])
-    titles = {part.id: part for part in by_hand}
-    for (student, identifier), (points, comment) in sorted(marks.items()):  # of students who are not in this folder
-        part = titles[identifier]
-        value = "" if points is None else f"{points:g}"
-        lines.append([student, identifier, part.title, value, f"{part.points:g}", comment])
-    _write(folder / "manual.csv", list(COLUMNS), lines)
+                points, comment = points or 0.0, score.comment or report.message
+            kept[report.submission.student, score.part] = points, comment
+    kept |= {key: value for key, value in sorted(marks.items()) if key not in kept}  # of students who are not in this folder
+    rows = [
+        [student, part, by_hand[part].title, "" if points is None else f"{points:g}", f"{by_hand[part].points:g}", comment]
+        for (student, part), (points, comment) in kept.items()
+    ]
+    _write(folder / "manual.csv", list(COLUMNS), rows)
 
 
 def read_marks(path: Path, assignment: Assignment) -> dict[tuple[str, str], tuple[float | None, str]]:

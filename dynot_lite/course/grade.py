@@ -9,33 +9,25 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course import feedback, sandbox
 from dynot_lite.course.assignment import TEXT_STUB, Assignment, load, names, student_version
-from dynot_lite.course.oracle.compare import Case, Check, Finding, cases, judge
+from dynot_lite.course.oracle.compare import Case, Check, cases, judge
+from dynot_lite.course.reports import Report, Score
 from dynot_lite.course.submissions import Submission, collect, program
 
-__all__ = ["Report", "Score", "grade"]
+__all__ = ["grade"]
 
 DRIVER = Path(__file__).with_name("_driver.py")
-CELL_SECONDS, CALL_SECONDS = 30.0, 10.0
-PRELOAD = (
-    "numpy",
-    "scipy.linalg",
-    "torch",
-    "matplotlib.pyplot",
-    "dynot_lite.laws.mixtures",
-    "dynot_lite.companion",
-    "dynot_lite.plots",
-)
+LIMITS, CELL_SECONDS, CALL_SECONDS = sandbox.Limits(), 30.0, 10.0
+PRELOAD = ("scipy.linalg", "torch", "dynot_lite.laws.mixtures", "dynot_lite.companion", "dynot_lite.plots")
 STATUS = {
     "finished": "graded",
     "failed": "its process ended before the end",
@@ -46,40 +38,6 @@ STATUS = {
 }
 
 
-@dataclass(frozen=True)
-class Score:
-    """The points of one part: ``earned`` is None as long as a person has not graded it."""
-
-    part: str
-    earned: float | None
-    findings: tuple[Finding, ...] = ()
-    visible: str = ""
-    comment: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """How the grading of one submission went; ``cells`` has the errors of cells, ``seconds`` its wall-clock time."""
-
-    submission: Submission
-    status: str
-    message: str
-    scores: tuple[Score, ...]
-    cells: tuple[tuple[str, str], ...] = ()
-    seconds: float = 0.0
-    memory: int = 0
-
-    @property
-    def points(self) -> float:
-        """The points earned so far."""
-        return sum(score.earned or 0.0 for score in self.scores)
-
-    @property
-    def pending(self) -> list[str]:
-        """The parts that a person still has to grade."""
-        return [score.part for score in self.scores if score.earned is None]
-
-
 def grade(
     folder: Path,
     to: Path,
@@ -87,7 +45,7 @@ def grade(
     assignment: str | None = None,
     jobs: int = 2,
     seed: int | None = None,
-    limits: sandbox.Limits = sandbox.Limits(),
+    limits: sandbox.Limits = LIMITS,
     cell_seconds: float = CELL_SECONDS,
     call_seconds: float = CALL_SECONDS,
     trust: bool = False,
@@ -122,7 +80,7 @@ def grade(
     pool = ThreadPoolExecutor(jobs)
     try:
         waiting = {pool.submit(work.report, one, marks): one.student for one in submissions}
-        with tqdm(total=len(waiting), unit="submission", leave=False) as bar:
+        with progress.bar(len(waiting), "grading", None, unit="submission") as bar:
             for future in as_completed(waiting):
                 reports[waiting[future]] = report = future.result()
                 bar.update()
@@ -173,7 +131,7 @@ class _Work:
             "call_seconds": call_seconds,
         }
         self.driver = DRIVER.read_text(encoding="utf-8")
-        files = {} if trust else {"/tmp/matplotlib/" + name: text for name, text in _font_cache()}
+        files = {} if trust else _font_cache()
         self.options = {"masked": masked, "files": files, "preload": PRELOAD, "path": path, "trust": trust}
         self.sandboxes: list[sandbox.Sandbox] = []
         self.local = threading.local()  # a sandbox serves one thread
@@ -205,7 +163,7 @@ class _Work:
         )
         errors = tuple((name, error) for name, error in cells.items() if error and name not in self.tests)
         message = "" if status == "finished" else f"{STATUS[status]}. {outcome.message[:600]}".strip()
-        return Report(submission, status, message, scores, errors, outcome.seconds, outcome.memory)
+        return Report(submission, status, message, scores, errors, outcome.seconds)
 
     def _by_oracle(self, part, answers, cells, status) -> Score:
         findings = []
@@ -259,12 +217,12 @@ def _parse(output: bytes) -> tuple[dict[tuple[str, int, int], dict], dict[str, s
     return answers, cells, ended
 
 
-def _font_cache() -> list[tuple[str, str]]:
+def _font_cache() -> dict[str, str]:
     """matplotlib's list of fonts, which every process would otherwise spend seconds to make again."""
     with contextlib.suppress(Exception):
         import matplotlib
         from matplotlib import font_manager
 
         path = Path(matplotlib.get_cachedir(), f"fontlist-v{font_manager.FontManager.__version__}.json")
-        return [(path.name, path.read_text(encoding="utf-8"))]
-    return []
+        return {f"/tmp/matplotlib/{path.name}": path.read_text(encoding="utf-8")}
+    return {}

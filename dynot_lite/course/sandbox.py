@@ -53,7 +53,6 @@ class Outcome:
     output: bytes
     message: str
     seconds: float
-    memory: int
 
 
 class Sandbox:
@@ -114,7 +113,7 @@ class Sandbox:
                 except OSError as error:  # the server is gone, or could not start: once more with a new one
                     problem = str(error)
                     self._stop()
-            return Outcome("refused", b"", problem, 0.0, 0)
+            return Outcome("refused", b"", problem, 0.0)
 
     def _in_the_open(self, program, stdin, limits, folder) -> Outcome:
         command = [sys.executable, "-I", "-c", program]
@@ -185,18 +184,16 @@ class Sandbox:
             return None
 
     def _watch(self, pid, stdout, stderr, limits: Limits, poll: Callable, wait: Callable) -> Outcome:
-        begin, status, peak, pause, code = time.monotonic(), "", 0, 0.01, None
+        begin, status, pause, code = time.monotonic(), "", 0.01, None
         self.current = pid
         output, errors = _Reader(stdout, limits.answer), _Reader(stderr, 4000)
         try:
             while not status and (code := poll()) is None:
                 time.sleep(pause)
                 pause = min(0.1, 1.3 * pause)
-                used = _memory(pid)
-                peak = max(peak, used)
                 if time.monotonic() - begin > limits.seconds:
                     status = "time"
-                elif used > limits.memory:
+                elif _memory(pid) > limits.memory:
                     status = "memory"
                 elif output.full:
                     status = "output"
@@ -215,7 +212,7 @@ class Sandbox:
             status = "output" if output.full else "refused" if refused else "failed" if code else "finished"
             if status == "failed":
                 message = f"exit code {code}\n{message}"
-        return Outcome(status, bytes(output.data), message, time.monotonic() - begin, peak)
+        return Outcome(status, bytes(output.data), message, time.monotonic() - begin)
 
 
 def unavailable() -> str | None:

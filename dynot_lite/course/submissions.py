@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ class Submission:
     path: Path
     cells: tuple[Cell, ...] = ()
     problem: str = ""
-    others: tuple[str, ...] = field(default=())
 
 
 def collect(folder: Path, prefix: str) -> list[Submission]:

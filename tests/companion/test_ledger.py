@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from dynot_lite.companion import claim, ledger, show, skip, start
-from dynot_lite.companion.table import markdown, read_recorded, refresh, terminal
+from dynot_lite.companion.record import read
+from dynot_lite.companion.table import markdown, terminal, write
 
 REGISTRY = """
 [T-1]
@@ -230,15 +233,22 @@ def test_markup_in_statements_is_escaped(tmp_path):
     assert r"| E\|X\_t\| = Ψ\*(y) \<b> |" in markdown(entries, {})
 
 
-def test_refresh_replaces_what_stands_between_the_marks():
-    text = "before\n<!-- claims:begin -->\nold\n<!-- claims:end -->\nafter\n"
-    new = refresh(text, "new\n")
-    assert new == "before\n<!-- claims:begin -->\nnew\n<!-- claims:end -->\nafter\n"
-    assert refresh(new, "new\n") == new
-    for wrong in ("no marks", text + text, "<!-- claims:end -->\n<!-- claims:begin -->\n"):
-        with pytest.raises(ValueError, match="claims:begin"):
-            refresh(wrong, "new\n")
+def test_the_table_is_written_with_the_values_of_record(claims, tmp_path):
+    figures = tmp_path / "figures"
+    assert write(claims, figures).read_text(encoding="utf-8") == markdown(claims, {})
+    recorded = {"tiny": {"claims": {"T-1": {"value": 2.5e-16, "verdict": "PASS"}}}}
+    (figures / "results.json").write_text(json.dumps(recorded), encoding="utf-8")
+    text = write(claims, figures).read_text(encoding="utf-8")
+    assert text == markdown(claims, recorded["tiny"]["claims"]) != markdown(claims, {})
+    assert text.startswith("# Claims\n") and text.endswith("|\n") and "\n## [tiny](../notebooks/tiny.ipynb)\n" in text
 
 
 def test_without_a_record_nothing_is_measured(tmp_path):
-    assert read_recorded(tmp_path) == {}
+    assert read(tmp_path) == {}
+
+
+def test_without_the_libraries_of_the_notebooks_the_extra_is_named():
+    code = "import sys; sys.modules['matplotlib'] = None; import dynot_lite.companion"
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = failed.stderr.splitlines()[-1]
+    assert last == "ImportError: dynot_lite.companion needs matplotlib: install dynot_lite[notebooks]"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from dynot_lite.companion import ledger, notebooks, table
+from dynot_lite.companion import ledger, notebooks, record, table
 from dynot_lite.companion.ledger import Claim, registry
 from dynot_lite.companion.notebooks import NotebookError, check, execute, read_executed, read_source
 
@@ -35,10 +36,11 @@ def test_every_claim_belongs_to_a_notebook():
     assert {entry.notebook for entry in registry().values()} <= {path.stem for path in SOURCES}
 
 
-def test_the_table_in_readme_is_current():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = table.markdown(registry(), table.read_recorded(ROOT / "figures"))
-    assert table.refresh(text, block) == text, "run: python -m dynot_lite claims --write"
+def test_the_table_of_claims_is_current_and_its_links_lead_to_the_notebooks():
+    text = (ROOT / "figures" / "claims.md").read_text(encoding="utf-8")
+    assert text == table.markdown(registry(), record.read(ROOT / "figures")), "run: python -m dynot_lite claims --write"
+    links = re.findall(r"^## \[\w+\]\((.+)\)$", text, re.MULTILINE)
+    assert {(ROOT / "figures" / link).resolve() for link in links} == {path.with_suffix(".ipynb") for path in SOURCES}
 
 
 def test_the_repository_is_small():

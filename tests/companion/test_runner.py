@@ -17,7 +17,8 @@ from dynot_lite import cli
 from dynot_lite.companion import notebooks, runner
 from dynot_lite.companion.ledger import RUN_DIR, read_registry
 from dynot_lite.companion.notebooks import NotebookError
-from dynot_lite.companion.runner import fingerprint, record, reproduce
+from dynot_lite.companion.record import record
+from dynot_lite.companion.runner import fingerprint, reproduce
 
 REGISTRY = """
 [{0}-1]

@@ -7,7 +7,7 @@ import torch
 from course_grading import ProblemSetTests
 
 from dynot_lite.course.assignment import load
-from dynot_lite.course.oracle import ps1
+from dynot_lite.course.oracle import closed_forms, draws, ps1
 from dynot_lite.laws.gaussian import Gaussian, fm_velocity
 from dynot_lite.paths.continuity import gauss_legendre
 
@@ -288,18 +288,18 @@ def test_the_noisy_velocity_is_the_conditional_expectation_and_the_floor_its_los
         x, dx, weights = noisy_ends(time, data)
         loss += weight * (weights @ ((dx - ps1.noisy_velocity(time, x, *data)) ** 2).sum(1))
     assert abs(loss - ps1.loss_floor(*data)) < 1e-10
-    p, q = ps1.as_laws(*data[:4])
+    p, q = closed_forms.as_laws(*data[:4])
     plain = fm_velocity(p, q, t, torch.ones(1, 2, dtype=torch.float64), cross_cov=torch.from_numpy(data[4]))
     assert np.abs(ps1.noisy_velocity(t, np.ones((1, 2)), *data[:5], 0.0) - plain.numpy()).max() < 1e-12
 
 
 def test_the_rectified_velocity_is_straight_and_arrives():
     rng = np.random.default_rng(2)
-    laws, x = ps1.draw_ends(rng, 3), ps1.points(rng, 3)
+    laws, x = draws.laws(rng, 3), draws.points(rng, 3)
     move = ps1.rectified_velocity(0.0, x, *laws)
     for t in (0.3, 1.0):
         assert np.abs(ps1.rectified_velocity(t, x + t * move, *laws) - move).max() < 1e-11
-    x, weights = (a.numpy() for a in ps1.as_laws(*laws)[0].quadrature(2))
+    x, weights = (a.numpy() for a in closed_forms.as_laws(*laws)[0].quadrature(2))
     end = x + ps1.rectified_velocity(0.0, x, *laws)
     assert np.abs(weights @ end - laws[2]).max() < 1e-11
     assert np.abs((weights * (end - laws[2]).T) @ (end - laws[2]) - laws[3]).max() < 1e-11

@@ -10,8 +10,9 @@ from course_grading import ProblemSetTests
 from scipy.optimize import minimize
 
 from dynot_lite.course.assignment import load
-from dynot_lite.course.oracle import ps2
-from dynot_lite.course.oracle.ps1 import as_laws, distance_squared, draw_ends
+from dynot_lite.course.oracle import closed_forms, draws
+from dynot_lite.course.oracle.closed_forms import as_laws, distance_squared
+from dynot_lite.course.oracle.ps2 import action_matching, duality, entropy, hopf_lax
 from dynot_lite.laws.gaussian import Gaussian, entropic_plan, schroedinger_bridge
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.potentials.action_matching import AutodiffAction, action_matching_loss
@@ -452,8 +453,8 @@ def nodes_of(mean, cov, order=3):
 
 def test_the_action_of_the_path_moves_its_moments_and_attains_the_least_loss():
     rng = np.random.default_rng(0)
-    data = ps2.draw_coupled(rng, 3)
-    action = lambda t, x: ps2.true_action(t, x, *data)
+    data = draws.coupled(rng, 3)
+    action = lambda t, x: action_matching.true_action(t, x, *data)
 
     def law_at(t):  # as the image of the joint law
         joint = np.block([[data[1], data[4]], [data[4].T, data[3]]])
@@ -476,66 +477,66 @@ def test_the_action_of_the_path_moves_its_moments_and_attains_the_least_loss():
     for t, weight in zip(*(a.tolist() for a in gauss_legendre(24)), strict=True):
         interior = lambda x, t=t: rate(lambda s: action(s, x), t) + 0.5 * (slopes(lambda y: action(t, y), x) ** 2).sum(1)
         loss += weight * expected(interior, t)
-    assert abs(loss - ps2.least_loss(*data)) < 1e-6
+    assert abs(loss - action_matching.least_loss(*data)) < 1e-6
 
 
 def test_hopf_lax_with_a_metric_is_the_infimum_solves_its_equation_and_ends_with_its_lifespan():
     rng = np.random.default_rng(1)
-    t, x, Q, q, A = ps2.draw_metric(rng, 3)
+    t, x, Q, q, A = hopf_lax.draw_metric(rng, 3)
     W = np.linalg.inv(A) / t
     bracket = lambda z, y: 0.5 * z @ Q @ z + q @ z + 0.5 * (y - z) @ W @ (y - z)
     least = [minimize(bracket, y, args=(y,), options={"gtol": 1e-8}).fun for y in x]
-    assert np.abs(ps2.metric_action(t, x, Q, q, A) - least).max() < 1e-7
-    p = slopes(lambda y: ps2.metric_action(t, y, Q, q, A), x)
-    power = 0.5 * ps2.form(p, A)
-    assert np.abs(rate(lambda s: ps2.metric_action(s, x, Q, q, A), t) / power + 1).max() < 1e-5
-    T = ps2.lifespan(Q, A)
+    assert np.abs(hopf_lax.metric_action(t, x, Q, q, A) - least).max() < 1e-7
+    p = slopes(lambda y: hopf_lax.metric_action(t, y, Q, q, A), x)
+    power = 0.5 * closed_forms.form(p, A)
+    assert np.abs(rate(lambda s: hopf_lax.metric_action(s, x, Q, q, A), t) / power + 1).max() < 1e-5
+    T = hopf_lax.lifespan(Q, A)
     before, after = (np.linalg.eigvalsh(np.linalg.inv(A) / (T * factor) + Q)[0] for factor in (1 - 1e-6, 1 + 1e-6))
     assert before > 0 > after
 
 
 def test_the_curved_action_is_the_minimum_and_solves_the_equation():
     rng = np.random.default_rng(2)
-    t, x, *data = ps2.draw_curved(rng, 3)
-    bracket = lambda z, y: ps2.curved(z, *data)[0] - 0.5 * z @ z + (y - z) @ (y - z) / (2 * t)
+    t, x, *data = hopf_lax.draw_curved(rng, 3)
+    bracket = lambda z, y: hopf_lax.curved(z, *data)[0] - 0.5 * z @ z + (y - z) @ (y - z) / (2 * t)
     least = [minimize(bracket, y, args=(y,), options={"gtol": 1e-8}).fun for y in x]
-    assert np.abs(ps2.curved_action(t, x, *data) - least).max() < 1e-7
-    u = ps2.curved_velocity(t, x, *data)
-    assert np.abs(slopes(lambda y: ps2.curved_action(t, y, *data), x) - u).max() < 1e-6
-    assert np.abs(rate(lambda s: ps2.curved_action(s, x, *data), t) + 0.5 * (u**2).sum(1)).max() < 1e-5
-    ends = [ps2.curved(x, *data)[0] - 0.5 * (x**2).sum(1), []]
+    assert np.abs(hopf_lax.curved_action(t, x, *data) - least).max() < 1e-7
+    u = hopf_lax.curved_velocity(t, x, *data)
+    assert np.abs(slopes(lambda y: hopf_lax.curved_action(t, y, *data), x) - u).max() < 1e-6
+    assert np.abs(rate(lambda s: hopf_lax.curved_action(s, x, *data), t) + 0.5 * (u**2).sum(1)).max() < 1e-5
+    ends = [hopf_lax.curved(x, *data)[0] - 0.5 * (x**2).sum(1), []]
     for y in x:  # at time 1: ½|y|² − Ψ*(y)
-        ends[1].append(0.5 * y @ y + minimize(lambda z, y=y: ps2.curved(z, *data)[0] - y @ z, y, options={"gtol": 1e-8}).fun)
+        ends[1].append(0.5 * y @ y + minimize(lambda z, y=y: hopf_lax.curved(z, *data)[0] - y @ z, y, options={"gtol": 1e-8}).fun)
     for time, end in zip((0.0, 1.0), ends, strict=True):
-        assert np.abs(ps2.curved_action(time, x, *data) - end).max() < 1e-7
+        assert np.abs(hopf_lax.curved_action(time, x, *data) - end).max() < 1e-7
 
 
 def test_the_losses_along_bent_paths_are_those_of_the_pathwise_identity():
-    x0, x1, M, b, h = ps2.draw_bent(np.random.default_rng(3), 3)
-    dual = ps2.half_loss(x0, x1, M, b)
-    assert abs(ps2.am_loss(x0, x1, M, b, h) - dual + ps2.half_moments(x0, x1)) < 1e-10
+    x0, x1, M, b, h = duality.draw_bent(np.random.default_rng(3), 3)
+    dual = duality.half_loss(x0, x1, M, b, h)
+    assert abs(duality.am_loss(x0, x1, M, b, h) - dual + duality.half_moments(x0, x1)) < 1e-10
     identity = 2 * dual - 2 * (x0 * x1).sum(1).mean() + 0.5 * math.pi**2 * h @ h
-    assert abs(ps2.bent_loss(x0, x1, M, b, h) - identity) < 1e-10
+    assert abs(duality.bent_loss(x0, x1, M, b, h) - identity) < 1e-10
 
 
 def test_the_best_potential_in_a_basis_has_the_ratios_of_deviations_and_a_valid_bound():
-    U, m0, S0, m1, S1 = ps2.draw_basis(np.random.default_rng(4), 4)
-    M, b = ps2.basis_potential(U, m0, S0, m1, S1)
+    U, m0, S0, m1, S1 = duality.draw_basis(np.random.default_rng(4), 4)
+    M, b = duality.basis_potential(U, m0, S0, m1, S1)
     first, second = (np.sqrt(np.diag(U.T @ S @ U)) for S in (S0, S1))
     assert np.abs(U.T @ M @ U - np.diag(second / first)).max() < 1e-8 and np.abs(b - m1 + M @ m0).max() < 1e-8
-    bound = ps2.basis_bound(U, m0, S0, m1, S1)
+    bound = duality.basis_bound(U, m0, S0, m1, S1)
     assert abs(bound - ((m1 - m0) ** 2).sum() - ((second - first) ** 2).sum()) < 1e-9
     assert bound < distance_squared(m0, S0, m1, S1)
 
 
 def test_the_stationary_action_is_a_critical_point_of_the_weighted_loss():
     rng = np.random.default_rng(5)
-    kappa, *data = ps2.draw_stationary(rng, 3)
-    Q, q = (torch.from_numpy(part).requires_grad_() for part in ps2.stationary(kappa, *data))
+    kappa, *data = action_matching.draw_stationary(rng, 3)
+    Q, q = (torch.from_numpy(part).requires_grad_() for part in action_matching.stationary(kappa, *data))
     times, weights = gauss_legendre(12)
 
     def path(t):  # points with the right first and second moments
-        mean, cov, _, _ = ps2.moments(t, *data)
+        mean, cov, _, _ = closed_forms.path_moments(t, *data)
         spread = math.sqrt(3) * np.linalg.cholesky(cov).T
         return torch.from_numpy(np.concatenate([mean + spread, mean - spread]))
 
@@ -544,24 +545,24 @@ def test_the_stationary_action_is_a_critical_point_of_the_weighted_loss():
         action, path(0.0), path(1.0), path, times, quadrature=weights / weights.sum(), time_weight=lambda t: 1 - kappa * t
     )
     assert max(part.abs().max() for part in torch.autograd.grad(loss, (Q, q))) < 1e-9
-    for one, other in zip(ps2.stationary(0.0, *data), ps2.no_slope_term(0.0, *data), strict=True):
+    for one, other in zip(action_matching.stationary(0.0, *data), action_matching.no_slope_term(0.0, *data), strict=True):
         assert np.abs(one - other).max() < 1e-9
 
 
 def test_the_autonomous_energy_and_the_best_clock():
     rng = np.random.default_rng(6)
-    T, m, S = ps2.draw_dilation(rng, 3)
+    T, m, S = action_matching.draw_dilation(rng, 3)
     values, basis = np.linalg.eigh(T)
     kernel = (basis * (0.5 * np.log(values) * (values**2 - 1))) @ basis.T
-    assert abs(ps2.autonomous_energy(T, m, S) - np.trace(kernel @ (S + np.outer(m, m)))) < 1e-9
-    laws, kappa, count = draw_ends(rng, 3), 2.5, 400
+    assert abs(action_matching.autonomous_energy(T, m, S) - np.trace(kernel @ (S + np.outer(m, m)))) < 1e-9
+    laws, kappa, count = draws.laws(rng, 3), 2.5, 400
     weight = 1 + kappa * (np.arange(count) + 0.5) / count
     # Steps of a clock that minimise the sum of weight · step² · count: the linear system of the Lagrange multiplier.
     system = np.block([[np.diag(2 * count * weight), np.ones((count, 1))], [np.ones((1, count)), np.zeros((1, 1))]])
     steps = np.linalg.solve(system, np.concatenate([np.zeros(count), [1.0]]))[:count]
     energy = count * weight @ steps**2 * distance_squared(*laws)
-    assert abs(energy - ps2.weighted_energy(kappa, *laws)) < 1e-4 * energy
-    mean, cov = ps2.best_law(0.5, kappa, *laws)
+    assert abs(energy - action_matching.weighted_energy(kappa, *laws)) < 1e-4 * energy
+    mean, cov = action_matching.law_at(0.5, kappa, *laws)
     at = steps[: count // 2].sum()
     assert np.abs(mean - (1 - at) * laws[0] - at * laws[2]).max() < 1e-4
     assert abs(math.sqrt(distance_squared(*laws[:2], mean, cov) / distance_squared(*laws)) - at) < 1e-4
@@ -569,35 +570,35 @@ def test_the_autonomous_energy_and_the_best_clock():
 
 def test_the_entropic_plan_is_stationary_and_is_that_of_the_package_without_a_metric():
     rng = np.random.default_rng(7)
-    m0, S0, m1, S1, A, epsilon = ps2.draw_entropic(rng, 3, means=True)
-    C = ps2.entropic_cross(S0, S1, A, epsilon)
+    m0, S0, m1, S1, A, epsilon = entropy.draw_entropic(rng, 3, means=True)
+    C = entropy.entropic_cross(S0, S1, A, epsilon)
     precision = np.linalg.inv(np.block([[S0, C], [C.T, S1]]))
     assert np.abs(precision[:3, 3:] + A / epsilon).max() < 1e-9
-    cost = lambda C: ps2.plain_cost(m0, S0, m1, S1, C, A) + epsilon * ps2.information(S0, S1, C)
-    assert abs(cost(C) - ps2.entropic_cost(m0, S0, m1, S1, A, epsilon)) < 1e-12
+    cost = lambda C: entropy.plain_cost(m0, S0, m1, S1, C, A) + epsilon * entropy.information(S0, S1, C)
+    assert abs(cost(C) - entropy.entropic_cost(m0, S0, m1, S1, A, epsilon)) < 1e-12
     for _ in range(4):
         change = rng.standard_normal((3, 3))
         assert abs(rate(lambda h, change=change: cost(C + h * change), 0.0)) < 1e-5 and cost(C + 1e-2 * change) > cost(C)
     plan = entropic_plan(*as_laws(m0, S0, m1, S1), epsilon)
-    assert np.abs(ps2.entropic_cross(S0, S1, np.eye(3), epsilon) - plan.cross_cov.numpy()).max() < 1e-9
-    assert abs(ps2.entropic_cost(m0, S0, m1, S1, np.eye(3), epsilon) - plan.cost.item()) < 1e-9
+    assert np.abs(entropy.entropic_cross(S0, S1, np.eye(3), epsilon) - plan.cross_cov.numpy()).max() < 1e-9
+    assert abs(entropy.entropic_cost(m0, S0, m1, S1, np.eye(3), epsilon) - plan.cost.item()) < 1e-9
 
 
 def test_the_bridge_solves_the_fokker_planck_equation_with_a_drift_that_is_a_gradient_in_its_metric():
     rng = np.random.default_rng(8)
-    t, x, *laws, G = ps2.draw_bridge(rng, 3)
-    C = ps2.bridge_plan(laws[1], laws[3], G)
-    cov_at = lambda t: ps2.moments(t, *laws, C)[1] + t * (1 - t) * G
-    U, V = (slopes(lambda y, f=f: f(t, y, *laws, G), x, 1e-2)[0] for f in (ps2.bridge_drift, ps2.bridge_velocity))
+    t, x, *laws, G = entropy.draw_bridge(rng, 3)
+    C = entropy.entropic_cross(laws[1], laws[3], np.linalg.inv(G), 1.0)
+    cov_at = lambda t: closed_forms.path_moments(t, *laws, C)[1] + t * (1 - t) * G
+    U, V = (slopes(lambda y, f=f: f(t, y, *laws, G), x, 1e-2)[0] for f in (entropy.bridge_drift, entropy.bridge_velocity))
     S, dS = cov_at(t), rate(cov_at, t)
     assert np.abs(U @ S + S @ U.T + G - dS).max() < 1e-7 and np.abs(V @ S + S @ V.T - dS).max() < 1e-7
     lifted = np.linalg.solve(G, U)
     assert np.abs(lifted - lifted.T).max() < 1e-9
     mean = (1 - t) * laws[0] + t * laws[2]
     score = -np.linalg.solve(S, (x - mean).T).T
-    gap = ps2.bridge_drift(t, x, *laws, G) - 0.5 * score @ G - ps2.bridge_velocity(t, x, *laws, G)
+    gap = entropy.bridge_drift(t, x, *laws, G) - 0.5 * score @ G - entropy.bridge_velocity(t, x, *laws, G)
     assert np.abs(gap).max() < 1e-10
-    known, points = schroedinger_bridge(*as_laws(*laws), 0.7), torch.from_numpy(x)
+    known, points, plain = schroedinger_bridge(*as_laws(*laws), 0.7), torch.from_numpy(x), 0.49 * np.eye(3)
     for time in (0.0, t, 1.0):
-        assert np.abs(ps2.bridge_drift(time, x, *laws, 0.49 * np.eye(3)) - known.drift(time, points).numpy()).max() < 1e-9
-        assert np.abs(ps2.bridge_velocity(time, x, *laws, 0.49 * np.eye(3)) - known.velocity(time, points).numpy()).max() < 1e-9
+        assert np.abs(entropy.bridge_drift(time, x, *laws, plain) - known.drift(time, points).numpy()).max() < 1e-9
+        assert np.abs(entropy.bridge_velocity(time, x, *laws, plain) - known.velocity(time, points).numpy()).max() < 1e-9

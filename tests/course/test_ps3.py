@@ -14,7 +14,8 @@ from scipy.stats import norm
 
 from dynot_lite.couplings.sliced import c_transform, squared_cost, w2_squared_1d
 from dynot_lite.course.assignment import load
-from dynot_lite.course.oracle import ps3
+from dynot_lite.course.oracle import closed_forms, draws
+from dynot_lite.course.oracle.ps3 import couplings, semidiscrete, sliced
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_mixture
 from dynot_lite.paths.continuity import gauss_legendre
@@ -489,8 +490,8 @@ class TestPS3(ProblemSetTests):
 
 def test_the_plan_on_the_line_is_that_of_the_quantiles():
     for levels in (False, True):
-        x, y, a, b = ps3.draw_line(np.random.default_rng(0), 4, levels=levels)
-        plan = ps3.line_plan(x, y, a, b)
+        x, y, a, b = couplings.draw_line(np.random.default_rng(0), 4, levels=levels)
+        plan = couplings.line_plan(x, y, a, b)
         assert np.abs(plan.sum(1) - a).max() < 1e-12 and np.abs(plan.sum(0) - b).max() < 1e-12
         cost = (plan * (x[:, None] - y) ** 2).sum()
         assert abs(cost - w2_squared_1d(*map(torch.from_numpy, (x, y, a, b))).item()) < 1e-12
@@ -500,53 +501,55 @@ def test_the_plan_on_the_line_is_that_of_the_quantiles():
 
 def test_the_shift_is_the_largest_ratio_over_all_permutations():
     for line in (False, True):
-        x, y = ps3.draw_turned(np.random.default_rng(1), 2, line=line)
+        x, y = couplings.draw_turned(np.random.default_rng(1), 2, line=line)
         ratios = [gain / price for order in itertools.permutations(range(len(x)))
-                  for gain, price in [ps3.gain_and_price(x, y, np.array(order))] if price > 1e-12]  # fmt: skip
-        assert len(ratios) == math.factorial(6) - 1 and abs(max(0.0, *ratios) - ps3.monotone_shift(x, y)) < 1e-7
+                  for gain, price in [couplings.gain_and_price(x, y, np.array(order))] if price > 1e-12]  # fmt: skip
+        assert len(ratios) == math.factorial(6) - 1 and abs(max(0.0, *ratios) - couplings.monotone_shift(x, y)) < 1e-7
 
 
 def test_the_potentials_of_points_on_a_line_have_no_duality_gap():
-    w, m, S, y, b = arguments = ps3.draw_collinear(np.random.default_rng(2), 3)
-    g = ps3.collinear_potentials(*arguments)
+    w, m, S, y, b = arguments = semidiscrete.draw_collinear(np.random.default_rng(2), 3)
+    g = semidiscrete.collinear_potentials(*arguments)
     # The semi-dual depends on x through ⟨u, x⟩, up to a quadratic whose mean is known: a sum over a fine grid on the line.
-    mu, sd, place, _ = ps3.projected(w, m, S, y)
+    mu, sd, place, _ = semidiscrete.projected(w, m, S, y)
     r = np.linspace((mu - 9 * sd).min(), (mu + 9 * sd).max(), 400_001)
-    mass = ps3.density(w, mu, sd, r) * (r[1] - r[0])
+    mass = semidiscrete.density(w, mu, sd, r) * (r[1] - r[0])
     slack = 0.5 * (r[:, None] - place) ** 2 - g
     law = arguments[:4]
-    across = ps3.cost_of_walls(*law, ps3.midpoints(y)) - ps3.cost_of_walls(*law, ps3.midpoints(y), across=False)
+    walls = semidiscrete.midpoints(y)
+    across = semidiscrete.cost_of_walls(*law, walls) - semidiscrete.cost_of_walls(*law, walls, across=False)
     assert np.abs(np.bincount(slack.argmin(1), mass, len(y)) - b).max() < 1e-4
-    assert abs(2 * (mass @ slack.min(1) + b @ g) + across - ps3.collinear_w2(*arguments)) < 1e-7
+    assert abs(2 * (mass @ slack.min(1) + b @ g) + across - semidiscrete.collinear_w2(*arguments)) < 1e-7
     x = GaussianMixture(*map(torch.from_numpy, (w, m, S))).sample(200_000, generator=torch.Generator().manual_seed(0)).numpy()
     paired = (0.5 * ((x[:, None] - y) ** 2).sum(2) - g).argmin(1)
-    assert abs(((x - y[paired]) ** 2).sum(1).mean() / ps3.collinear_w2(*arguments) - 1) < 0.02
+    assert abs(((x - y[paired]) ** 2).sum(1).mean() / semidiscrete.collinear_w2(*arguments) - 1) < 0.02
     # The number of exercise E4.
     two = np.ones(1), np.array([[0.3, -1.0]]), np.array([[[2.0, 0.6], [0.6, 1.0]]]), np.array([[1.0, -0.5], [-0.7, 1.2]])
-    assert abs(ps3.collinear_w2(*two, np.array([0.3, 0.7])) - 5.7239727859) < 1e-8
-    g = ps3.collinear_potentials(*two, np.array([0.3, 0.7]))
+    assert abs(semidiscrete.collinear_w2(*two, np.array([0.3, 0.7])) - 5.7239727859) < 1e-8
+    g = semidiscrete.collinear_potentials(*two, np.array([0.3, 0.7]))
     assert abs(2 * (g[0] - g[1]) + 7.4920941955) < 1e-8
 
 
 def test_the_velocity_to_points_is_that_of_a_mixture_without_spread():
-    t, x, m, S, y, b = ps3.draw_diracs(np.random.default_rng(3), 3)
+    t, x, m, S, y, b = semidiscrete.draw_diracs(np.random.default_rng(3), 3)
     tensors = [torch.from_numpy(a) for a in (x, m, S, y, b)]
     x_, m_, S_, y_, b_ = tensors
     plain = fm_velocity_mixture(b_, m_.expand(len(y), -1), y_, S_, 0 * S_, t, x_)
-    assert (ps3.dirac_velocity(t, *tensors) - plain).abs().max() < 1e-12
+    assert (semidiscrete.dirac_velocity(t, *tensors) - plain).abs().max() < 1e-12
     step = torch.eye(3, dtype=torch.float64) * 1e-5
-    columns = [(ps3.dirac_velocity(t, x_ + h, *tensors[1:]) - ps3.dirac_velocity(t, x_ - h, *tensors[1:])) / 2e-5 for h in step]
-    assert (torch.stack(columns, -1) - ps3.dirac_jacobian(t, *tensors)).abs().max() < 1e-6
+    shifted = lambda h: semidiscrete.dirac_velocity(t, x_ + h, *tensors[1:])
+    columns = [(shifted(h) - shifted(-h)) / 2e-5 for h in step]
+    assert (torch.stack(columns, -1) - semidiscrete.dirac_jacobian(t, *tensors)).abs().max() < 1e-6
 
 
 def test_the_flow_ends_in_the_slabs_and_pays_the_excess():
-    m, S, y, b = ps3.draw_flow(np.random.default_rng(4), 2, n=3)
+    m, S, y, b = semidiscrete.draw_flow(np.random.default_rng(4), 2, n=3)
     m_, S_, y_, b_ = map(torch.from_numpy, (m, S, y, b))
-    direction, _place, order = ps3.on_the_line(y)
+    direction, _place, order = semidiscrete.on_the_line(y)
     x, _weights = Gaussian(m_, S_).quadrature(60)
 
     def velocity(tau, z):  # in τ = −log(1 − t), whose right side is bounded near the points
-        return math.exp(-tau) * ps3.dirac_velocity(-math.expm1(-tau), z, m_, S_, y_, b_)
+        return math.exp(-tau) * semidiscrete.dirac_velocity(-math.expm1(-tau), z, m_, S_, y_, b_)
 
     end = integrate(velocity, x, t1=5.0, steps=400, method="midpoint")
     hit = torch.cdist(end, y_).argmin(1).numpy()
@@ -565,62 +568,62 @@ def test_the_flow_ends_in_the_slabs_and_pays_the_excess():
 
     flow, best = assigned(normal), assigned(direction)
     cost = ((x - y[flow]) ** 2).sum(1) - ((x - y[best]) ** 2).sum(1)
-    assert abs(mass @ cost - ps3.flow_excess(m, S, y, b)) < 2e-3
-    assert abs(mass @ (flow != best) - ps3.flow_elsewhere(m, S, y, b)) < 2e-3
+    assert abs(mass @ cost - semidiscrete.flow_excess(m, S, y, b)) < 2e-3
+    assert abs(mass @ (flow != best) - semidiscrete.flow_elsewhere(m, S, y, b)) < 2e-3
 
 
 def test_the_loss_floor_is_what_the_velocity_leaves():
     rng = np.random.default_rng(5)
-    (m, S), (y, b) = ps3.law(rng, 2), ps3.collinear(rng, 2, 3)
+    (m, S), (y, b) = draws.law(rng, 2), semidiscrete.collinear(rng, 2, 3)
     m_, S_, y_, b_ = map(torch.from_numpy, (m, S, y, b))
     z, weights = Gaussian(0 * m_, torch.eye(2, dtype=torch.float64)).quadrature(80)
     root, energy = torch.linalg.cholesky(S_), 0.0
     for t, weight in zip(*(a.tolist() for a in gauss_legendre(60)), strict=True):
         for point, share in zip(y_, b_, strict=True):  # X_t given its end is Gaussian
             x = (1 - t) * (m_ + z @ root.T) + t * point
-            energy += weight * share * (weights @ ps3.dirac_velocity(t, x, m_, S_, y_, b_).square().sum(1))
-    assert abs(ps3.mean_square(m, S, y, b) - energy - ps3.loss_floor(m, S, y, b)) < 1e-5
+            energy += weight * share * (weights @ semidiscrete.dirac_velocity(t, x, m_, S_, y_, b_).square().sum(1))
+    assert abs(semidiscrete.mean_square(m, S, y, b) - energy - semidiscrete.loss_floor(m, S, y, b)) < 1e-5
     ends = np.array([[1.4], [-1.4]]), np.full(2, 0.5)  # the number of exercise E10
-    assert abs(ps3.loss_floor(np.zeros(1), np.eye(1), *ends) - 1.4246423196) < 1e-8
+    assert abs(semidiscrete.loss_floor(np.zeros(1), np.eye(1), *ends) - 1.4246423196) < 1e-8
 
 
 def test_the_slices_agree_with_random_directions_and_with_the_closed_cases():
     rng = np.random.default_rng(6)
     for d in (2, 3):
-        laws, x = ps3.draw_slices(rng, d), ps3.points(rng, d)
+        laws, x = draws.laws(rng, d), draws.points(rng, d)
         m0, S0, m1, S1 = laws
         theta = rng.standard_normal((400_000, d))
         theta /= np.linalg.norm(theta, axis=1, keepdims=True)
         s0, s1 = (np.sqrt(np.einsum("li,ij,lj->l", theta, S, theta)) for S in (S0, S1))
         matrix = d * (theta.T * (s1 / s0)) @ theta / len(theta)
         scale = np.abs(x - m0).max()
-        assert np.abs(m1 + (x - m0) @ matrix.T - ps3.sliced_map(x, *laws)).max() < 0.02 * scale
-        p, q = ps3.as_laws(*laws)
+        assert np.abs(m1 + (x - m0) @ matrix.T - sliced.sliced_map(x, *laws)).max() < 0.02 * scale
+        p, q = closed_forms.as_laws(*laws)
         distance = ((m1 - m0) ** 2).sum() + np.trace(S0 + S1) - 2 * np.trace(monge_map(p, q).matrix.numpy() @ S0)
-        assert abs(distance - ((m1 - m0) ** 2).sum() - d * ((s1 - s0) ** 2).mean() - ps3.sliced_gap(*laws)) < 0.02
+        assert abs(distance - ((m1 - m0) ** 2).sum() - d * ((s1 - s0) ** 2).mean() - sliced.sliced_gap(*laws)) < 0.02
         # Isotropic covariances: the sliced map is Monge's, and the gap is 0.
         plain = m0, np.eye(d), m1, 4 * np.eye(d)
-        assert np.abs(ps3.sliced_map(x, *plain) - m1 - 2 * (x - m0)).max() < 1e-10 and abs(ps3.sliced_gap(*plain)) < 1e-10
+        assert np.abs(sliced.sliced_map(x, *plain) - m1 - 2 * (x - m0)).max() < 1e-10 and abs(sliced.sliced_gap(*plain)) < 1e-10
     first = np.array([0.3, -1.0]), np.array([[2.0, 0.6], [0.6, 1.0]])
     second = np.array([1.5, 0.7]), np.array([[1.0, -0.5], [-0.5, 3.0]])
-    assert abs(ps3.sliced_gap(*first, *second) - 2 * (2.7243619542 - 2.4581804230)) < 1e-9  # exercise E5
+    assert abs(sliced.sliced_gap(*first, *second) - 2 * (2.7243619542 - 2.4581804230)) < 1e-9  # exercise E5
 
 
 def test_the_sliced_bound_is_the_best_of_its_ray_and_below_the_cost():
-    x, y, a, b, theta = ps3.draw_clouds(np.random.default_rng(7), 3)
-    f, cost = ps3.sliced_potential(x, y, a, b, theta), squared_cost(*map(torch.from_numpy, (x, y)))
+    x, y, a, b, theta = sliced.draw_clouds(np.random.default_rng(7), 3)
+    f, cost = sliced.sliced_potential(x, y, a, b, theta), squared_cost(*map(torch.from_numpy, (x, y)))
     values = [a @ (s * f) + b @ c_transform(cost, torch.from_numpy(s * f)).numpy() for s in np.linspace(0, 9, 9001)]
-    bound = ps3.sliced_bound(x, y, a, b, theta)
+    bound = sliced.sliced_bound(x, y, a, b, theta)
     assert -1e-9 < bound - max(values) < 1e-2 and bound < ot.emd2(a, b, cost.numpy())
 
 
 def test_labelled_plans_are_optimal_and_the_ascent_is_its_recursion():
-    x0, l0, x1, l1, beta = ps3.draw_labelled(np.random.default_rng(8), 2, as_many=True)
-    cost, share = ps3.labelled_pairs(x0, l0, x1, l1, beta)
+    x0, l0, x1, l1, beta = couplings.draw_labelled(np.random.default_rng(8), 2, as_many=True)
+    cost, share = couplings.labelled_pairs(x0, l0, x1, l1, beta)
     c = 0.5 * ((x0[:, None] - x1) ** 2).sum(2) + beta * (l0[:, None] != l1)
     assert abs(cost + beta * share - c[linear_sum_assignment(c)].mean()) < 1e-9
     for epsilon in (False, True):
-        x, y, b, strength, rate = ps3.draw_ascent(np.random.default_rng(9), 2, epsilon=epsilon)
+        x, y, b, strength, rate = couplings.draw_ascent(np.random.default_rng(9), 2, epsilon=epsilon)
         g, path = np.zeros(len(y)), []
         for k, point in enumerate(x):
             score = g - 0.5 * ((point - y) ** 2).sum(1)
@@ -628,4 +631,4 @@ def test_labelled_plans_are_optimal_and_the_ascent_is_its_recursion():
             g = g + rate / math.sqrt(k + 1) * (b - p / p.sum())
             path.append(g)
         mean = np.mean(path, 0)
-        assert np.abs(mean - b @ mean - ps3.ascent(x, y, b, strength, rate)).max() < 1e-12
+        assert np.abs(mean - b @ mean - couplings.ascent(x, y, b, strength, rate)).max() < 1e-12

@@ -1,4 +1,4 @@
-"""The oracles: one module per problem set, whose ``CHECKS`` say, per graded part, what is asked and what is right.
+"""The oracles: a module or package per problem set, whose ``CHECKS`` say, per graded part, what is asked and what is right.
 
 Never imported by the process of a submission, whose sandbox does not even show this folder.
 """
@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dynot_lite.companion import ledger
 from dynot_lite.course.oracle.compare import Check, residual
 
 __all__ = ["checks", "claim_part"]
@@ -30,8 +31,6 @@ def claim_part(identifier: str, namespace: Mapping[str, Any]) -> None:
 
     ``namespace`` is the notebook's ``globals()``; it must hold the part's functions, ``preset`` and ``seed``.
     """
-    from dynot_lite.companion import ledger
-
     entry = ledger.registry()[identifier]
     ledger.start(entry.notebook, preset=namespace["preset"], seed=namespace["seed"])
     asked = checks(identifier.split("-")[0])[identifier.lower()]

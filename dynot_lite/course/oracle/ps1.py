@@ -4,51 +4,28 @@ Right values come from the package's closed forms, from automatic differentiatio
 joint law of all variables: never from the formula that a student is asked for.
 """
 
-from __future__ import annotations
-
 import math
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.linalg import solve_continuous_lyapunov
 
-from dynot_lite.course.oracle.compare import Check
-from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_kinetic_energy, fm_velocity, monge_map, w2_squared
-from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.course.oracle.closed_forms import (
+    as_laws,
+    distance_squared,
+    integral,
+    inverse,
+    monge_matrix,
+    second_moment,
+    squares,
+    straight_energy,
+)
+from dynot_lite.course.oracle.compare import Check, altered, zero
+from dynot_lite.course.oracle.draws import coupled, covariance, law, laws, mean, points
+from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_kinetic_energy, fm_velocity
 
 __all__ = ["CHECKS"]
-
-inverse = np.linalg.inv
-NODES, WEIGHTS = (array.numpy() for array in gauss_legendre(60))
-
-
-# ------------------------------------------------------------------------------------------------------- random instances
-
-
-def points(rng, d):
-    """A number of points that is no dimension, so that a batch is not taken for a matrix."""
-    return 1.5 * rng.standard_normal((7, d))
-
-
-def mean(rng, d):
-    return rng.standard_normal(d)
-
-
-def covariance(rng, d):
-    """A random basis and a spectrum between 1/4 and 4."""
-    basis = np.linalg.qr(rng.standard_normal((d, d)))[0]
-    return (basis * np.exp(rng.uniform(-1.4, 1.4, d))) @ basis.T
-
-
-def law(rng, d):
-    return mean(rng, d), covariance(rng, d)
-
-
-def cross(rng, cov0, cov1):
-    """A non-symmetric Cov(X0, X1) with a definite joint covariance."""
-    kernel = rng.standard_normal(cov0.shape)
-    kernel *= 0.7 / np.linalg.norm(kernel, 2)
-    return np.linalg.cholesky(cov0) @ kernel @ np.linalg.cholesky(cov1).T
 
 
 # ------------------------------------------------------------------------------------------- 1 and 3: heat flow as a path
@@ -61,7 +38,7 @@ def heat_law(t, m, S, c, G):
 def heat_velocity(t, x, m, S, c, G):
     """The score by automatic differentiation of the log-density."""
     place = torch.tensor(x, requires_grad=True)
-    (score,) = torch.autograd.grad(Gaussian(*map(torch.from_numpy, heat_law(t, m, S, c, G))).log_prob(place).sum(), place)
+    (score,) = torch.autograd.grad(Gaussian(*heat_law(t, m, S, c, G)).log_prob(place).sum(), place)
     return -(x - c) - score.numpy() @ G
 
 
@@ -80,8 +57,9 @@ def with_heat(formula):
     return trap
 
 
+NO_DIFFUSION = "the diffusion is left out"
 HEAT_TRAPS = {
-    "the diffusion is left out": with_heat(lambda x, y, S_t, m, S, G: 0 * x),
+    NO_DIFFUSION: with_heat(lambda x, y, S_t, m, S, G: 0 * x),
     "the score has the wrong sign": with_heat(lambda x, y, S_t, m, S, G: -y @ inverse(S_t) @ G),
     "the law at time 0 stands for the law at time t": with_heat(lambda x, y, S_t, m, S, G: (x - m) @ inverse(S) @ G),
     "the score is halved": with_heat(lambda x, y, S_t, m, S, G: 0.5 * y @ inverse(S_t) @ G),
@@ -89,31 +67,14 @@ HEAT_TRAPS = {
 ORDER_TRAP = {"Γ and the inverse covariance are exchanged": with_heat(lambda x, y, S_t, m, S, G: y @ G @ inverse(S_t))}
 
 
-def heat_power(t, m, S, c, G):
+def heat_energy(m, S, c, G, T, *, velocity=heat_velocity):
     """E‖v_t(X_t)‖² by Gauss–Hermite nodes, which are exact for quadratic functions."""
-    x, weights = (a.numpy() for a in Gaussian(*map(torch.from_numpy, heat_law(t, m, S, c, G))).quadrature(2))
-    return weights @ (heat_velocity(t, x, m, S, c, G) ** 2).sum(1)
 
-
-def over_time(power, T):
-    nodes, weights = (array.tolist() for array in gauss_legendre(24))
-    return T * sum(w * power(T * s) for s, w in zip(nodes, weights, strict=True))
-
-
-def heat_energy(m, S, c, G, T):
-    return T * over_time(lambda t: heat_power(t, m, S, c, G), T)
-
-
-def no_score_energy(m, S, c, G, T):
     def power(t):
-        m_t, S_t = heat_law(t, m, S, c, G)
-        return ((m_t - c) ** 2).sum() + np.trace(S_t)
+        x, weights = (a.numpy() for a in Gaussian(*heat_law(t, m, S, c, G)).quadrature(2))
+        return weights @ squares(velocity(t, x, m, S, c, G))
 
-    return T * over_time(power, T)
-
-
-def heat_w2(m, S, c, G, T):
-    return distance_squared(m, S, *heat_law(T, m, S, c, G))
+    return T**2 * integral(lambda s: power(T * s), 24)
 
 
 def draw_heat_energy(rng, d, *, centred=False):
@@ -123,8 +84,8 @@ def draw_heat_energy(rng, d, *, centred=False):
 
 ENERGY_TRAPS = {
     "the path is not run through in unit time (a factor T is missing)": lambda m, S, c, G, T: heat_energy(m, S, c, G, T) / T,
-    "the energy is taken to be W₂²": heat_w2,
-    "the diffusion is left out": no_score_energy,
+    "the energy is taken to be W₂²": lambda m, S, c, G, T: distance_squared(m, S, *heat_law(T, m, S, c, G)),
+    NO_DIFFUSION: partial(heat_energy, velocity=HEAT_TRAPS[NO_DIFFUSION]),
 }
 
 
@@ -139,18 +100,11 @@ def rotation_part(A, S):
     return (A - gradient_part(A, S)) @ S
 
 
-def draw_slope(rng, d):
-    return rng.standard_normal((d, d)), covariance(rng, d)
-
-
+draw_slope = lambda rng, d: (rng.standard_normal((d, d)), covariance(rng, d))
 SYMMETRIC_TRAP, CONGRUENCE_TRAP = "the symmetric part of A is taken", "half the derivative of Σ times Σ⁻¹ is taken: not symmetric"
 
 
 # -------------------------------------------------------------------------------------------------------- 6: a stopover
-
-
-def distance_squared(m, S, n, R):
-    return w2_squared(Gaussian(*map(torch.from_numpy, (m, S))), Gaussian(*map(torch.from_numpy, (n, R)))).item()
 
 
 def legs(m0, S0, m, S, m1, S1):
@@ -162,18 +116,17 @@ def stopover_energy(m0, S0, m, S, m1, S1, s):
     return first / s + second / (1 - s)
 
 
-def best_stopover(m0, S0, m, S, m1, S1):
-    first, second = (math.sqrt(leg) for leg in legs(m0, S0, m, S, m1, S1))
+def best_stopover(*three):
+    first, second = (math.sqrt(leg) for leg in legs(*three))
     return first / (first + second), (first + second) ** 2
 
 
-def draw_legs(rng, d, *, time=False):
-    return *law(rng, d), *law(rng, d), *law(rng, d), *([rng.uniform(0.2, 0.8)] if time else [])
+def squared_stop(*three):
+    first, second = legs(*three)
+    return first / (first + second), stopover_energy(*three, first / (first + second))
 
 
-def squared_stop(*laws):
-    first, second = legs(*laws)
-    return first / (first + second), stopover_energy(*laws, first / (first + second))
+draw_legs = lambda rng, d: (*laws(rng, d), *law(rng, d))
 
 
 # ---------------------------------------------------------------------------------------- 7 and 8: an interpolant with noise
@@ -181,8 +134,7 @@ def squared_stop(*laws):
 
 def noisy_joint(t, m0, S0, m1, S1, C, sigma):
     """Mean and covariance of (X_t, dX_t/dt), as the image of the law of (X0, X1, Z)."""
-    d, eye = len(m0), np.eye(len(m0))
-    zero = np.zeros((d, d))
+    eye, zero = np.eye(len(m0)), 0 * S0
     joint = np.block([[S0, C, zero], [C.T, S1, zero], [zero, zero, eye]])
     image = np.block([[(1 - t) * eye, t * eye, sigma * t * (1 - t) * eye], [-eye, eye, sigma * (1 - 2 * t) * eye]])
     return image @ np.concatenate([m0, m1, 0 * m0]), image @ joint @ image.T
@@ -202,91 +154,69 @@ def wrong_noise(t, x, m0, S0, m1, S1, C, sigma, *, in_cov, in_cross):
 
 
 def draw_noisy(rng, d, *, correlated=True, at=None):
-    (m0, S0), (m1, S1) = law(rng, d), law(rng, d)
-    C = cross(rng, S0, S1) if correlated else np.zeros((d, d))
     # Away from 1/2, where the derivative of the noise vanishes.
     t = rng.choice([rng.uniform(0.12, 0.3), rng.uniform(0.7, 0.88)]) if at is None else at
-    return float(t), points(rng, d), m0, S0, m1, S1, C, rng.uniform(1.5, 3.0)
+    return float(t), points(rng, d), *coupled(rng, d, correlated=correlated), rng.uniform(1.5, 3.0)
 
 
 NOISE_TRAPS = {
-    "the noise is missing in the covariance": lambda *a: wrong_noise(*a, in_cov=0, in_cross=1),
-    "the derivative of the noise is missing": lambda *a: wrong_noise(*a, in_cov=1, in_cross=0),
-    "the noise is left out": lambda *a: wrong_noise(*a, in_cov=0, in_cross=0),
+    "the noise is missing in the covariance": partial(wrong_noise, in_cov=0, in_cross=1),
+    "the derivative of the noise is missing": partial(wrong_noise, in_cov=1, in_cross=0),
+    "the noise is left out": partial(wrong_noise, in_cov=0, in_cross=0),
     "the derivative is averaged without conditioning": lambda t, x, m0, S0, m1, *_: np.broadcast_to(m1 - m0, x.shape),
 }
+INDEPENDENT_TRAP = "the ends are taken to be independent"
 CORRELATION_TRAPS = {
-    "Cov(X0, X1) and its transpose are exchanged": lambda t, x, m0, S0, m1, S1, C, s: noisy_velocity(
-        t, x, m0, S0, m1, S1, C.T, s
-    ),
-    "the ends are taken to be independent": lambda t, x, m0, S0, m1, S1, C, s: noisy_velocity(t, x, m0, S0, m1, S1, 0 * C, s),
+    "Cov(X0, X1) and its transpose are exchanged": altered(noisy_velocity, C=np.transpose),
+    INDEPENDENT_TRAP: altered(noisy_velocity, C=zero),
 }
 
 
 def loss_floor(m0, S0, m1, S1, C, sigma):
     """The trace of the conditional covariance of dX_t/dt, a Schur complement, integrated over time."""
-    d, total = len(m0), 0.0
-    for t, weight in zip(NODES, WEIGHTS, strict=True):
-        cov = noisy_joint(t, m0, S0, m1, S1, C, sigma)[1]
-        total += weight * np.trace(cov[d:, d:] - cov[d:, :d] @ np.linalg.solve(cov[:d, :d], cov[:d, d:]))
-    return total
+
+    def variance(t):
+        d, cov = len(m0), noisy_joint(t, m0, S0, m1, S1, C, sigma)[1]
+        return np.trace(cov[d:, d:] - cov[d:, :d] @ np.linalg.solve(cov[:d, :d], cov[:d, d:]))
+
+    return integral(variance)
 
 
-def mean_square(m0, S0, m1, S1, C, sigma):
-    return ((m1 - m0) ** 2).sum() + np.trace(S0 + S1 - C - C.T) + sigma**2 * len(m0) / 3
+def mean_square(*data):
+    """E|dX_t/dt|², averaged over time."""
+    return straight_energy(*data[:-1]) + data[-1] ** 2 * len(data[0]) / 3
 
 
-def draw_floor(rng, d, *, correlated=True):
-    return draw_noisy(rng, d, correlated=correlated)[2:]
-
-
+draw_floor = lambda rng, d, **options: draw_noisy(rng, d, **options)[2:]
 FLOOR_TRAPS = {
     "the minimum is taken to be 0": lambda *a: 0.0,
     "the derivative is not conditioned": mean_square,
-    "the energy of v is taken to be W₂²": lambda m0, S0, m1, S1, C, s: (
-        mean_square(m0, S0, m1, S1, C, s) - distance_squared(m0, S0, m1, S1)
-    ),
-    "the noise is left out": lambda m0, S0, m1, S1, C, s: loss_floor(m0, S0, m1, S1, C, 0.0),
-    "the squared distance of the means is added": lambda m0, S0, m1, S1, C, s: (
-        loss_floor(m0, S0, m1, S1, C, s) + ((m1 - m0) ** 2).sum()
-    ),
+    "the energy of v is taken to be W₂²": lambda *a: mean_square(*a) - distance_squared(*a[:4]),
+    "the noise is left out": altered(loss_floor, sigma=zero),
+    "the squared distance of the means is added": lambda *a: loss_floor(*a) + squares(a[2] - a[0]),
 }
 FLOOR_CORRELATION_TRAPS = {
-    "Cov(X0, X1) and its transpose are exchanged in the velocity": lambda m0, S0, m1, S1, C, s: loss_floor(
-        m0, S0, m1, S1, C.T, s
-    ),
-    "the ends are taken to be independent": lambda m0, S0, m1, S1, C, s: loss_floor(m0, S0, m1, S1, 0 * C, s),
+    "Cov(X0, X1) and its transpose are exchanged in the velocity": altered(loss_floor, C=np.transpose),
+    INDEPENDENT_TRAP: altered(loss_floor, C=zero),
 }
 
 
 # ------------------------------------------------------------------------------------------------------- 9: rectification
 
 
-def as_laws(m0, S0, m1, S1):
-    return Gaussian(*map(torch.from_numpy, (m0, S0))), Gaussian(*map(torch.from_numpy, (m1, S1)))
+def flow_matrix(*ends):
+    return fm_flow(*as_laws(*ends), 1.0).matrix.numpy()
 
 
-def straight_velocity(matrix, t, x, m0, m1):
-    d = len(m0)
-    start = np.linalg.solve((1 - t) * np.eye(d) + t * matrix, (x - (1 - t) * m0 - t * m1).T).T
-    return m1 - m0 + start @ (matrix - np.eye(d)).T
-
-
-def rectified_velocity(t, x, m0, S0, m1, S1):
-    return straight_velocity(fm_flow(*as_laws(m0, S0, m1, S1), 1.0).matrix.numpy(), t, x, m0, m1)
+def rectified_velocity(t, x, m0, S0, m1, S1, *, matrix=flow_matrix):
+    """Along straight lines from m0 + z to m1 + matrix z."""
+    M, eye = matrix(m0, S0, m1, S1), np.eye(len(m0))
+    z = np.linalg.solve((1 - t) * eye + t * M, (x - (1 - t) * m0 - t * m1).T).T
+    return m1 - m0 + z @ (M - eye).T
 
 
 def rectified_energy(m0, S0, m1, S1):
-    move = fm_flow(*as_laws(m0, S0, m1, S1), 1.0).matrix.numpy() - np.eye(len(m0))
-    return ((m1 - m0) ** 2).sum() + np.trace(move @ S0 @ move.T)
-
-
-def frozen_velocity(t, x, m0, S0, m1, S1):
-    return m1 - m0 + (x - m0) @ (fm_flow(*as_laws(m0, S0, m1, S1), 1.0).matrix.numpy() - np.eye(len(m0))).T
-
-
-def draw_ends(rng, d):
-    return *law(rng, d), *law(rng, d)
+    return squares(m1 - m0) + second_moment(flow_matrix(m0, S0, m1, S1) - np.eye(len(m0)), 0 * m0, S0)
 
 
 # ------------------------------------------------------------------------------------------------ 11: regression on samples
@@ -323,111 +253,72 @@ REGRESSION_TRAPS = {
 }
 
 
-def option(function, **options):
-    return lambda *arguments: function(*arguments, **options)
-
-
 CHECKS = {
     "ps1-1": [
-        Check("isotropic noise", 3, "heat_velocity", option(draw_heat, isotropic=True), heat_velocity, HEAT_TRAPS, rows=1),
+        Check("isotropic noise", 3, "heat_velocity", partial(draw_heat, isotropic=True), heat_velocity, HEAT_TRAPS, rows=1),
         Check("any noise", 5, "heat_velocity", draw_heat, heat_velocity, HEAT_TRAPS | ORDER_TRAP, rows=1),
     ],
     "ps1-3": [
-        Check("centred laws", 4, "heat_energy", option(draw_heat_energy, centred=True), heat_energy, ENERGY_TRAPS),
-        Check(
-            "laws with means", 4, "heat_energy", draw_heat_energy, heat_energy,
-            ENERGY_TRAPS | {"the means are left out": lambda m, S, c, G, T: heat_energy(m, S, m, G, T)},
-        ),
+        Check("centred laws", 4, "heat_energy", partial(draw_heat_energy, centred=True), heat_energy, ENERGY_TRAPS),
+        Check("laws with means", 4, "heat_energy", draw_heat_energy, heat_energy,
+              ENERGY_TRAPS | {"the means are left out": lambda m, S, c, G, T: heat_energy(m, S, m, G, T)}),
     ],
     "ps1-4": [
-        Check(
-            "the gradient part", 6, "gradient_part", draw_slope, gradient_part,
-            {
-                SYMMETRIC_TRAP: lambda A, S: 0.5 * (A + A.T),
-                CONGRUENCE_TRAP: lambda A, S: 0.5 * (A @ S + S @ A.T) @ inverse(S),
-            },
-        ),
-        Check(
-            "the invisible part", 4, "rotation_part", draw_slope, rotation_part,
-            {
-                "the factor Σ⁻¹ is forgotten": lambda A, S: A - gradient_part(A, S),
-                SYMMETRIC_TRAP: lambda A, S: 0.5 * (A - A.T) @ S,
-                CONGRUENCE_TRAP: lambda A, S: 0.5 * (A @ S - S @ A.T),
-            },
-            dimensions=(2, 3, 5),
-        ),
+        Check("the gradient part", 6, "gradient_part", draw_slope, gradient_part, {
+            SYMMETRIC_TRAP: lambda A, S: 0.5 * (A + A.T),
+            CONGRUENCE_TRAP: lambda A, S: 0.5 * (A @ S + S @ A.T) @ inverse(S),
+        }),
+        Check("the invisible part", 4, "rotation_part", draw_slope, rotation_part, {
+            "the factor Σ⁻¹ is forgotten": lambda A, S: A - gradient_part(A, S),
+            SYMMETRIC_TRAP: lambda A, S: 0.5 * (A - A.T) @ S,
+            CONGRUENCE_TRAP: lambda A, S: 0.5 * (A @ S - S @ A.T),
+        }, dimensions=(2, 3, 5)),
     ],
     "ps1-6": [
-        Check(
-            "the energy with a stopover", 4, "stopover_energy", option(draw_legs, time=True), stopover_energy,
-            {
-                "the two squared distances are added without their clocks": lambda *a: sum(legs(*a[:-1])),
-                "the squared distances are multiplied by the durations": lambda *a: (
-                    np.dot(legs(*a[:-1]), (a[-1], 1 - a[-1]))
-                ),
-                "the stopover is ignored": lambda *a: distance_squared(*a[:2], *a[4:6]),
-            },
-        ),
-        Check(
-            "the best moment", 4, "best_stopover", draw_legs, best_stopover,
-            {
-                "time is split in proportion to the squared distances": squared_stop,
-                "half of the time goes to each leg": lambda *a: (0.5, stopover_energy(*a, 0.5)),
-            },
-        ),
+        Check("the energy with a stopover", 4, "stopover_energy",
+              lambda rng, d: (*draw_legs(rng, d), rng.uniform(0.2, 0.8)), stopover_energy, {
+            "the two squared distances are added without their clocks": lambda *a: sum(legs(*a[:-1])),
+            "the squared distances are multiplied by the durations": lambda *a: np.dot(legs(*a[:-1]), (a[-1], 1 - a[-1])),
+            "the stopover is ignored": lambda *a: distance_squared(*a[:2], *a[4:6]),
+        }),
+        Check("the best moment", 4, "best_stopover", draw_legs, best_stopover, {
+            "time is split in proportion to the squared distances": squared_stop,
+            "half of the time goes to each leg": lambda *a: (0.5, stopover_energy(*a, 0.5)),
+        }),
     ],
     "ps1-7": [
-        Check(
-            "independent ends", 3, "noisy_velocity", option(draw_noisy, correlated=False), noisy_velocity, NOISE_TRAPS, rows=1
-        ),
-        Check(
-            "correlated ends", 5, "noisy_velocity", draw_noisy, noisy_velocity, NOISE_TRAPS | CORRELATION_TRAPS, rows=1
-        ),
+        Check("independent ends", 3, "noisy_velocity", partial(draw_noisy, correlated=False), noisy_velocity, NOISE_TRAPS,
+              rows=1),
+        Check("correlated ends", 5, "noisy_velocity", draw_noisy, noisy_velocity, NOISE_TRAPS | CORRELATION_TRAPS, rows=1),
         *(
-            Check(
-                f"at time {t:g}", 1, "noisy_velocity", option(draw_noisy, at=t), noisy_velocity, CORRELATION_TRAPS, rows=1
-            )
+            Check(f"at time {t:g}", 1, "noisy_velocity", partial(draw_noisy, at=t), noisy_velocity, CORRELATION_TRAPS, rows=1)
             for t in (0.0, 1.0)
         ),
     ],
     "ps1-8": [
-        Check("independent ends", 3, "loss_floor", option(draw_floor, correlated=False), loss_floor, FLOOR_TRAPS),
+        Check("independent ends", 3, "loss_floor", partial(draw_floor, correlated=False), loss_floor, FLOOR_TRAPS),
         Check("correlated ends", 5, "loss_floor", draw_floor, loss_floor, FLOOR_TRAPS | FLOOR_CORRELATION_TRAPS),
     ],
     "ps1-9": [
-        Check(
-            "the velocity", 6, "rectified_velocity",
-            lambda rng, d: (rng.uniform(0.2, 0.8), points(rng, d), *draw_ends(rng, d)), rectified_velocity,
-            {
-                "the optimal map is taken for the end of the flow": lambda t, x, *laws: straight_velocity(
-                    monge_map(*as_laws(*laws)).matrix.numpy(), t, x, laws[0], laws[2]
-                ),
-                "the displacement is evaluated at x, not at the point where the line through x starts": frozen_velocity,
-                "the coupling is still the independent one": lambda t, x, *laws: fm_velocity(*as_laws(*laws), t, x).numpy(),
-            },
-            rows=1,
-        ),
-        Check(
-            "the energy", 4, "rectified_energy", draw_ends, rectified_energy,
-            {
-                "the energy is taken to be W₂²": distance_squared,
-                "the energy of the independent coupling is taken": lambda *a: fm_kinetic_energy(*as_laws(*a)).item(),
-                "the means are left out": lambda m0, S0, m1, S1: rectified_energy(m0, S0, m0, S1),
-            },
-        ),
+        Check("the velocity", 6, "rectified_velocity",
+              lambda rng, d: (rng.uniform(0.2, 0.8), points(rng, d), *laws(rng, d)), rectified_velocity, {
+            "the optimal map is taken for the end of the flow": partial(rectified_velocity, matrix=monge_matrix),
+            "the displacement is evaluated at x, not at the point where the line through x starts": (
+                altered(rectified_velocity, t=zero)
+            ),
+            "the coupling is still the independent one": lambda t, x, *ends: fm_velocity(*as_laws(*ends), t, x),
+        }, rows=1),
+        Check("the energy", 4, "rectified_energy", laws, rectified_energy, {
+            "the energy is taken to be W₂²": distance_squared,
+            "the energy of the independent coupling is taken": lambda *a: fm_kinetic_energy(*as_laws(*a)).item(),
+            "the means are left out": lambda m0, S0, m1, S1: rectified_energy(m0, S0, m0, S1),
+        }),
     ],
     "ps1-11": [
-        Check(
-            "the regression", 5, "fit_field", lambda rng, d: (*draw_pairs(rng, d), rng.uniform(0.2, 0.8)), regress,
-            {name: option(regress, **options) for name, options in REGRESSION_TRAPS.items()},
-            dimensions=(2, 3, 5),
-        ),
-        Check(
-            "the transport", 5, "push", lambda rng, d: (points(rng, d), *draw_pairs(rng, d), int(rng.integers(5, 9))), push,
-            {name: option(push, **options) for name, options in REGRESSION_TRAPS.items()}
-            | {"the steps use the time of their end": option(push, late=True)},
-            rows=0,
-            dimensions=(2, 3, 5),
-        ),
+        Check("the regression", 5, "fit_field", lambda rng, d: (*draw_pairs(rng, d), rng.uniform(0.2, 0.8)), regress,
+              {name: partial(regress, **options) for name, options in REGRESSION_TRAPS.items()}, dimensions=(2, 3, 5)),
+        Check("the transport", 5, "push", lambda rng, d: (points(rng, d), *draw_pairs(rng, d), int(rng.integers(5, 9))), push,
+              {name: partial(push, **options) for name, options in REGRESSION_TRAPS.items()}
+              | {"the steps use the time of their end": partial(push, late=True)}, rows=0, dimensions=(2, 3, 5)),
     ],
 }  # fmt: skip
