@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dynot_lite.couplings.atoms import Atoms, Noise
-from dynot_lite.couplings.certificate import ranks, total
+from dynot_lite.couplings.certificate import Certificate, ranks, total
 from dynot_lite.couplings.search import Scores
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 
@@ -22,14 +22,9 @@ CALIBRATION = 1024  # noises that choose the start; a quarter of them measure th
 
 @dataclass(eq=False)
 class Ascent:
-    """The state of an ascent. Potentials here are those for −⟨x − centre, y − mean⟩, one for every atom, in float64.
+    """The state of an ascent: ``iterate`` and ``average`` are potentials (K,) for −⟨x − centre, y − mean⟩, in float64.
 
-    Attributes:
-        atoms, noise, epsilon: the problem.
-        iterate, average: potentials, shape (K,).
-        scale: the unit of the steps, the mean gap of the two best scores at the start plus ε.
-        noises, steps: how many were used and made.
-        history: (iterations, χ², upper bound) of every evaluation.
+    ``scale`` is the unit of the steps, ``history`` has (iterations, χ², upper bound) of every evaluation.
     """
 
     atoms: Atoms
@@ -54,6 +49,10 @@ class Ascent:
     def potentials(self) -> Tensor:
         """The averaged potentials as those for ½‖x − y‖², in the gauge of :meth:`scores`."""
         return self.average - self.average.mean() + self.atoms.constants(self.noise.centre)
+
+    def certificate(self) -> Certificate:
+        """An empty certificate of the averaged potentials."""
+        return Certificate(self.atoms, self.potentials(), self.scores())
 
     def run(self, stop: float, *, generator: torch.Generator | None, group=None) -> Iterator[int]:
         """Ascend until ``stop`` iterations; each step yields the number of its noises."""

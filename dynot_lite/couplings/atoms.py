@@ -27,17 +27,12 @@ def batch(x, name: str, *, like: Tensor) -> Tensor:
 
 
 class Atoms:
-    """The distinct points of positive weight, and which points each of them stands for.
-
-    Args:
-        points: shape (N, ...) with at least two distinct points of positive weight.
-        weights: shape (N,), non-negative, of sum 1; None for equal weights.
+    """The K distinct points of positive weight, and which points each of them stands for.
 
     Attributes:
-        points, weights: as given, the weights in float64.
-        centred: the K atoms, flattened, less ``mean``, in float32, shape (K, d).
-        mean: shape (d,), float64.
-        mass, log_mass: b, shape (K,): the weights of all copies, in float64, and their logarithms in float32.
+        points, weights: as given, shapes (N, ...) and (N,), the weights in float64.
+        centred: the atoms less ``mean`` (d,), shape (K, d), float32.
+        mass, log_mass: b, shape (K,), the weights of all copies together, in float64, and their logarithms in float32.
         of_point: the atom of every point, shape (N,), −1 where the weight is zero.
         members: the points of positive weight, ordered by atom.
     """
@@ -100,12 +95,7 @@ class Atoms:
 
 
 class Noise:
-    """A law of noise: "normal" for N(0, I), or a sampler ``(n, generator=) -> (n, ...)``, checked on every call.
-
-    Attributes:
-        law: as given.
-        centre: the point that noise is scored relative to, near its mean, shape (d,), float64.
-    """
+    """A ``law`` of noise, "normal" or a sampler, and the ``centre`` (d,) near its mean that it is scored relative to."""
 
     def __init__(self, law: str | Callable, *, like: Tensor):
         if not (law == "normal" or callable(law)):

@@ -72,13 +72,7 @@ def pooled_chi2(counts, weights, *, squares=None, samples: float | None = None) 
 
 
 class Certificate:
-    """Sums over fresh noise at given potentials, in bounded memory.
-
-    Args:
-        atoms: the atoms.
-        potentials: g of the atoms for ½‖x − y‖², in the gauge of the scores.
-        scores: the same potentials as the search takes them, and the noise.
-    """
+    """Sums over fresh noise in bounded memory, at ``potentials`` of the atoms for ½‖x − y‖² in the gauge of their ``scores``."""
 
     def __init__(self, atoms: Atoms, potentials: Tensor, scores: Scores):
         self._atoms, self._potentials, self._scores = atoms, potentials, scores
@@ -108,7 +102,7 @@ class Certificate:
         return pooled_chi2(self._counts, self._atoms.mass, squares=self._squares, samples=float(self._scalars[0]))
 
     def report(self) -> dict:
-        """Dual value and its standard error, primal cost, and the number of empty cells, by the names of a fit's fields."""
+        """What a fit reports beside χ², by the names of its fields."""
         n, transform, square, cost = self._scalars.tolist()
         mean, constants = transform / n, self._atoms.constants(self._scores.noise.centre)
         return {

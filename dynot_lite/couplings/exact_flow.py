@@ -24,7 +24,7 @@ class ExactFlow:
     """
 
     def __init__(self, coupling: SemidiscreteCoupling):
-        if coupling.noise.law != "normal" or not coupling.epsilon:
+        if coupling.scores().noise.law != "normal" or not coupling.epsilon:
             raise ValueError("the closed form of the flow needs epsilon > 0 and normal noise")
         used = coupling.weights > 0
         y, b = coupling.points[used].flatten(1).double(), coupling.weights[used]

@@ -13,12 +13,7 @@ __all__ = ["IndexedPairs"]
 
 
 class IndexedPairs(ABC):
-    """Pairs of noise and the points of a data set.
-
-    Args:
-        points: shape (N, ...).
-        conditions: tensors of shape (N, ...) that :meth:`pair` returns with the points.
-    """
+    """Pairs of noise and ``points`` (N, ...); ``conditions``, if any, are what :meth:`pair` always returns with the points."""
 
     def __init__(self, points: Tensor, *conditions: Tensor):
         self.points, self._conditions = points, conditions
@@ -32,14 +27,9 @@ class IndexedPairs(ABC):
         return self.pairs()(n, generator=generator)
 
     def pairs(self, *conditions) -> PairSampler:
-        """The pair sampler ``(n, generator=) -> (x0, x1, *conditions)``, with what belongs to the points x1: labels, say.
+        """The pair sampler of (x0, x1, *conditions): what :meth:`pair` returns, then what belongs to the points x1 (labels, say).
 
-        Args:
-            conditions: any number of arrays of any kind with one row per point, shape (N, ...); they come after those that
-                :meth:`pair` returns.
-
-        Raises:
-            ValueError: a condition of another length.
+        Each of ``conditions`` is an array of any kind with one row per point, (N, ...); a ValueError if it has not.
         """
         rows = list(self._conditions)
         for condition in conditions:

@@ -30,6 +30,7 @@ class PairList(IndexedPairs):
 
     def __init__(self, coupling: SemidiscreteCoupling, seed: int, device: str, index: Tensor, moved: float):
         super().__init__(coupling.points)
+        self._law = coupling.scores().noise
         self.coupling, self.seed, self.device, self.index, self.moved = coupling, seed, device, index, moved
 
     def __len__(self) -> int:
@@ -42,7 +43,7 @@ class PairList(IndexedPairs):
             yield place, self._noise(start // BLOCK)[: place.stop - start]
 
     def _noise(self, block: int) -> Tensor:
-        return self.coupling.noise.draw(BLOCK, torch.Generator(self.device).manual_seed(self.seed + block))
+        return self._law.draw(BLOCK, torch.Generator(self.device).manual_seed(self.seed + block))
 
     def pair_index(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``n`` noises and the index of their points: whole blocks in random order, all of them before any comes again.

@@ -19,13 +19,7 @@ SOFT = 2**21  # entries of a block that must hold whole rows
 
 
 class Sums(NamedTuple):
-    """Sums over a batch of noise, with s_ij the share of noise i that goes to atom j (one-hot rows for ε = 0).
-
-    Attributes:
-        shares, squares: Σ_i s_ij and Σ_i s_ij², shape (K,), float64.
-        value: of each noise the largest score, or ε log Σ_j b_j exp(score_ij/ε), shape (n,), float32.
-        product: Σ_ij s_ij ⟨x_i, y_j⟩, if it was asked for.
-    """
+    """Of the shares s_ij (one-hot rows for ε = 0): Σ_i s_ij and Σ_i s_ij² (K,), the maxima (n,), and Σ_ij s_ij ⟨x_i, y_j⟩."""
 
     shares: Tensor
     squares: Tensor
@@ -35,15 +29,10 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The scores ⟨x_i, y_j⟩ + h_j of centred noise and centred atoms, in float32.
+    """The scores ⟨x_i, y_j⟩ + h_j of noise and atoms (K, d), in float32; for ε > 0 maxima are soft, ε log Σ_j b_j exp(·/ε).
 
-    Noise x is passed as it was drawn, shape (n, ...). The offsets h have mean zero before they are rounded: scores then have
-    the size of the data's spread, and rounding is far below the gaps between them.
-
-    Attributes:
-        noise: centres the noise.
-        atoms, offsets, log_mass: y, h and log b, shapes (K, d), (K,) and (K,).
-        epsilon: for ε > 0 the maximum is the b-weighted soft one, and the choice of an atom is random.
+    Noise x is passed as it was drawn, (n, ...), and centred here, as the atoms are. The offsets h have mean zero before they are
+    rounded: scores then have the size of the data's spread, and rounding is far below the gaps between them.
     """
 
     noise: Noise

@@ -105,18 +105,13 @@ class SemidiscreteCoupling(IndexedPairs):
         return 0.0 if self._ascent is None else self._ascent.iterations
 
     @property
-    def noise(self) -> Noise:
-        """The law of noise that the coupling was fitted for."""
-        return self._fitted().noise
-
-    @property
     def potentials(self) -> Tensor:
         """g for c = ½‖x − y‖², float64, shape (N,), with ⟨b, g⟩ = 0 and −inf at points of weight zero; copies share a value."""
         g = self._fitted().potentials()
         return torch.where(self.atoms.of_point >= 0, self.atoms.to_points(g - self.atoms.mass @ g), -torch.inf)
 
     def scores(self) -> Scores:
-        """The scores by which noise is assigned to atoms."""
+        """The scores by which noise, ``scores().noise``, is assigned to ``atoms``."""
         return self._fitted().scores()
 
     def _fitted(self) -> Ascent:
@@ -202,8 +197,7 @@ class SemidiscreteCoupling(IndexedPairs):
 
     def _certify(self, tol: float, generator: torch.Generator | None, group) -> Certificate:
         """Enough noises for the bound to be 0.12 tol above the estimate; fewer if the verdict is clear before."""
-        ascent = self._fitted()
-        certificate = Certificate(self.atoms, ascent.potentials(), ascent.scores())
+        certificate = self._fitted().certificate()
         most = max(2.326 * (2 * len(self.atoms)) ** 0.5 / (0.12 * tol), 1024)
         for part in (0.25, 0.25, 0.5):
             certificate.add(math.ceil(part * most), generator=generator, group=group)
@@ -236,8 +230,7 @@ class SemidiscreteCoupling(IndexedPairs):
 
     def chi2(self, n: int, *, generator: torch.Generator | None = None) -> Estimate:
         """The pooled unbiased estimate of χ²(cell masses ‖ weights) from ``n`` fresh noises, with its standard deviation."""
-        ascent = self._fitted()
-        certificate = Certificate(self.atoms, ascent.potentials(), ascent.scores())
+        certificate = self._fitted().certificate()
         certificate.add(check.count(n, "n", least=2), generator=generator)
         return certificate.chi2()
 
