@@ -19,7 +19,7 @@ __all__ = ["Atoms", "Noise", "batch"]
 
 def batch(x, name: str, *, like: Tensor) -> Tensor:
     """``x`` as a batch (n, ...) of points of the shape of those in ``like``, on their device."""
-    x = check.as_tensor(x, name).detach().to(like.device)
+    x = check.as_tensor(x, name).to(like.device)
     if x.ndim != like.ndim or x.shape[1:] != like.shape[1:] or not len(x):
         shape = ", ".join(map(str, like.shape[1:]))
         raise ValueError(f"{name} must be a non-empty array of shape (n, {shape}), got {tuple(x.shape)}")

@@ -16,7 +16,7 @@ class ExactFlow:
     """The flow of X_t = (1−t)x0 + t x1 in closed form, (x0, x1) the pairs of a fitted coupling as it is now, in float64.
 
     X_t = x leaves N cases: x1 = y_j and x0 = u_j = (x − t y_j)/(1−t), with probabilities in proportion to φ(u_j) s_j(u_j),
-    φ the normal density and s the softmax that assigns. For n points work and memory are n N²: for small N.
+    φ the normal density and s the softmax that assigns. For n points work and memory are n N²: for small N. Differentiable in x.
 
     Raises:
         ValueError: ε = 0 (X_t then has no density between the images of the cells, and inside them the velocity is
@@ -26,10 +26,9 @@ class ExactFlow:
     def __init__(self, coupling: SemidiscreteCoupling):
         if coupling.scores().noise.law != "normal" or not coupling.epsilon:
             raise ValueError("the closed form of the flow needs epsilon > 0 and normal noise")
-        used = coupling.weights > 0
-        y, b = coupling.points[used].flatten(1).double(), coupling.weights[used]
+        y, b = coupling.points.flatten(1).double(), coupling.weights
         self._like, self._epsilon, self._y, self._log_b = coupling.points, coupling.epsilon, y, b.log()
-        self._centred, self._heights = y - b @ y, coupling.potentials[used] - 0.5 * y.square().sum(1)
+        self._centred, self._heights = y - b @ y, coupling.potentials - 0.5 * y.square().sum(1)
 
     def _posterior(self, t, x) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """t as (1 or n, 1), x − t y_j over 1−t (n, N, d), P(x1 = y_j | X_t = x) (n, N, 1), log s_k(u_j) (n, N, N)."""
@@ -45,7 +44,7 @@ class ExactFlow:
     def velocity(self, t, x) -> Tensor:
         """E[x1 − x0 | X_t = x] for t < 1, a scalar or (n,), and x of the shape of the points, (n, ...)."""
         _, u, posterior, _ = self._posterior(t, x)
-        return (posterior * (self._y - u)).sum(1).reshape(x.shape)
+        return (posterior * (self._y - u)).sum(1).reshape(-1, *self._like.shape[1:])
 
     def score(self, t, x) -> Tensor:
         """∇ log ρ_t(x) = (t v_t(x) − x + δ(x))/(1−t), with δ(x) = E[x1 − Σ_k s_k(x0) y_k | X_t = x]/ε; arguments of ``velocity``.
@@ -56,4 +55,4 @@ class ExactFlow:
         """
         t, u, posterior, log_shares = self._posterior(t, x)
         delta = (posterior * (self._y - log_shares.exp() @ self._y)).sum(1) / self._epsilon
-        return ((delta - (posterior * u).sum(1)) / (1 - t)).reshape(x.shape)
+        return ((delta - (posterior * u).sum(1)) / (1 - t)).reshape(-1, *self._like.shape[1:])

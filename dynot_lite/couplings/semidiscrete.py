@@ -213,7 +213,7 @@ class SemidiscreteCoupling(IndexedPairs):
         of a point. Scores are compared in float32; the rare ties are settled by the order of the points.
         """
         scores = self.scores()
-        return self.atoms.member(scores.assign(batch(x, "x", like=self.points), generator), generator)
+        return self.atoms.member(scores.assign(batch(x, "x", like=self.points).detach(), generator), generator)
 
     def pair_index(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``n`` independent noises of the law of ``fit`` and the indices of their points, shapes (n, ...) and (n,)."""
@@ -222,9 +222,12 @@ class SemidiscreteCoupling(IndexedPairs):
         return x0.to(self.points.dtype), self.atoms.member(scores.assign(x0, generator), generator)
 
     def c_transform(self, x) -> Tensor:
-        """min_j (½‖x − y_j‖² − g_j), or −ε log Σ_j b_j exp((g_j − ½‖x − y_j‖²)/ε), shape (n, ...) -> (n,), with ⟨b, g⟩ = 0."""
+        """min_j (½‖x − y_j‖² − g_j), or −ε log Σ_j b_j exp((g_j − ½‖x − y_j‖²)/ε), shape (n, ...) -> (n,), with ⟨b, g⟩ = 0.
+
+        Without a gradient: for ε = 0 it is x − y_j with j = ``assign(x)``.
+        """
         ascent = self._fitted()
-        x = batch(x, "x", like=self.points)
+        x = batch(x, "x", like=self.points).detach()
         value, x = ascent.scores().sums(x).value, x.flatten(1).double()
         return 0.5 * x.square().sum(1) - x @ self.atoms.mean - value + self.atoms.mass @ ascent.potentials()
 

@@ -52,6 +52,8 @@ def test_score_in_the_plane_is_a_gradient():
     step = h * torch.eye(2, dtype=F64)
     jacobian = torch.stack([(flow.score(0.4, x + e) - flow.score(0.4, x - e)) / (2 * h) for e in step], 2)
     torch.testing.assert_close(jacobian, jacobian.mT, rtol=1e-5, atol=1e-6)
+    by_graph = torch.autograd.functional.jacobian(lambda z: flow.score(0.4, z[None])[0], x[0])
+    torch.testing.assert_close(by_graph, jacobian[0], rtol=1e-5, atol=1e-6)
     wide = ExactFlow(fitted(base, b, epsilon=1e6)[0])
     times = torch.tensor([0.0, 0.2, 0.4, 0.5, 0.7, 0.9], dtype=F64)
     torch.testing.assert_close(

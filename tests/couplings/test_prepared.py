@@ -1,3 +1,5 @@
+import numpy as np
+import ot
 import pytest
 import torch
 from clouds import F64, cloud, fitted, unequal
@@ -39,5 +41,9 @@ def test_prepared_pairs_equal_weights():
     pairs = prepare(coupling, 700, generator=generator(1))
     assert (torch.bincount(pairs.index) == 7).all()
     # No noise is moved but those that are too many in their cell.
-    alone = coupling.assign(torch.cat([x for _, x in pairs.blocks()]))
+    noise = torch.cat([x for _, x in pairs.blocks()])
+    alone = coupling.assign(noise)
     assert pairs.moved * 700 == pytest.approx((torch.bincount(alone, minlength=100) - 7).clamp(min=0).sum().item())
+    # Those that lose the least go first: close to the cheapest way; in any other order it is 0.8 % above.
+    cost = 0.5 * torch.cdist(noise.to(F64), coupling.points.to(F64)).square().numpy()
+    assert pairs.cost() < 1.006 * ot.emd2(np.full(700, 1 / 700), np.full(100, 0.01), cost)

@@ -266,6 +266,7 @@ def test_resuming_from_a_file_is_going_on(epsilon, tmp_path):
     assert coupling.fit(max_iterations=5, generator=generator(0)) is coupling.result
     checkpoints.save(coupling.state_dict(), tmp_path / "state.pt")
     other = SemidiscreteCoupling(points, b, epsilon=epsilon)
+    other.fit(max_iterations=1, generator=generator(7))
     other.load_state_dict(checkpoints.read(tmp_path / "state.pt"))
     assert other.result is None and torch.equal(other.potentials, coupling.potentials) and other.iterations == coupling.iterations
     results = [c.fit(tol=0.03, generator=generator(1)) for c in (coupling, other)]
