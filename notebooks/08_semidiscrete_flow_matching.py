@@ -53,8 +53,11 @@ from dynot_lite.paths.flows import integrate_adaptive, trajectory
 from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
 from dynot_lite.laws.mixtures import fm_velocity_diracs
 from dynot_lite.plots import COLOURS, draw_trajectories, image_grid
-from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling, pooled_chi2
-from dynot_lite.couplings.conditional import ClassCouplings, prepare
+from dynot_lite.couplings.certificate import pooled_chi2
+from dynot_lite.couplings.conditional import ClassCouplings
+from dynot_lite.couplings.exact_flow import ExactFlow
+from dynot_lite.couplings.prepared import prepare
+from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
 start("08_semidiscrete_flow_matching", preset=preset, seed=seed)
 rng = torch.Generator().manual_seed(seed)
@@ -234,7 +237,7 @@ def masses_of(g):
 
 stages = {"nearest point ($g=0$)": torch.zeros(60, dtype=torch.float64)}
 for epochs in (3, 30, None):
-    coupling.fit(tol_chi2=2e-3, max_epochs=epochs, generator=rng)
+    coupling.fit(tol=2e-3, max_iterations=epochs, generator=rng)
     stages[f"{epochs} noises per point" if epochs else "$\\chi^2\\leq 0.002$"] = coupling.potentials
 axis = torch.linspace(-3.2, 3.2, 321, dtype=torch.float64)
 mesh = torch.cartesian_prod(axis, axis)
@@ -342,9 +345,9 @@ bars, dual_z = {}, []
 for name, axes_ in problems.items():
     points, weights, exact, exact_cost, covariance = product_solution(axes_)
     coupling = SemidiscreteCoupling(points, weights)
-    result = coupling.fit(tol_chi2=2e-3, generator=rng).require()
+    result = coupling.fit(tol=2e-3, generator=rng).require()
     error = (coupling.potentials - exact).numpy()
-    unit = np.sqrt(np.trace(covariance) / (result.epochs * len(points)))
+    unit = np.sqrt(np.trace(covariance) / (result.iterations * len(points)))
     bars[name] = np.linalg.norm(error) / unit
     dual_z.append((result.dual_value - exact_cost) / result.dual_std)
     if name == "line, 15 points":
@@ -411,9 +414,9 @@ for name, (make, last) in instances.items():
         gen = torch.Generator().manual_seed(1000 * seed + k)
         coupling, row, epochs = SemidiscreteCoupling(make(gen)), [], 20
         while epochs <= last:
-            coupling.fit(tol_chi2=0.6 / epochs, max_epochs=epochs, generator=gen)  # a tolerance out of reach: it runs to the end
-            n, N = coupling.epochs * len(coupling.points), len(coupling.points)
-            row.append((coupling.epochs, coupling.chi2(int(15 * n / N**0.5), generator=gen).value))
+            coupling.fit(tol=0.6 / epochs, max_iterations=epochs, generator=gen)  # a tolerance out of reach: it runs to the end
+            n, N = coupling.iterations * len(coupling.points), len(coupling.points)
+            row.append((coupling.iterations, coupling.chi2(int(15 * n / N**0.5), generator=gen).value))
             epochs *= 2
         rows.append(row)
     curves[name] = np.median(np.array(rows), 0)
@@ -582,8 +585,8 @@ for k in range(3):
         for n in batch_sizes:
             row[f"batch {n}"] = mean_cost(in_blocks(batches.exact(noise, target), n), gen)
         coupling = SemidiscreteCoupling(data)
-        early = coupling.fit(max_epochs=200, generator=gen)
-        result = coupling.fit(tol_chi2=tol, max_epochs=10_000, generator=gen).require()
+        early = coupling.fit(max_iterations=200, generator=gen)
+        result = coupling.fit(tol=tol, max_iterations=10_000, generator=gen).require()
         solved[kind, k] = coupling, early, result
         row["semidiscrete"] = prepare(coupling, 32 * len(data), generator=gen).cost()
 
@@ -860,25 +863,17 @@ show(
 
 # %%
 by_class = ClassCouplings(x_train, y_train)
-class_fits = by_class.fit(max_epochs=2000, generator=rng)
-whole = solved["digits", 0][0]
-
-
-def global_pairs(n, *, generator=None):
-    x0, index = whole.pair_index(n, generator=generator)
-    return x0, x_train[index], y_train[index]
-
-
+class_fits = by_class.fit(max_iterations=2000, generator=rng)
 class_samplers = {
     "independent": batches.independent(normal(64), from_points(x_train, y_train)),
-    "one coupling for all": global_pairs,
+    "one coupling for all": solved["digits", 0][0].pairs(y_train),
     "one per class": by_class.pair,
 }
 shift = {}
 for name, pairs in class_samplers.items():
     x0, _, label = pairs(40_000, generator=rng)
     shift[name] = np.mean([(x0[label == c].mean(0).square().sum() - 64 / (label == c).sum()).item() for c in range(10)])
-claim("SD-32", max(result.chi2_upper for result in class_fits.values()))
+claim("SD-32", max(result.chi2_upper for result in class_fits.results.values()))
 claim("SD-33", shift["one coupling for all"])
 claim("SD-34", abs(shift["one per class"]))
 
@@ -1028,13 +1023,13 @@ excess, gap, gain, spread = {}, {}, {}, {}
 for kind, cloud in epsilon_data.items():
     x = randn(10_000 if full else 4000, cloud.shape[1])
     sharp = SemidiscreteCoupling(cloud)
-    sharp.fit(tol_chi2=0.02, max_epochs=4000, generator=rng)
+    sharp.fit(tol=0.02, max_iterations=4000, generator=rng)
     gap[kind], base = gap_and_cost(sharp, x)
     spread[kind] = (0.5 * torch.cdist(x[:1000], cloud.double()).square()).std().item()
     gain[kind] = 0.5 * cloud.shape[1] + 0.5 * cloud.square().sum(1).mean().item() - base  # over independent pairs
     for theta in thetas:
         soft = SemidiscreteCoupling(cloud, epsilon=theta * gap[kind])
-        soft.fit(tol_chi2=0.02, max_epochs=200, generator=rng)
+        soft.fit(tol=0.02, max_iterations=200, generator=rng)
         excess[kind, theta] = gap_and_cost(soft, x)[1] - base
 
 high = [kind for kind in gap if kind != "moons"]
@@ -1055,7 +1050,7 @@ soft_results = {0.0: plane_results["semidiscrete", 0]}
 fresh_moons, z = plane_test[0]
 for r in relative:
     soft = SemidiscreteCoupling(plane[0], epsilon=r * spread["moons"])
-    soft.fit(tol_chi2=0.02, max_epochs=200, generator=rng)
+    soft.fit(tol=0.02, max_iterations=200, generator=rng)
     soft_results[r] = judge(plane_fit(soft.pair, 0), z, fresh_moons, root_w2)
 claim("SD-42", soft_results[1.0][0][1] / soft_results[0.0][0][1])
 claim("SD-43", soft_results[1.0][3] / soft_results[0.0][3])
@@ -1106,7 +1101,7 @@ show(
 five = torch.tensor([[1.5, 0.2], [-1.0, 1.3], [-0.4, -1.6], [0.3, 0.5], [1.2, -1.1]], dtype=torch.float64)
 five_weights = torch.tensor([0.1, 0.3, 0.15, 0.25, 0.2], dtype=torch.float64)
 coupling = SemidiscreteCoupling(five, five_weights)
-coupling.fit(tol_chi2=2e-4, generator=rng).require()
+coupling.fit(tol=2e-4, generator=rng).require()
 
 
 def dirac_ends(points, weights, x, stop=0.98):
@@ -1196,8 +1191,8 @@ def differences(function, x, step):
 
 six, six_weights, epsilon = 1.5 * randn(6, 2), random_weights(6), 1.0
 coupling = SemidiscreteCoupling(six, six_weights, epsilon=epsilon)
-coupling.fit(tol_chi2=0.05, generator=rng).require()
-potentials = coupling.potentials
+coupling.fit(tol=0.05, generator=rng).require()
+potentials, flow = coupling.potentials, ExactFlow(coupling)
 
 
 def from_definition(t, x):
@@ -1223,7 +1218,7 @@ for t in (0.2, 0.4, 0.6):
     divergence = differences(lambda x: from_definition(t, x)[1], x, step).diagonal(dim1=1, dim2=2).sum(1)
     found["continuity"].append((in_time + (velocity * slope).sum(1) + divergence).abs().max())
     found["package"].append(
-        max((coupling.score(t, x) - slope).abs().max() / size, (coupling.velocity(t, x) - velocity).abs().max())
+        max((flow.score(t, x) - slope).abs().max() / size, (flow.velocity(t, x) - velocity).abs().max())
     )
 claim("SD-47", max(found["ours"]))
 claim("SD-48", min(found["quoted"]))

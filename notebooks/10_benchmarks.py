@@ -63,8 +63,9 @@ from dynot_lite.companion.benchmark import medians, peer, peer_of_jax
 from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
 from dynot_lite.potentials.convex import LogSumExp
-from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling, pooled_chi2
-from dynot_lite.couplings.conditional import prepare
+from dynot_lite.couplings.certificate import pooled_chi2
+from dynot_lite.couplings.prepared import prepare
+from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 from dynot_lite.couplings.sliced import directions, potentials_1d, squared_cost
 
 start("10_benchmarks", preset=preset, seed=seed)
@@ -688,17 +689,17 @@ def ours_until(points, seed, first=16, every=1):
 
     def look(coupling):
         begin = time.process_time()
-        enough = int(coupling.epochs) >= first and int(coupling.epochs) % every == 0 and judge(points, dot_scores(coupling)) <= 0.05
+        enough = int(coupling.iterations) >= first and int(coupling.iterations) % every == 0 and judge(points, dot_scores(coupling)) <= 0.05
         clock["judging"] += time.process_time() - begin
         if enough:
             raise Reached
 
     coupling = SemidiscreteCoupling(points)
     try:
-        coupling.fit(tol_chi2=1e-3, max_epochs=400, on_epoch=look, generator=torch.Generator().manual_seed(seed))
+        coupling.fit(tol=1e-3, max_iterations=400, callback=look, generator=torch.Generator().manual_seed(seed))
     except Reached:
         pass
-    return time.process_time() - clock["start"] - clock["judging"], coupling.epochs
+    return time.process_time() - clock["start"] - clock["judging"], coupling.iterations
 
 
 def ours_certified(points, seed):
@@ -780,7 +781,7 @@ if jax is not None:
     ott_ratio["small"] = middle(rows) / middle(ours_small)
     print(f"ott-jax, tutorial recipe, N = 1000: χ² {rows[0][1]:.3f} after {middle(rows):.3f} s: ours is {ott_ratio['small']:.1f} times faster, "
           f"{middle(rows) / middle(certified['small']):.1f} times with its own stopping rule")  # fmt: skip
-    gap, batch = certified["large"][0][1]._scale, 1024
+    gap, batch = certified["large"][0][1].result.scale, 1024
     rows = ott_until(
         large, lambda it: gap * batch / (1 + it * batch / len(large)) ** 0.6, batch=batch, chunk={"quick": 5, "full": 20}[preset], steps=3000,
         seeds=seeds[:1], limit=60, average=0.03,
@@ -825,7 +826,7 @@ claim("BEN-35", pot_seconds / middle(ours_small) if pot_chi2 > 0.05 or preset ==
 images = datasets.images.digits()[0].float()
 images = (images - images.mean(0)) / images.std()
 digit_fits = [ours_certified(images, s) for s in seeds]
-print(f"digits: certified after {middle(digit_fits):.2f} s, {digit_fits[0][1].epochs:.0f} epochs")
+print(f"digits: certified after {middle(digit_fits):.2f} s, {digit_fits[0][1].iterations:.0f} epochs")
 certificates = [judge(c.points, dot_scores(c), seed=7, noises=5 * judged) for _, c in [*certified["small"], *digit_fits]]
 
 # %%
@@ -843,8 +844,8 @@ for name, points in [("clusters", small), ("digits", images)][: {"quick": 1, "fu
         row = []
         for s in range(3):
             coupling = SemidiscreteCoupling(points)
-            coupling.fit(tol_chi2=0.5 / epochs, max_epochs=epochs, generator=torch.Generator().manual_seed(s))
-            row.append(judge(points, dot_scores(coupling), seed=5, noises=3 * judged) * coupling.epochs)
+            coupling.fit(tol=0.5 / epochs, max_iterations=epochs, generator=torch.Generator().manual_seed(s))
+            row.append(judge(points, dot_scores(coupling), seed=5, noises=3 * judged) * coupling.iterations)
         factors[name, epochs] = float(np.median(row))
         print(f"{name}, {epochs} epochs: χ² n/N = {factors[name, epochs]:.2f}")
 
@@ -883,9 +884,9 @@ with Peak() as memory:
     huge = SemidiscreteCoupling(many)
     begin = time.process_time()
     for epochs in {"quick": (0.25, 0.5, 1), "full": (0.25, 1, 2, 3)}[preset]:
-        fit = huge.fit(max_epochs=epochs, generator=torch.Generator().manual_seed(int(100 * epochs)))
-        course.append((fit.epochs, fit.chi2, time.process_time() - begin))
-        print(f"N = {len(many)}: {fit.epochs:.2f} epochs, χ² {fit.chi2:.3f} (upper bound {fit.chi2_upper:.3f}), {course[-1][2]:.1f} s with the evaluations")
+        fit = huge.fit(max_iterations=epochs, generator=torch.Generator().manual_seed(int(100 * epochs)))
+        course.append((fit.iterations, fit.chi2, time.process_time() - begin))
+        print(f"N = {len(many)}: {fit.iterations:.2f} epochs, χ² {fit.chi2:.3f} (upper bound {fit.chi2_upper:.3f}), {course[-1][2]:.1f} s with the evaluations")
 print(f"peak memory above the data: {memory.above:.0f} MiB")
 
 # %% tags=["nbval-ignore-output"]

@@ -2,4 +2,7 @@
 
 from dynot_lite._base.rooms import lazily
 
-__getattr__ = lazily(__name__, "plans", "batches", "search", "semidiscrete", "conditional", "distributed", "sliced", "amortized")
+__getattr__ = lazily(
+    __name__, "plans", "batches", "atoms", "search", "certificate", "ascent", "indexed", "semidiscrete", "exact_flow", "prepared",
+    "conditional", "distributed", "sliced", "amortized",
+)  # fmt: skip

@@ -2,12 +2,12 @@
 
 Noise is shared among the processes: each draws its part from a generator of its own, the histograms of the cells are added up
 (``all_reduce``), and every process makes the same step; so the potentials are those of one process up to the sampling error.
-Every process holds all the points. The output file is also the checkpoint, written after each epoch; a run that finds it goes
+Every process holds all the points. The output file is also the checkpoint, written after each iteration; a run that finds it goes
 on from there::
 
-    torchrun --standalone --nproc-per-node 4 -m dynot_lite.couplings.distributed points.npy potentials.pt --tol-chi2 0.05
+    torchrun --standalone --nproc-per-node 4 -m dynot_lite.couplings.distributed points.npy potentials.pt --tol 0.05
     coupling = SemidiscreteCoupling(*load_points("points.npy"))
-    coupling.load_state_dict(torch.load("potentials.pt", weights_only=True))
+    coupling.load_state_dict(checkpoints.read("potentials.pt"))
 
 A process that dies makes the others fail at their next exchange and torchrun exit with an error; with ``--max-restarts 3`` it
 starts them again instead, from the checkpoint. Computation is on the GPUs (nccl) where there are any, else on the CPU (gloo).
@@ -28,34 +28,33 @@ import numpy as np
 import torch
 from torch import distributed
 
-from dynot_lite._base.checkpoints import save
+from dynot_lite._base import checkpoints
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
 __all__ = ["load_points", "main"]
 
 
-def load_points(path, device="cpu") -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Points (N, d) as float32 and weights (or None) from a .npy array or a .npz archive with "points" and, maybe, "weights".
-
-    Points of more dimensions (images, say) are flattened.
-    """
+def load_points(path, device: str | torch.device = "cpu") -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Points (N, ...) as float32 and weights or None, of a .npy array or a .npz archive with "points" and, maybe, "weights"."""
     loaded = np.load(path, allow_pickle=False)
     arrays = {"points": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     if "points" not in arrays or arrays["points"].ndim < 2:
         raise ValueError(f"{path} must hold an array of shape (N, ...), in an archive under the name 'points'")
-    points = torch.as_tensor(arrays["points"], device=device).float().flatten(1)
+    points = torch.as_tensor(arrays["points"], device=device).float()
     weights = arrays.get("weights")
     return points, None if weights is None else torch.as_tensor(weights, device=device)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Fit the potentials of an array file as one of the processes of torchrun; 0 if they converged, 1 if not."""
-    parser = argparse.ArgumentParser(prog="torchrun ... -m dynot_lite.couplings.distributed", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="torchrun ... -m dynot_lite.couplings.distributed", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("points", type=Path, help=".npy or .npz file (see load_points)")
     parser.add_argument("output", type=Path, help="file for the potentials, and checkpoint")
     parser.add_argument("--epsilon", type=float, default=0.0)
-    parser.add_argument("--tol-chi2", type=float, default=0.05)
-    parser.add_argument("--max-epochs", type=float)
+    parser.add_argument("--tol", type=float, default=0.05)
+    parser.add_argument("--max-iterations", type=float)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds to wait for a silent process")
     options = parser.parse_args(arguments)
@@ -78,23 +77,24 @@ def _fit(options: argparse.Namespace, device: torch.device) -> int:
     rank = distributed.get_rank()
     coupling = SemidiscreteCoupling(*load_points(options.points, device), epsilon=options.epsilon)
     # The first process reads the checkpoint for all: they need not share a disk, and cannot read two versions of it.
-    box = [torch.load(options.output, weights_only=True) if rank == 0 and options.output.exists() else None]
+    box = [checkpoints.read(options.output) if rank == 0 and options.output.exists() else None]
     distributed.broadcast_object_list(box, src=0, device=device)
     noises = 0
     if box[0] is not None:
         coupling.load_state_dict(box[0])
         noises = box[0]["noises"]
         if rank == 0:
-            print(f"resumed from {options.output} at epoch {coupling.epochs:.4g}", file=sys.stderr, flush=True)
+            print(f"resumed from {options.output} at iteration {coupling.iterations:.4g}", file=sys.stderr, flush=True)
     # Neither another process nor the run before a restart may have drawn the same noise.
     key = hashlib.sha256(f"{options.seed} {rank} {noises}".encode()).digest()
     generator = torch.Generator(device).manual_seed(int.from_bytes(key[:7], "big"))
     result = coupling.fit(
-        tol_chi2=options.tol_chi2, max_epochs=options.max_epochs, generator=generator, group=distributed.group.WORLD,
-        on_epoch=(lambda c: save(c.state_dict(), options.output)) if rank == 0 else None,
+        tol=options.tol, max_iterations=options.max_iterations, generator=generator, group=distributed.group.WORLD,
+        callback=(lambda c: checkpoints.save(c.state_dict(), options.output)) if rank == 0 else None,
+        progress=None if rank == 0 else False,
     )  # fmt: skip
     if rank == 0:
-        save(coupling.state_dict(), options.output)
+        checkpoints.save(coupling.state_dict(), options.output)
         print(json.dumps(dataclasses.asdict(result)), flush=True)
     if rank == 0 and not result.converged:
         print(f"not converged: {result.reason}; the potentials so far are in {options.output}", file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from instances import generator
 
+from dynot_lite._base import checkpoints
 from dynot_lite.couplings import distributed
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
@@ -64,8 +65,8 @@ def test_two_processes_one_killed(tmp_path):
     np.savez(tmp_path / "points.npz", points=points.numpy(), weights=b.numpy())
     checkpoint = tmp_path / "state.pt"
 
-    # A tolerance out of reach, so that it runs until the second process is killed, after a few epochs.
-    launcher = torchrun(tmp_path, "--tol-chi2", "1e-6", "--max-epochs", "1e7")
+    # A tolerance out of reach, so that it runs until the second process is killed, after a few iterations.
+    launcher = torchrun(tmp_path, "--tol", "1e-6", "--max-iterations", "1e7")
     try:
         wait_for(checkpoint.exists, launcher)
         victims = workers(launcher)
@@ -77,22 +78,22 @@ def test_two_processes_one_killed(tmp_path):
             process.kill()
     assert launcher.returncode != 0
     assert "SIGKILL" in errors and "FAILED" in errors
-    state = torch.load(checkpoint, weights_only=True)
+    state = checkpoints.read(checkpoint)
     reached = state["noises"] / 400
     assert reached >= 1
 
     # The checkpoint goes on where the run ended, to a result that agrees with one process up to the sampling error.
     limit = reached + 150
-    launcher = torchrun(tmp_path, "--tol-chi2", "0.02", "--max-epochs", str(limit))
+    launcher = torchrun(tmp_path, "--tol", "0.02", "--max-iterations", str(limit))
     output, errors = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, errors
     result = json.loads(output)
-    assert "resumed" in errors and result["converged"] and reached < result["epochs"] <= limit + 5
+    assert "resumed" in errors and result["converged"] and reached < result["iterations"] <= limit + 5
     together = SemidiscreteCoupling(points, b)
-    together.load_state_dict(torch.load(checkpoint, weights_only=True))
-    assert together.epochs == pytest.approx(result["epochs"])
+    together.load_state_dict(checkpoints.read(checkpoint))
+    assert together.iterations == pytest.approx(result["iterations"])
     alone = SemidiscreteCoupling(points, b)
-    fit = alone.fit(tol_chi2=0.02, generator=generator(1)).require()
+    fit = alone.fit(tol=0.02, generator=generator(1)).require()
     assert together.chi2(50_000, generator=generator(2)).value < 0.02
     assert abs(result["dual_value"] - fit.dual_value) < 5 * (fit.dual_std + result["dual_std"])
     difference = (together.potentials - alone.potentials).square().mean().sqrt()
@@ -111,7 +112,7 @@ def test_array_files(tmp_path):
     images = np.random.default_rng(0).random((5, 4, 3))
     np.save(tmp_path / "images.npy", images)
     points, weights = distributed.load_points(tmp_path / "images.npy", "cpu")
-    assert points.shape == (5, 12) and weights is None
+    assert points.shape == (5, 4, 3) and points.dtype == torch.float32 and weights is None
     np.savez(tmp_path / "other.npz", data=images)
     np.save(tmp_path / "line.npy", images[:, 0, 0])
     for name in ("other.npz", "line.npy"):
