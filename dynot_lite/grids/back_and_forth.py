@@ -29,9 +29,7 @@ COARSE_ITERATIONS = (60, 60, 40, 20)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StaticTransport(Result):
-    """The potentials and the map; tensors are float64, on the device of ``mu``.
-
-    It has converged if the dual value settled.
+    """The potentials and the map, converged if the dual value settled; tensors are float64, on the device of ``mu``.
 
     Attributes:
         w2_squared: estimate of W₂² (no ½): the dual value of the potentials at the cell centres.

@@ -7,6 +7,7 @@ References: Benamou and Brenier (2000); Papadakis, Peyré and Oudet (2014), Opti
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -98,18 +99,18 @@ class DynamicTransport(Result):
         In the dtype and on the device of x, and differentiable in x.
         """
         field = self.velocity[self._slab(t)[0]]
-        x = check.points(x, "x", dim=len(field))
-        corners = []
-        for place, n in zip(x.to(field).unbind(-1), field.shape[1:], strict=True):
-            place = place * n - 0.5 if self.periodic else (place * n - 0.5).clamp(0, n - 1)
-            low, part = place.detach().floor(), place - place.detach().floor()
-            index = [low.long() % n, (low.long() + 1) % n] if self.periodic else [low.long(), (low.long() + 1).clamp(max=n - 1)]
-            corners.append(list(zip(index, (1 - part, part), strict=True)))
-        total = torch.zeros_like(x.mT.to(field))
-        for corner in product(*corners):
-            index, weights = zip(*corner, strict=True)
-            total = total + field[(slice(None), *index)] * torch.stack(weights).prod(0)
-        return total.movedim(0, -1).to(x)
+        x, cells = check.points(x, "x", dim=len(field)), torch.tensor(field.shape[1:], device=field.device)
+        place = x.to(field) * cells - 0.5
+        if not self.periodic:
+            place = place.clamp(min=0).minimum((cells - 1).to(place))
+        low = place.detach().floor()
+        values = torch.zeros((), dtype=field.dtype, device=field.device)
+        for corner in product((0, 1), repeat=len(field)):
+            up = torch.tensor(corner, device=field.device)
+            index = (low.long() + up) % cells  # beyond the last centre at a wall the weight is zero
+            weight = torch.where(up == 1, place - low, 1 - (place - low)).prod(-1)
+            values = values + weight * field[(slice(None), *index.unbind(-1))]
+        return values.movedim(0, -1).to(x)
 
     def flow(self, x) -> Tensor:
         """The trajectories of points x (n, d) at the times, shape (S + 1, n, d), float64, by one midpoint step in each slab."""
@@ -180,19 +181,15 @@ def solve(
         raise ValueError("method 'lifted' knows neither a mask nor growth_length: use method='cold'")
     if growth_length is not None:
         growth_length = check.positive(growth_length, "growth_length")
-    if max_iterations is None:
-        max_iterations = 300 if mask is None else 2000
-    check.count(max_iterations, "max_iterations")
+    default = 300 if mask is None else 2000
+    max_iterations = check.count(default if max_iterations is None else max_iterations, "max_iterations")
     mask = _check_mask(mask, mu, nu, periodic, balanced=growth_length is None)
-    levels, static = grid.levels(mu.shape) if mask is None else [mu.shape], None
+    levels = grid.levels(mu.shape) if mask is None else [mu.shape]
     with show.bar(max_iterations, "Benamou–Brenier", progress) as bar:
-        if method == "lifted":
-            static = back_and_forth.solve(mu, nu, boundary=boundary, workers=workers, progress=progress)
-            speed = np.sqrt(max(static.w2_squared, 0))
-        else:
-            speed = _speed(mu, nu, growth_length, mask, periodic)
-        horizon = max(speed / SPEED, 1e-3)
-        model = Staggered.build(mu.shape, steps, horizon, periodic, growth_length, mask, workers)
+        options = {"boundary": boundary, "workers": workers, "progress": progress}
+        static = back_and_forth.solve(mu, nu, **options) if method == "lifted" else None
+        speed = _speed(mu, nu, growth_length, mask, periodic) if static is None else math.sqrt(max(static.w2_squared, 0))
+        model = Staggered.build(mu.shape, steps, max(speed / SPEED, 1e-3), periodic, growth_length, mask, workers)
         state = _cold_start(model, mu, nu, levels) if static is None else _lifted_start(model, mu, nu, static)
         decay = LONG_DECAY if static is None and len(levels) == 1 else DECAY
         run = iterate(model, mu, nu, state, max_iterations, tol=tol, bar=bar, decay=decay)
@@ -210,11 +207,11 @@ def _check_mask(mask, mu, nu, periodic, *, balanced) -> np.ndarray | None:
         if density[mask].any():
             raise ValueError(f"{name} must vanish inside the mask, got mass {density[mask].sum() / density.size:.3g} there")
     _, labels = csgraph.connected_components(graph_laplacian(~mask, periodic), directed=False)
-    for label in range(labels.max() + 1) if balanced else ():
-        here = labels == label
-        masses = [density[~mask][here].sum() / density.size for density in (mu, nu)]
-        if abs(masses[0] - masses[1]) > 1e-9:
-            raise ValueError(f"mask separates the supports: a part holds mass {masses[0]:.6g} in mu and {masses[1]:.6g} in nu")
+    masses = np.stack([np.bincount(labels, density[~mask]) / density.size for density in (mu, nu)])
+    worst = np.abs(masses[0] - masses[1]).argmax()
+    if balanced and abs(masses[0, worst] - masses[1, worst]) > 1e-9:
+        a, b = masses[:, worst]
+        raise ValueError(f"mask separates the supports: a part holds mass {a:.6g} in mu and {b:.6g} in nu")
     return mask
 
 
@@ -251,18 +248,16 @@ def _with_multiplier(model: Staggered, mu, nu, faces, multiplier) -> State:
     """Return the state of admissible faces and a multiplier, which it holds times the first proximal step."""
     z, w = model.lift(faces)
     step = step_size(max(mu.max(), nu.max()), 0)
-    return State([a + a.dtype.type(step) * b for a, b in zip(z, multiplier, strict=True)], w)
+    return State([a + step * b for a, b in zip(z, multiplier, strict=True)], w)
 
 
 def _speed(mu, nu, growth, mask, periodic) -> float:
-    """Return a guess of the root mean square speed: that of the linear path if the density were 1, within what the box allows.
-
-    Growth costs at least 4δ²(√b − √a)² for the masses a and b.
-    """
+    """Return a guess of the root mean square speed: that of the linear path if the density were 1, within what the box allows."""
     path = Staggered.build(mu.shape, 2, 1.0, periodic, growth, mask, None)
     means, _ = path.lift(path.linear_path(mu, nu))
-    guess = min(SPEED, float(np.sqrt(sum((m**2).mean() for m in means[1:]))))
-    return max(guess, 0.0 if growth is None else 2 * growth * abs(np.sqrt(nu.mean()) - np.sqrt(mu.mean())))
+    guess = min(SPEED, math.sqrt(sum((m**2).mean() for m in means[1:])))
+    # Growth costs at least 4δ²(√b − √a)² for the masses a and b.
+    return max(guess, 0.0 if growth is None else 2 * growth * abs(math.sqrt(nu.mean()) - math.sqrt(mu.mean())))
 
 
 def _cold_start(model: Staggered, mu, nu, levels: list[tuple[int, ...]]) -> State:
@@ -328,7 +323,7 @@ def _finish(model: Staggered, mu, nu, run: Iterate, static, device) -> DynamicTr
     dual = np.concatenate([dual[:1], (dual[1:] + dual[:-1]) / 2, dual[-1:]])
     filled = (centred[0] > VELOCITY_FLOOR * largest)[:, None]
     velocity = np.where(filled, np.stack(centred[1:], axis=1) / carrier[:, None], dual)
-    lower, upper = -np.inf, np.inf
+    lower, upper, iterations = -np.inf, np.inf, run.history[-1][0]
     if model.growth is None and model.free is None:
         boundary = "periodic" if model.periodic else "walls"
         lower = certificates.dual_bound(mu, nu, run.potential, boundary=boundary) if static is None else static.lower
@@ -348,10 +343,8 @@ def _finish(model: Staggered, mu, nu, run: Iterate, static, device) -> DynamicTr
         min_density=float(density.min() / largest),
         blend=blend,
         history=grid.as_tensor(np.array(run.history), device),
-        iterations=run.history[-1][0],
+        iterations=iterations,
         converged=run.converged,
-        reason="both energies and both densities agree to tol"
-        if run.converged
-        else f"max_iterations = {run.history[-1][0]} reached",
+        reason="both energies and both densities agree to tol" if run.converged else f"max_iterations = {iterations} reached",
         periodic=model.periodic,
     )

@@ -47,11 +47,8 @@ def lower_bound(potential, mu, nu, *, boundary: str = "walls") -> float:
         corners = np.arange(2 * n + 1) / (2 * n)
         to_corners.append(grid.half_square_cost(corners, grid.centres(n), periodic=periodic))
         between.append(grid.half_square_cost(corners, corners, periodic=periodic))
-        # The mean over a cell of the interpolant on two half cells: weights ¼, ½, ¼.
-        average = np.zeros((n, 2 * n + 1))
-        for offset, weight in enumerate((0.25, 0.5, 0.25)):
-            average[np.arange(n), 2 * np.arange(n) + offset] = weight
-        averages.append(average)
+        # The mean over a half cell of the interpolant is its value in the middle; a cell has two of them.
+        averages.append(grid.interpolation(grid.centres(2 * n), 2 * n + 1, offset=0.0).reshape(n, 2, -1).mean(1))
     f = grid.c_transform(psi, to_corners)
     g = grid.c_transform(f, between)
     value = np.mean(mu * grid.along_axes(f, averages)) + np.mean(nu * grid.along_axes(g, averages))
@@ -109,8 +106,8 @@ def upper_bound(times: np.ndarray, density: np.ndarray, momentum: list[np.ndarra
     The path t ↦ (ρ, ∫m) is polygonal. The one that joins its points at ¼ and ¾ of each slab (and both ends) is admissible and
     positive as well, and its kinks cost less.
     """
-    early, late = (0.75 * a[:-1] + 0.25 * a[1:] for a in (density, density[::-1]))
-    inner = np.stack([early, late[::-1]], axis=1).reshape(-1, *density.shape[1:])
+    early, late = (share * density[:-1] + (1 - share) * density[1:] for share in (0.75, 0.25))
+    inner = np.stack([early, late], axis=1).reshape(-1, *density.shape[1:])
     durations = np.diff(times)
     pieces = np.empty(2 * len(durations) + 1)
     pieces[0], pieces[-1], pieces[1::2] = durations[0] / 4, durations[-1] / 4, durations / 2

@@ -58,10 +58,10 @@ def proximal(parts: list[np.ndarray], step) -> list[np.ndarray]:
         c += m * m
     c *= step / 2
     # A cube root by exp and log, which numpy vectorises; the shift keeps the logarithm finite.
-    s = np.log(c + density.dtype.type(1e-30))
-    s *= density.dtype.type(1 / 3)
+    s = np.log(c + 1e-30)
+    s *= 1 / 3
     np.exp(s, out=s)
-    s *= density.dtype.type(1.0001)
+    s *= 1.0001
     s += np.maximum(a, 0)
     for _ in range(4):
         excess = s - a
@@ -81,11 +81,7 @@ def proximal(parts: list[np.ndarray], step) -> list[np.ndarray]:
 
 def kinetic(values: list[np.ndarray], floor: float) -> float:
     """Return Σ |m|²/max(ρ, floor) over cells."""
-    square = values[1] * values[1]
-    for m in values[2:]:
-        square += m * m
-    square /= np.maximum(values[0], square.dtype.type(floor))
-    return float(square.sum(dtype=np.float64))
+    return float((sum(m * m for m in values[1:]) / np.maximum(values[0], floor)).sum(dtype=np.float64))
 
 
 def step_size(largest: float, progress: float) -> float:
@@ -119,13 +115,13 @@ def iterate(
         priced, densities = 0.0, []
         faces[0][...] = 0
         for slab in slabs:
-            values = proximal([z[slab] for z in state.z], real(step))
+            values = proximal([z[slab] for z in state.z], step)
             if model.free is not None:
                 values = [v * model.free for v in values]
             if looked_at:
                 priced += kinetic(values, VACUUM * largest)
                 densities.append(values[0].copy())
-            _reflect(model, state, faces, slab, values, real(following / step))
+            _reflect(model, state, faces, slab, values, following / step)
         step = following
         if model.free_faces is not None:
             for axis in model.staggered[1:]:
@@ -150,9 +146,9 @@ def iterate(
             if iteration >= decay and agree and distance <= tol / 4:
                 converged = True
                 break
-    values = proximal(state.z, real(step))
-    multiplier = [(z - v) / real(step) for z, v in zip(state.z, values, strict=True)]
-    return Iterate(faces, potential * real(model.horizon / step), multiplier, history, converged)
+    values = proximal(state.z, step)
+    multiplier = [(z - v) / step for z, v in zip(state.z, values, strict=True)]
+    return Iterate(faces, potential * (model.horizon / step), multiplier, history, converged)
 
 
 def _reflect(model, state, faces, slab, values, ratio) -> None:
@@ -160,7 +156,6 @@ def _reflect(model, state, faces, slab, values, ratio) -> None:
 
     The half differences have no price, so that they are equal in V and Z.
     """
-    real = type(ratio)
     for component, value in enumerate(values):
         z = state.z[component][slab]
         if ratio != 1:
@@ -170,15 +165,15 @@ def _reflect(model, state, faces, slab, values, ratio) -> None:
             z += value
         reflected = value + value
         reflected -= z
-        z -= real(RELAXATION) * value
+        z -= RELAXATION * value
         if component not in model.staggered:
             faces[component][slab] = reflected
             continue
         w = state.w[component][slab]
         high, low = reflected + w, reflected - w
-        high *= real(0.5)
-        low *= real(0.5)
-        w *= real(1 - RELAXATION)
+        high *= 0.5
+        low *= 0.5
+        w *= 1 - RELAXATION
         if component == 0:
             faces[0][slab.start + 1 : slab.stop + 1] += high
             faces[0][slab] += low
@@ -188,12 +183,12 @@ def _reflect(model, state, faces, slab, values, ratio) -> None:
 
 def _correct(model, state, faces, slab, potential) -> list[np.ndarray]:
     """Complete the projection of the faces in one slab and add α times their lift to Z; returns the means of the faces."""
-    real, means = potential.dtype.type, []
+    means = []
     for component, face in enumerate(faces):
         z, face = state.z[component][slab], face[slab]
         if component not in model.staggered:
-            face += potential[slab] * real(1 / model.growth)
-            z += real(RELAXATION) * face
+            face += potential[slab] * (1 / model.growth)
+            z += RELAXATION * face
             means.append(face)
             continue
         if component == 0:
@@ -202,10 +197,10 @@ def _correct(model, state, faces, slab, potential) -> list[np.ndarray]:
             model.add_difference(face, potential[slab], component)
             low, high = grid.cut(face, component, 0, -1), grid.cut(face, component, 1, None)
         middle = low + high
-        middle *= real(0.5)
+        middle *= 0.5
         means.append(middle)
-        z += real(RELAXATION) * middle
+        z += RELAXATION * middle
         change = high - low
-        change *= real(RELAXATION / 2)
+        change *= RELAXATION / 2
         state.w[component][slab] += change
     return means

@@ -175,7 +175,7 @@ def interpolation(points: np.ndarray, nodes: int, *, offset: float, periodic: bo
     matrix = np.zeros((len(position), nodes))
     rows = np.arange(len(position))
     np.add.at(matrix, (rows, low % nodes), 1 - (position - low))
-    np.add.at(matrix, (rows, (low + 1) % nodes if periodic else np.minimum(low + 1, nodes - 1)), position - low)
+    np.add.at(matrix, (rows, (low + 1) % nodes), position - low)  # beyond the last node at a wall the weight is zero
     return matrix
 
 
@@ -200,9 +200,7 @@ def particles(density: np.ndarray, displacement: np.ndarray, *, periodic: bool) 
     """Return positions (d, P), displacements (d, P) and masses (P,) of 2^d particles in each cell that holds mass."""
     fine = [centres(2 * n) for n in density.shape]
     matrices = [interpolation(x, n, offset=0.5, periodic=periodic) for x, n in zip(fine, density.shape, strict=True)]
-    mass = density / (density.size * 2**density.ndim)
-    for axis in range(density.ndim):
-        mass = np.repeat(mass, 2, axis)
+    mass = np.kron(density, np.full((2,) * density.ndim, 0.5**density.ndim / density.size))
     keep = np.flatnonzero(mass > 1e-9 * mass.max())
     index = np.unravel_index(keep, mass.shape)
     positions = np.stack([x[i] for x, i in zip(fine, index, strict=True)]).astype(displacement.dtype)
@@ -212,20 +210,15 @@ def particles(density: np.ndarray, displacement: np.ndarray, *, periodic: bool) 
 
 def deposit(points: np.ndarray, mass: np.ndarray, shape: tuple[int, ...], *, periodic: bool) -> np.ndarray:
     """Share out each particle's mass linearly among the 2^d nearest cell centres; returns a density."""
-    lows, parts = [], []
-    for x, n in zip(points, shape, strict=True):
-        position = x * n - 0.5
-        if not periodic:
-            np.clip(position, 0, n - 1, out=position)
-        low = np.floor(position)
-        lows.append(low.astype(np.intp))
-        parts.append(position - low)
+    cells = np.array(shape, points.dtype)[:, None]
+    place = points * cells - 0.5
+    if not periodic:
+        np.clip(place, 0, cells - 1, out=place)
+    low = np.floor(place)
+    part, low = place - low, low.astype(np.intp)
     total = np.zeros(int(np.prod(shape)))
     for corner in product((0, 1), repeat=len(shape)):
-        flat, weight = 0, mass
-        for n, low, part, up in zip(shape, lows, parts, corner, strict=True):
-            index = low + up
-            flat = flat * n + (index % n if periodic else np.minimum(index, n - 1))
-            weight = weight * (part if up else 1 - part)
-        total += np.bincount(flat, weight, total.size)
+        up = np.array(corner)[:, None]
+        index = np.ravel_multi_index(tuple(low + up), shape, mode="wrap")  # beyond the last centre at a wall the share is zero
+        total += np.bincount(index, mass * np.where(up, part, 1 - part).prod(0), total.size)
     return total.reshape(shape) * total.size

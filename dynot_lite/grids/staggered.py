@@ -18,10 +18,7 @@ from dynot_lite.grids.operators import cut
 
 
 def on_faces(combine: np.ufunc, low: np.ndarray, high: np.ndarray, axis: int, *, periodic: bool, out=None) -> np.ndarray:
-    """Return combine(low, high) on the faces across an axis, ``low`` of the cell before and ``high`` of the cell behind.
-
-    Walls have zeros, or what ``out`` has there.
-    """
+    """Return combine(low of the cell before, high of the cell behind) on the faces across an axis; walls keep ``out``, or 0."""
     if out is None:
         out = np.zeros(tuple(n + (a == axis) for a, n in enumerate(low.shape)), low.dtype)
     combine(cut(low, axis, 0, -1), cut(high, axis, 1, None), out=cut(out, axis, 1, -1))
@@ -53,9 +50,7 @@ def graph_laplacian(free: np.ndarray, periodic: bool) -> sparse.csc_array:
 
 def mean(face: np.ndarray, axis: int) -> np.ndarray:
     """Return the mean of opposite faces in each cell."""
-    out = cut(face, axis, 0, -1) + cut(face, axis, 1, None)
-    out *= out.dtype.type(0.5)
-    return out
+    return (cut(face, axis, 0, -1) + cut(face, axis, 1, None)) / 2
 
 
 def filtered(faces: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -74,10 +69,9 @@ def filtered(faces: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
 class Staggered:
     """The continuity equation on staggered cells, perhaps with a source.
 
-    Component 0 is the density, 1 … d the momentum, and d + 1 (if there is growth) δ times the source.
-
-    Component a ≤ d is staggered along axis a of the space-time array (K, *N); the source lives at the cell centres. The iteration
-    runs on the time interval [0, horizon], where speeds are moderate: its momentum is that of [0, 1] divided by the horizon.
+    Component 0 is the density, 1 … d the momentum, and d + 1 (if there is growth) δ times the source. Component a ≤ d is
+    staggered along axis a of the space-time array (K, *N); the source lives at the cell centres. The iteration runs on the time
+    interval [0, horizon], where speeds are moderate: its momentum is that of [0, 1] divided by the horizon.
     """
 
     cells: tuple[int, ...]
@@ -137,24 +131,23 @@ class Staggered:
     def divergence(self, faces: list[np.ndarray]) -> np.ndarray:
         """Return ∂ₜρ + div m − s in each cell."""
         total = np.diff(faces[0], axis=0)
-        total *= total.dtype.type(self.rates[0])
+        total *= self.rates[0]
         for axis in self.staggered[1:]:
             part = np.diff(faces[axis], axis=axis)
             part *= self.cells[axis]
             total += part
         if self.growth is not None:
-            total -= faces[-1] * total.dtype.type(1 / self.growth)
+            total -= faces[-1] * (1 / self.growth)
         return total
 
     def add_difference(self, face: np.ndarray, potential: np.ndarray, axis: int) -> None:
         """Add one component of −A*φ, the gradient of the potential, to the faces between two free cells."""
-        step = potential.dtype.type(self.rates[axis])
         change = np.diff(potential, axis=axis)
-        change *= step
+        change *= self.rates[axis]
         inner = cut(face, axis, 1, -1)
         inner += change
         if axis and self.periodic:
-            wrap = (cut(potential, axis, 0, 1) - cut(potential, axis, -1, None)) * step
+            wrap = (cut(potential, axis, 0, 1) - cut(potential, axis, -1, None)) * self.rates[axis]
             for end in (cut(face, axis, 0, 1), cut(face, axis, -1, None)):
                 end += wrap
         if self.free_faces is not None:
@@ -166,7 +159,7 @@ class Staggered:
         for axis in self.staggered:
             self.add_difference(faces[axis], potential, axis)
         if self.growth is not None:
-            faces[-1] += potential * potential.dtype.type(1 / self.growth)
+            faces[-1] += potential * (1 / self.growth)
 
     def lift(self, faces: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return the means z and half differences w of opposite faces (the source has only z)."""
