@@ -113,7 +113,7 @@ class DynamicTransport(Result):
         return values.movedim(0, -1).to(x)
 
     def flow(self, x) -> Tensor:
-        """The trajectories of points x (n, d) at the times, shape (S + 1, n, d), float64, by one midpoint step in each slab."""
+        """The trajectories of points x (n, d) at the times, shape (S + 1, n, d), float64, by a midpoint step in each slab."""
         path, times = [check.points(x, "x", dim=self.velocity.shape[1]).to(torch.float64)], self.times.tolist()
         for start, stop in pairwise(times):
             middle, step = (start + stop) / 2, stop - start
@@ -208,9 +208,8 @@ def _check_mask(mask, mu, nu, periodic, *, balanced) -> np.ndarray | None:
             raise ValueError(f"{name} must vanish inside the mask, got mass {density[mask].sum() / density.size:.3g} there")
     _, labels = csgraph.connected_components(graph_laplacian(~mask, periodic), directed=False)
     masses = np.stack([np.bincount(labels, density[~mask]) / density.size for density in (mu, nu)])
-    worst = np.abs(masses[0] - masses[1]).argmax()
-    if balanced and abs(masses[0, worst] - masses[1, worst]) > 1e-9:
-        a, b = masses[:, worst]
+    a, b = masses[:, np.abs(masses[0] - masses[1]).argmax()]
+    if balanced and abs(a - b) > 1e-9:
         raise ValueError(f"mask separates the supports: a part holds mass {a:.6g} in mu and {b:.6g} in nu")
     return mask
 
@@ -221,8 +220,7 @@ def _lifted_start(model: Staggered, mu, nu, static: back_and_forth.StaticTranspo
     s_t is carried to the middle of each slab from the farther end of the interval, where the infimum over the grid is accurate:
     s_t(y) = min_x |x − y|²/2t − φ(x) for t ≥ ½ and max_x ψ(x) − |x − y|²/2(1 − t) for t < ½.
     """
-    real, periodic = np.float32, model.periodic
-    steps, shape = model.cells[0], mu.shape
+    real, periodic, (steps, *shape) = np.float32, model.periodic, model.cells
     costs = [c.astype(real) for c in grid.costs(shape, periodic=periodic)]
     phi, psi, moves = (a.numpy().astype(real) for a in (static.potential0, static.potential1, static.displacement))
     points, moves, mass = grid.particles(mu, moves, periodic=periodic)

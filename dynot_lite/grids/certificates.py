@@ -25,8 +25,8 @@ def lower_bound(potential, mu, nu, *, boundary: str = "walls") -> float:
 
         W₂² ≥ 2 Σ_cells [μ mean(f) + ν mean(g)] − Σ_axes h²/3,
 
-    for the piecewise constant densities μ, ν, up to rounding. Here h is half the cell length. The loss is h²/12 for each axis,
-    for the best potential, where all mass moves by h/2.
+    for the piecewise constant densities μ, ν, up to rounding. Here h is half the cell length. The bound is nearly tight: where
+    all mass moves by h/2, the best potential loses h²/12 for each axis.
 
     Args:
         potential: ψ at the cell centres, shape (*N), an array or tensor; values far below the others are allowed.
@@ -72,7 +72,7 @@ def restore_positivity(model: Staggered, mu, nu, faces: list[np.ndarray], times:
     Moving an amount Q_k of mass across faces at every time t_k, with Q = 0 at both ends, changes the momentum by ∂ₜQ. First mass
     diffuses from the neighbours into the cells that lack it; what a few sweeps leave is made up by blending in the linear path.
     """
-    density, free = faces[0], np.ones(mu.shape, bool) if model.free is None else model.free
+    density, free = faces[0], True if model.free is None else model.free
     durations = np.diff(times).reshape((-1,) + (1,) * mu.ndim)
     for _ in range(SWEEPS):
         lacking = (density < least) & free

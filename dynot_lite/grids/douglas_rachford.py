@@ -53,9 +53,7 @@ def proximal(parts: list[np.ndarray], step) -> list[np.ndarray]:
     """
     density, *momenta = parts
     a = density + step
-    c = momenta[0] * momenta[0]
-    for m in momenta[1:]:
-        c += m * m
+    c = sum((m * m for m in momenta[1:]), momenta[0] * momenta[0])
     c *= step / 2
     # A cube root by exp and log, which numpy vectorises; the shift keeps the logarithm finite.
     s = np.log(c + 1e-30)
@@ -97,8 +95,7 @@ def iterate(
     One pass over the time slabs applies the proximal map, subtracts αV and gathers I*(2V − Z) on the faces; after the projection
     a second pass adds the lifted faces. Nothing of the size of V is stored.
     """
-    real = state.z[0].dtype.type
-    mu, nu = mu.astype(real), nu.astype(real)
+    real = state.z[0].dtype
     faces = [np.zeros(model.face_shape(axis), real) for axis in model.staggered]
     if model.growth is not None:
         faces.append(np.zeros(model.cells, real))

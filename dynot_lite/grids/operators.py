@@ -150,9 +150,11 @@ def _min_plus(cost: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def gradient(values: np.ndarray, *, periodic: bool) -> np.ndarray:
     """Return the centred differences of cell values, one-sided at walls, shape (d, *N)."""
-    parts, ghosts = [], {"mode": "wrap"} if periodic else {"mode": "reflect", "reflect_type": "odd"}
+    parts = []
     for axis, n in enumerate(values.shape):
-        padded = np.pad(values, [(int(a == axis),) * 2 for a in range(values.ndim)], **ghosts)
+        first, last = cut(values, axis, 0, 1), cut(values, axis, -1, None)
+        ghosts = (last, first) if periodic else (2 * first - cut(values, axis, 1, 2), 2 * last - cut(values, axis, -2, -1))
+        padded = np.concatenate([ghosts[0], values, ghosts[1]], axis)
         parts.append((cut(padded, axis, 2, None) - cut(padded, axis, 0, -2)) * (n / 2))
     return np.stack(parts)
 
@@ -200,7 +202,9 @@ def particles(density: np.ndarray, displacement: np.ndarray, *, periodic: bool) 
     """Return positions (d, P), displacements (d, P) and masses (P,) of 2^d particles in each cell that holds mass."""
     fine = [centres(2 * n) for n in density.shape]
     matrices = [interpolation(x, n, offset=0.5, periodic=periodic) for x, n in zip(fine, density.shape, strict=True)]
-    mass = np.kron(density, np.full((2,) * density.ndim, 0.5**density.ndim / density.size))
+    mass = density / (density.size * 2**density.ndim)
+    for axis in range(density.ndim):
+        mass = np.repeat(mass, 2, axis)
     keep = np.flatnonzero(mass > 1e-9 * mass.max())
     index = np.unravel_index(keep, mass.shape)
     positions = np.stack([x[i] for x, i in zip(fine, index, strict=True)]).astype(displacement.dtype)
@@ -210,15 +214,20 @@ def particles(density: np.ndarray, displacement: np.ndarray, *, periodic: bool) 
 
 def deposit(points: np.ndarray, mass: np.ndarray, shape: tuple[int, ...], *, periodic: bool) -> np.ndarray:
     """Share out each particle's mass linearly among the 2^d nearest cell centres; returns a density."""
-    cells = np.array(shape, points.dtype)[:, None]
-    place = points * cells - 0.5
-    if not periodic:
-        np.clip(place, 0, cells - 1, out=place)
-    low = np.floor(place)
-    part, low = place - low, low.astype(np.intp)
+    ends, shares = [], []
+    for x, n in zip(points, shape, strict=True):
+        place = x * n - 0.5
+        if not periodic:
+            np.clip(place, 0, n - 1, out=place)
+        low = np.floor(place)
+        index = low.astype(np.intp)
+        ends.append((index % n, (index + 1) % n) if periodic else (index, np.minimum(index + 1, n - 1)))
+        shares.append((1 - (place - low), place - low))
     total = np.zeros(int(np.prod(shape)))
     for corner in product((0, 1), repeat=len(shape)):
-        up = np.array(corner)[:, None]
-        index = np.ravel_multi_index(tuple(low + up), shape, mode="wrap")  # beyond the last centre at a wall the share is zero
-        total += np.bincount(index, mass * np.where(up, part, 1 - part).prod(0), total.size)
+        flat, weight = 0, mass
+        for axis, up in enumerate(corner):
+            flat = flat * shape[axis] + ends[axis][up]
+            weight = weight * shares[axis][up]
+        total += np.bincount(flat, weight, total.size)
     return total.reshape(shape) * total.size

@@ -59,10 +59,8 @@ def filtered(faces: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     Only (ρ^k + ρ^(k+1))/2 has a price, so ρ^k may oscillate. The density is therefore given at the middle of each slab, as that
     mean, and the momentum between two middles is the mean of two slabs; a half slab at both ends keeps its own.
     """
-    steps = len(faces[0]) - 1
-    times = np.concatenate([[0.0], (np.arange(steps) + 0.5) / steps, [1.0]])
-    density = np.concatenate([faces[0][:1], mean(faces[0], 0), faces[0][-1:]])
-    return times, [density] + [np.concatenate([f[:1], mean(f, 0), f[-1:]]) for f in faces[1:]]
+    times = np.concatenate([[0.0], grid.centres(len(faces[0]) - 1), [1.0]])
+    return times, [np.concatenate([face[:1], mean(face, 0), face[-1:]]) for face in faces]
 
 
 @dataclass(frozen=True)
