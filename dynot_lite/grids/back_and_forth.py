@@ -60,7 +60,7 @@ def solve(
     workers: int | None = None,
     progress: bool | None = None,
 ) -> StaticTransport:
-    """Solve the static problem between two densities on the same grid, on the CPU, by NumPy: there are no gradients.
+    """Solve the static problem between two densities on the same grid, on the CPU; results are cut from the graph of the data.
 
     Args:
         mu, nu: cell averages on the unit box, 1 to 3 axes, non-negative, of mean 1.
@@ -71,8 +71,7 @@ def solve(
         progress: show a bar; by default only in a terminal.
 
     Raises:
-        ValueError: densities that are negative, complex, not finite, of different shapes or not of mean 1, or that require a
-            gradient.
+        ValueError: densities that are negative, complex, not finite, of different shapes or not of mean 1.
 
     >>> import torch
     >>> x = torch.arange(64) / 64

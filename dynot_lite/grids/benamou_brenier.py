@@ -142,7 +142,7 @@ def solve(
     workers: int | None = None,
     progress: bool | None = None,
 ) -> DynamicTransport:
-    """Solve the dynamic problem between two densities on the same grid, on the CPU, by NumPy: there are no gradients.
+    """Solve the dynamic problem between two densities on the same grid, on the CPU; results are cut from the graph of the data.
 
     Args:
         mu, nu: cell averages on the unit box, 1 to 3 axes, non-negative; of mean 1 unless ``growth_length`` is given.
@@ -162,8 +162,7 @@ def solve(
 
     Raises:
         ValueError: densities that are negative, complex, not finite, of different shapes, without mass or (balanced) not of mean
-            1, or that require a gradient; fewer than 2 steps; a mask that covers mass or separates it from where it must go;
-            options that do not go together.
+            1; fewer than 2 steps; a mask that covers mass or separates it from where it must go; options that do not go together.
 
     >>> x = (torch.arange(32) + 0.5) / 32
     >>> mu = torch.exp(-((x - 0.3) ** 2) / 0.02)
@@ -220,7 +219,7 @@ def _lifted_start(model: Staggered, mu, nu, static: back_and_forth.StaticTranspo
     s_t is carried to the middle of each slab from the farther end of the interval, where the infimum over the grid is accurate:
     s_t(y) = min_x |x − y|²/2t − φ(x) for t ≥ ½ and max_x ψ(x) − |x − y|²/2(1 − t) for t < ½.
     """
-    real, periodic, (steps, *shape) = np.float32, model.periodic, model.cells
+    real, periodic, steps, shape = np.float32, model.periodic, model.cells[0], mu.shape
     costs = [c.astype(real) for c in grid.costs(shape, periodic=periodic)]
     phi, psi, moves = (a.numpy().astype(real) for a in (static.potential0, static.potential1, static.displacement))
     points, moves, mass = grid.particles(mu, moves, periodic=periodic)
@@ -260,7 +259,7 @@ def _speed(mu, nu, growth, mask, periodic) -> float:
 
 def _cold_start(model: Staggered, mu, nu, levels: list[tuple[int, ...]]) -> State:
     """Start from the linear path on the coarsest grid, and from the solution of the grid before on each finer one."""
-    ends = [[grid.coarsen(a, shape).astype(np.float32) for a in (mu, nu)] for shape in levels]
+    ends = [(grid.coarsen(mu, shape).astype(np.float32), grid.coarsen(nu, shape).astype(np.float32)) for shape in levels]
     models = []
     for finer, shape in zip(range(len(levels) - 1, 0, -1), levels, strict=False):
         steps = max(min(8, model.cells[0]), -(-model.cells[0] // 2**finer))
@@ -321,7 +320,7 @@ def _finish(model: Staggered, mu, nu, run: Iterate, static, device) -> DynamicTr
     dual = np.concatenate([dual[:1], (dual[1:] + dual[:-1]) / 2, dual[-1:]])
     filled = (centred[0] > VELOCITY_FLOOR * largest)[:, None]
     velocity = np.where(filled, np.stack(centred[1:], axis=1) / carrier[:, None], dual)
-    lower, upper, iterations = -np.inf, np.inf, run.history[-1][0]
+    lower, upper, iterations = -np.inf, np.inf, int(run.history[-1][0])
     if model.growth is None and model.free is None:
         boundary = "periodic" if model.periodic else "walls"
         lower = certificates.dual_bound(mu, nu, run.potential, boundary=boundary) if static is None else static.lower

@@ -34,8 +34,7 @@ def lower_bound(potential, mu, nu, *, boundary: str = "walls") -> float:
         boundary: ``"walls"`` or ``"periodic"``.
 
     Raises:
-        ValueError: a potential of another shape than the densities or not finite, densities as in :func:`back_and_forth.solve`,
-            tensors that require a gradient.
+        ValueError: a potential of another shape than the densities or not finite, densities as in :func:`back_and_forth.solve`.
     """
     periodic = grid.is_periodic(boundary)
     mu, nu, _ = grid.densities(mu, nu)
@@ -128,7 +127,7 @@ def conforming_energy(durations: np.ndarray, density: np.ndarray, momentum: list
     The mean of m² over a cell with end values l, u is (l² + lu + u²)/3, that of 1/ρ over a slab log(ρ₁/ρ₀)/(ρ₁ − ρ₀).
     """
     total = 0.0
-    for k, duration in enumerate(durations):
+    for k, duration in enumerate(durations.tolist()):
         change = density[k + 1] / density[k] - 1
         near = np.abs(change) < 1e-6
         weight = np.where(near, 1 - change / 2, np.log1p(change) / np.where(near, 1, change)) / density[k]

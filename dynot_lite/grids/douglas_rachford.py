@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from dynot_lite.grids import operators as grid
 from dynot_lite.grids.staggered import Staggered, on_faces
@@ -87,9 +86,7 @@ def step_size(largest: float, progress: float) -> float:
     return float(largest * FIRST_STEP * (LAST_STEP / FIRST_STEP) ** min(1.0, progress))
 
 
-def iterate(
-    model: Staggered, mu, nu, state: State, max_iterations: int, *, tol=0.0, bar: tqdm | None = None, decay=DECAY
-) -> Iterate:
+def iterate(model: Staggered, mu, nu, state: State, max_iterations: int, *, tol=0.0, bar=None, decay=DECAY) -> Iterate:
     """Iterate Z ← Z + α(I P I*(2V − Z) − V) with V = prox(Z) on one grid, in place.
 
     One pass over the time slabs applies the proximal map, subtracts αV and gathers I*(2V − Z) on the faces; after the projection
@@ -145,7 +142,7 @@ def iterate(
                 break
     values = proximal(state.z, step)
     multiplier = [(z - v) / step for z, v in zip(state.z, values, strict=True)]
-    return Iterate(faces, potential * (model.horizon / step), multiplier, history, converged)
+    return Iterate(faces, np.multiply(potential, model.horizon / step), multiplier, history, converged)
 
 
 def _reflect(model, state, faces, slab, values, ratio) -> None:

@@ -35,19 +35,16 @@ def densities(mu, nu, *, balanced: bool = True) -> tuple[np.ndarray, np.ndarray,
             raise ValueError(f"{name} must have mean 1 (a probability on the unit box), got {tensor.mean().item():.9g}")
     if pair[0].shape != pair[1].shape:
         raise ValueError(f"mu and nu must have the same shape, got {tuple(pair[0].shape)} and {tuple(pair[1].shape)}")
-    arrays = [tensor.numpy(force=True) for tensor in pair]
+    mu, nu = (tensor.numpy(force=True) for tensor in pair)
     if balanced:
         # Single precision input: equal masses to rounding, so that the continuity equation can hold to rounding.
-        arrays = [a if abs(a.mean() - 1) <= 1e-13 else a / a.mean() for a in arrays]
-    return *arrays, pair[0].device
+        mu, nu = (a if abs(a.mean() - 1) <= 1e-13 else a / a.mean() for a in (mu, nu))
+    return mu, nu, pair[0].device
 
 
 def constant(value, name: str) -> Tensor:
-    """``value`` in float64, refused if it requires a gradient: what is computed with NumPy is cut from the graph."""
-    tensor = check.as_tensor(value, name)
-    if tensor.requires_grad:
-        raise ValueError(f"{name} requires a gradient, which transport on grids does not pass on: use {name}.detach()")
-    return tensor.to(torch.float64)
+    """``value`` in float64, cut from the graph: NumPy passes no gradients on."""
+    return check.as_tensor(value, name).detach().to(torch.float64)
 
 
 def as_tensor(array: np.ndarray, device: torch.device) -> Tensor:
@@ -85,12 +82,12 @@ def poisson(rhs: np.ndarray, scale: np.ndarray, *, periodic: bool, time: bool = 
     if not periodic:
         spectrum = fft.dctn(rhs, workers=workers, overwrite_x=True)
         spectrum *= scale
-        return fft.idctn(spectrum, workers=workers, overwrite_x=True)
+        return np.asarray(fft.idctn(spectrum, workers=workers, overwrite_x=True))
     axes = tuple(range(time, rhs.ndim))
     spectrum = fft.rfftn(fft.dct(rhs, axis=0, workers=workers) if time else rhs, axes=axes, workers=workers)
     spectrum *= scale
     solution = fft.irfftn(spectrum, rhs.shape[time:], axes=axes, workers=workers)
-    return fft.idct(solution, axis=0, workers=workers) if time else solution
+    return np.asarray(fft.idct(solution, axis=0, workers=workers) if time else solution)
 
 
 def inverse(symbol: np.ndarray) -> np.ndarray:

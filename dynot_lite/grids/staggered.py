@@ -79,7 +79,7 @@ class Staggered:
     free: np.ndarray | None
     free_faces: tuple[np.ndarray, ...] | None
     scale: np.ndarray | None
-    factors: tuple | None
+    factors: tuple
     workers: int | None
 
     @classmethod
@@ -87,13 +87,13 @@ class Staggered:
         time = grid.eigenvalues(steps) / horizon**2 + (0.0 if growth is None else growth**-2)
         if mask is None:
             scale = grid.inverse(np.add.outer(time, grid.half_spectrum(shape, periodic=periodic)))
-            return cls((steps, *shape), horizon, periodic, growth, None, None, scale, None, workers)
+            return cls((steps, *shape), horizon, periodic, growth, None, None, scale, (), workers)
         free = ~mask
         laplacian = graph_laplacian(free, periodic)
         parts, labels = csgraph.connected_components(laplacian, directed=False)
         factors = []
         for value in time:
-            diagonal = np.full(laplacian.shape[0], value)
+            diagonal = np.full(free.sum(), value)
             if value == 0:
                 # Constants on each connected part are undetermined; pinning one cell leaves a compatible problem as it was.
                 diagonal[[np.argmax(labels == part) for part in range(parts)]] = 1.0
@@ -118,13 +118,13 @@ class Staggered:
 
     def poisson(self, rhs: np.ndarray) -> np.ndarray:
         """Solve A A* φ = rhs, the negative Laplacian in space and time (plus 1/δ² with growth)."""
-        if self.factors is not None:
-            spectrum = fft.dct(rhs.astype(np.float64), axis=0, workers=self.workers)
-            solution = np.zeros_like(spectrum)
-            for k, factor in enumerate(self.factors):
-                solution[k, self.free] = factor.solve(spectrum[k, self.free])
-            return fft.idct(solution, axis=0, workers=self.workers).astype(rhs.dtype)
-        return grid.poisson(rhs, self.scale, periodic=self.periodic, time=True, workers=self.workers)
+        if self.scale is not None:
+            return grid.poisson(rhs, self.scale, periodic=self.periodic, time=True, workers=self.workers)
+        spectrum = np.asarray(fft.dct(rhs.astype(np.float64), axis=0, workers=self.workers))
+        solution = np.zeros_like(spectrum)
+        for slab, values, factor in zip(solution, spectrum, self.factors, strict=True):
+            slab[self.free] = factor.solve(values[self.free])
+        return np.asarray(fft.idct(solution, axis=0, workers=self.workers)).astype(rhs.dtype)
 
     def divergence(self, faces: list[np.ndarray]) -> np.ndarray:
         """Return ∂ₜρ + div m − s in each cell."""

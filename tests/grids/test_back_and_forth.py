@@ -118,42 +118,6 @@ def test_says_when_it_did_not_converge():
     assert result.history.shape == (1, 2)
 
 
-def test_c_transform_against_brute_force():
-    rng = np.random.default_rng(5)
-    values, shape = rng.normal(size=(5, 6, 4)), (5, 6, 4)
-    for periodic in (False, True):
-        x = centres(shape)
-        gap = np.abs(x[:, None] - x[None])
-        gap = np.minimum(gap, 1 - gap) if periodic else gap
-        expected = (0.5 * (gap**2).sum(-1) - values.ravel()[None]).min(1)
-        found = grid.c_transform(values, grid.costs(shape, periodic=periodic))
-        assert np.abs(found.ravel() - expected).max() < 1e-14
-
-
-@pytest.mark.parametrize("periodic", [False, True])
-def test_poisson_against_differences(periodic):
-    rng = np.random.default_rng(6)
-    rhs = rng.normal(size=(6, 9))
-    rhs -= rhs.mean()
-    scale = grid.inverse(grid.half_spectrum(rhs.shape, periodic=periodic))
-    phi = grid.poisson(rhs.copy(), scale, periodic=periodic)
-    laplacian = np.zeros_like(phi)
-    for axis, n in enumerate(rhs.shape):
-        padded = np.pad(phi, [(int(a == axis),) * 2 for a in range(2)], mode="wrap" if periodic else "edge")
-        laplacian += np.diff(padded, 2, axis=axis) * n**2
-    assert np.abs(laplacian + rhs).max() < 1e-11
-
-
-def test_deposit_keeps_mass_and_centre_of_mass():
-    rng = np.random.default_rng(7)
-    points, mass = rng.uniform(0.2, 0.8, (2, 50)), rng.random(50)
-    density = grid.deposit(points, mass, (11, 14), periodic=False)
-    x = centres((11, 14))
-    weights = density.ravel() / density.size
-    assert abs(weights.sum() - mass.sum()) < 1e-12
-    assert np.abs(weights @ x - points @ mass).max() < 1e-12
-
-
 GOOD = np.ones((4, 5))
 
 
