@@ -420,7 +420,7 @@ def centres(n):
 def on_grid(gaussian, n, sub=4):
     """Cell averages of a density on the n × n grid, of mean 1."""
     axis = torch.as_tensor(centres(n * sub))
-    values = gaussian.log_prob(torch.cartesian_prod(axis, axis)).exp().reshape(n, sub, n, sub).mean((1, 3)).numpy()
+    values = gaussian.log_prob(torch.cartesian_prod(axis, axis)).exp().reshape(n, sub, n, sub).mean((1, 3))
     return values / values.mean()
 
 
@@ -428,10 +428,11 @@ sizes = (16, 24, 32, 48, 64) if full else (16, 24, 32, 48)
 errors = {"energy": [], "density": [], "lower bound": []}
 cold = {}
 for n in sizes:
-    result = cold[n] = benamou_brenier.solve(*(on_grid(g, n) for g in laws), steps=n // 2, method="cold", tol=2e-4, max_iter=1000)
-    mccann = np.stack([on_grid(geodesic(*laws, float(t)), n) for t in result.times])
+    options = {"steps": n // 2, "method": "cold", "tol": 2e-4, "max_iterations": 1000}
+    result = cold[n] = benamou_brenier.solve(*(on_grid(g, n) for g in laws), **options)
+    mccann = torch.stack([on_grid(geodesic(*laws, float(t)), n) for t in result.times])
     errors["energy"].append(abs(result.energy / exact - 1))
-    errors["density"].append(np.abs(result.density - mccann).mean())
+    errors["density"].append((result.density - mccann).abs().mean().item())
     errors["lower bound"].append(1 - result.lower / exact)
     residuals.append(result.residual)
 
@@ -462,7 +463,7 @@ sizes_1d = (32, 64, 128, 256)
 errors["energy, mixtures in 1-D"] = []
 for n in sizes_1d:
     mu, nu = mixture(n, *left), mixture(n, *right)
-    result = benamou_brenier.solve(mu, nu, steps=n // 4, method="cold", tol=2e-4, max_iter=1000)
+    result = benamou_brenier.solve(mu, nu, steps=n // 4, method="cold", tol=2e-4, max_iterations=1000)
     errors["energy, mixtures in 1-D"].append(abs(result.energy / w2_squared_1d(mu, nu) - 1))
     residuals.append(result.residual)
 claim("BB-18", order(sizes_1d, errors["energy, mixtures in 1-D"]))
@@ -490,7 +491,7 @@ fig, axes = plt.subplots(1, 5, figsize=(10, 2.8), sharey=True)
 for ax, k in zip(axes, np.linspace(0, len(result.times) - 1, 5).round().astype(int), strict=True):
     ax.imshow(result.density[k].T, origin="lower", extent=(0, 1, 0, 1), cmap="Blues")
     reference = on_grid(geodesic(*laws, float(result.times[k])), n)
-    levels = reference.max() * np.array([0.1, 0.5, 0.9])
+    levels = reference.max().item() * np.array([0.1, 0.5, 0.9])
     ax.contour(centres(n), centres(n), reference.T, levels=levels, colors=COLOURS["vermilion"], linewidths=0.9)
     ax.set(title=f"t = {result.times[k]:.2f}", xticks=[0, 1], yticks=[0, 1], xlabel="$x_1$")
 axes[0].set(ylabel="$x_2$")
@@ -501,7 +502,7 @@ show(fig, "cold_gaussians", alt="Density of the cold solver at five times with c
 # as quadrature in space; and the *lifted* solver, which starts from a static potential, arrives at the same energy.
 
 # %%
-nodes = torch.tensor((result.times[1:] + result.times[:-1]) / 2), torch.tensor(np.diff(result.times))
+nodes = (result.times[1:] + result.times[:-1]) / 2, result.times.diff()
 
 
 def cosines(t, x):
@@ -541,7 +542,7 @@ truth = back_and_forth.solve(plane_mixture(4 * n, *first), plane_mixture(4 * n, 
 stops = (1, 2, 4, 8, 16, 32, 64, 128)
 brackets = []
 for iterations in stops:
-    result = benamou_brenier.solve(mu, nu, steps=n // 2, method="cold", max_iter=iterations, tol=1e-6)
+    result = benamou_brenier.solve(mu, nu, steps=n // 2, method="cold", max_iterations=iterations, tol=1e-6)
     brackets.append((result.energy, result.lower, result.upper))
     residuals.append(result.residual)
 energy, lower, upper = np.array(brackets).T
@@ -609,7 +610,7 @@ strip(result, "digits", "A handwritten four turning into a seven along the geode
 # The morph as an animation: the runner keeps `digits.gif` next to the figures.
 
 # %%
-frames = np.clip(result.density / np.quantile(result.density, 0.995), 0, 1)
+frames = (result.density / np.quantile(result.density, 0.995)).clamp(0, 1).numpy()
 pictures = [Image.fromarray(np.uint8(255 * (1 - f))).resize((192, 192), Image.Resampling.BICUBIC) for f in frames]
 if folder := run_dir():
     pictures[0].save(
@@ -672,14 +673,14 @@ result = benamou_brenier.solve(corner(0.06), corner(0.94), steps=24, method="col
 residuals.append(result.residual)
 distance = 0.88 * math.sqrt(2)
 print(f"root of the energy {math.sqrt(result.energy):.2f}, straight distance {distance:.2f}, converged: {result.converged}")
-claim("BB-28", np.abs(result.density[:, mask]).max())
+claim("BB-28", result.density[:, mask].abs().max())
 claim("BB-29", math.sqrt(result.energy) / distance)
 
 # %%
 fig, axes = plt.subplots(1, 6, figsize=(10.5, 2.1))
 for ax, k in zip(axes, np.linspace(0, len(result.times) - 1, 6).round().astype(int), strict=True):
     picture = result.density[k] / result.density[k].max()
-    ax.imshow(np.sqrt(np.clip(picture, 0, 1)), cmap="Blues", vmin=0, vmax=1)
+    ax.imshow(picture.clamp(0, 1).sqrt(), cmap="Blues", vmin=0, vmax=1)
     ax.imshow(np.where(mask, 1.0, np.nan), cmap="Greys", vmin=0, vmax=1.6)
     ax.set(title=f"t = {result.times[k]:.2f}", xticks=[], yticks=[])
 show(fig, "maze", alt="Mass moving through a maze from the upper left to the lower right corner at six times")

@@ -2,4 +2,4 @@
 
 from dynot_lite._base.rooms import lazily
 
-__getattr__ = lazily(__name__, "operators", "back_and_forth", "benamou_brenier")
+__getattr__ = lazily(__name__, "operators", "staggered", "certificates", "douglas_rachford", "back_and_forth", "benamou_brenier")

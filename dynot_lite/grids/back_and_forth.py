@@ -14,70 +14,77 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
+from torch import Tensor
 
+from dynot_lite._base import checks as check
+from dynot_lite._base import progress as show
+from dynot_lite._base.results import Result
 from dynot_lite.grids import operators as grid
+from dynot_lite.grids.certificates import lower_bound
 
-__all__ = ["StaticTransport", "lower_bound", "solve"]
+__all__ = ["StaticTransport", "solve"]
 
 COARSE_ITERATIONS = (60, 60, 40, 20)
 
 
-@dataclass(frozen=True)
-class StaticTransport:
-    """What :func:`solve` returns; all arrays are float64.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StaticTransport(Result):
+    """The potentials and the map, converged if the dual value settled; tensors are float64, on the device of ``mu``.
 
     Attributes:
         w2_squared: estimate of W₂² (no ½): the dual value of the potentials at the cell centres.
         lower: certified lower bound of W₂² between the piecewise constant densities, correct up to rounding.
         potential0: φ at the cell centres, shape (*N).
-        potential1: ψ at the cell centres, shape (*N); φ(x) + ψ(y) ≤ ½|x − y|² for all pairs of centres, to float32 rounding.
+        potential1: ψ at the cell centres, shape (*N); φ(x) + ψ(y) ≤ ½|x − y|² for all pairs of centres, to rounding.
         displacement: T(x) − x = −∇φ at the cell centres, shape (d, *N).
         push_error: L1 distance of the push-forward of μ by T from ν; the dual value can look right while the map is not.
         history: dual value and push-forward error of each iteration on the finest grid, shape (iterations, 2).
-        converged: whether the dual value settled and the push-forward error stopped falling.
-        reason: why the iteration stopped.
     """
 
     w2_squared: float
     lower: float
-    potential0: np.ndarray
-    potential1: np.ndarray
-    displacement: np.ndarray
+    potential0: Tensor
+    potential1: Tensor
+    displacement: Tensor
     push_error: float
-    history: np.ndarray
-    converged: bool
-    reason: str
+    history: Tensor
 
 
-def solve(mu, nu, *, boundary="walls", tol=3e-6, max_iter=100, workers=None, progress=None) -> StaticTransport:
-    """Solve the static problem between two densities on the same grid.
+def solve(
+    mu,
+    nu,
+    *,
+    boundary: str = "walls",
+    tol: float = 3e-6,
+    max_iterations: int = 100,
+    workers: int | None = None,
+    progress: bool | None = None,
+) -> StaticTransport:
+    """Solve the static problem between two densities on the same grid, on the CPU; results are cut from the graph of the data.
 
     Args:
         mu, nu: cell averages on the unit box, 1 to 3 axes, non-negative, of mean 1.
         boundary: ``"walls"`` or ``"periodic"`` (transport on the torus).
         tol: stop when the dual value changed by less than tol, relatively, in three iterations in a row on the finest grid.
-        max_iter: number of iterations on the finest grid at most.
+        max_iterations: at most so many on the finest grid, one ascent in ψ and one in φ each.
         workers: number of threads of the cosine and Fourier transforms.
         progress: show a bar; by default only in a terminal.
 
-    Raises ValueError for densities that are negative, not finite, of different shapes or not of mean 1.
+    Raises:
+        ValueError: densities that are negative, complex, not finite, of different shapes or not of mean 1.
 
-    >>> x = np.arange(64) / 64
-    >>> mu, nu = np.where(x < 0.5, 2.0, 0.0), np.where(x < 0.5, 0.0, 2.0)   # a translation by ½
-    >>> bool(abs(solve(mu, nu).w2_squared - 0.25) < 1e-3)
+    >>> import torch
+    >>> x = torch.arange(64) / 64
+    >>> mu, nu = torch.where(x < 0.5, 2.0, 0.0), torch.where(x < 0.5, 0.0, 2.0)   # a translation by ½
+    >>> abs(solve(mu, nu).w2_squared - 0.25) < 1e-3
     True
     """
     periodic = grid.is_periodic(boundary)
-    mu, nu = grid.densities(mu, nu)
-    if not tol > 0:
-        raise ValueError(f"tol must be positive, got {tol}")
-    if not (isinstance(max_iter, int) and max_iter >= 1):
-        raise ValueError(f"max_iter must be a positive integer, got {max_iter!r}")
+    mu, nu, device = grid.densities(mu, nu)
+    tol, max_iterations = check.positive(tol, "tol"), check.count(max_iterations, "max_iterations")
     levels = grid.levels(mu.shape)
     psi = np.zeros(levels[0], np.float32)
-    show = dict(leave=False, delay=1.0, disable=None if progress is None else not progress)
-    with tqdm(total=len(levels), desc="back-and-forth", **show) as bar:
+    with show.bar(len(levels), "back-and-forth", progress) as bar:
         for depth, shape in enumerate(levels):
             last = depth == len(levels) - 1
             ends = (mu, nu) if last else (grid.coarsen(mu, shape), grid.coarsen(nu, shape))
@@ -85,7 +92,7 @@ def solve(mu, nu, *, boundary="walls", tol=3e-6, max_iter=100, workers=None, pro
                 grid.interpolation(grid.centres(n), m, offset=0.5, periodic=periodic)
                 for n, m in zip(shape, psi.shape, strict=True)
             ]
-            budget = max_iter if last else COARSE_ITERATIONS[min(depth, len(COARSE_ITERATIONS) - 1)]
+            budget = max_iterations if last else COARSE_ITERATIONS[min(depth, len(COARSE_ITERATIONS) - 1)]
             psi, history, converged = _climb(
                 *ends, grid.along_axes(psi, matrices), budget, tol, periodic=periodic, workers=workers
             )
@@ -93,64 +100,23 @@ def solve(mu, nu, *, boundary="walls", tol=3e-6, max_iter=100, workers=None, pro
     costs = grid.costs(mu.shape, periodic=periodic)
     phi = grid.c_transform(psi.astype(np.float64), costs)
     psi = grid.c_transform(phi, costs)
-    displacement = -grid.gradient(phi, periodic=periodic)
     return StaticTransport(
         w2_squared=2 * float(np.mean(phi * mu) + np.mean(psi * nu)),
         lower=lower_bound(psi, mu, nu, boundary=boundary),
-        potential0=phi,
-        potential1=psi,
-        displacement=displacement,
+        potential0=grid.as_tensor(phi, device),
+        potential1=grid.as_tensor(psi, device),
+        displacement=grid.as_tensor(-grid.gradient(phi, periodic=periodic), device),
         push_error=float(np.abs(nu - _push(mu, phi, periodic)).mean()),
-        history=np.array(history),
+        history=grid.as_tensor(np.array(history), device),
         converged=converged,
-        reason="the dual value settled" if converged else f"max_iter = {max_iter} reached",
+        reason="the dual value settled" if converged else f"max_iterations = {max_iterations} reached",
     )
-
-
-def lower_bound(potential, mu, nu, *, boundary="walls") -> float:
-    """Return a lower bound of W₂²(μ, ν) that holds for every potential, good or bad: weak duality made exact on the grid.
-
-    Let f and g be values at the corners of a grid with f_a + g_b ≤ c(x_a, y_b) for all pairs of corners. Then u = ½|x|² − f and
-    v = ½|y|² − g satisfy u_a + v_b ≥ ⟨x_a, y_b⟩; the multilinear interpolants keep the inequality at all points, because ⟨x, y⟩
-    is linear in each coordinate (on the torus the same holds for each shifted copy). The mean of an interpolant over a cell is
-    the mean of its corners, and that of ½|x|² is the mean of its corners less h²/12 for each axis, so
-
-        W₂² ≥ 2 Σ_cells [μ mean(f) + ν mean(g)] − Σ_axes h²/3,
-
-    for the piecewise constant densities μ, ν, up to rounding. Here h is half the cell length.
-
-    Args:
-        potential: ψ at the cell centres, shape (*N); values far below the others are allowed.
-        mu, nu: cell averages on the unit box, of mean 1.
-        boundary: ``"walls"`` or ``"periodic"``.
-
-    Raises ValueError if the potential has another shape than the densities or is not finite.
-    """
-    periodic = grid.is_periodic(boundary)
-    mu, nu = grid.densities(mu, nu)
-    potential = np.asarray(potential, dtype=np.float64)
-    if potential.shape != mu.shape or not np.isfinite(potential).all():
-        raise ValueError(f"potential must be finite and of shape {mu.shape}, got shape {potential.shape}")
-    to_corners, between, averages = [], [], []
-    for n in mu.shape:
-        corners = np.arange(2 * n + 1) / (2 * n)
-        to_corners.append(grid.half_square_cost(corners, grid.centres(n), periodic=periodic))
-        between.append(grid.half_square_cost(corners, corners, periodic=periodic))
-        # The mean over a cell of the interpolant on two half cells: weights ¼, ½, ¼.
-        average = np.zeros((n, 2 * n + 1))
-        for offset, weight in enumerate((0.25, 0.5, 0.25)):
-            average[np.arange(n), 2 * np.arange(n) + offset] = weight
-        averages.append(average)
-    f = grid.c_transform(potential, to_corners)
-    g = grid.c_transform(f, between)
-    value = np.mean(mu * grid.along_axes(f, averages)) + np.mean(nu * grid.along_axes(g, averages))
-    return float(2 * value - sum((0.5 / n) ** 2 for n in mu.shape) / 3)
 
 
 def _push(density, potential, periodic) -> np.ndarray:
     """Return the push-forward of a density by Id − ∇(potential)."""
     moves = -grid.gradient(potential, periodic=periodic)
-    points, moves, mass = grid.particles(density, moves, per_axis=2, periodic=periodic)
+    points, moves, mass = grid.particles(density, moves, periodic=periodic)
     return grid.deposit(points + moves, mass, density.shape, periodic=periodic)
 
 
@@ -158,12 +124,12 @@ def _climb(mu, nu, psi, budget, tol, *, periodic, workers):
     """Climb the dual on one grid with momentum; returns ψ, the history and whether the value settled."""
     mu, nu, psi = (a.astype(np.float32) for a in (mu, nu, psi))
     costs = [cost.astype(np.float32) for cost in grid.costs(mu.shape, periodic=periodic)]
-    symbol = grid.half_spectrum(mu.shape, periodic=periodic)
+    scale = grid.inverse(grid.half_spectrum(mu.shape, periodic=periodic)).astype(np.float32)
     # A step of 2/max ρ is the largest that stays stable where the density is largest; 4/max ρ stalls.
     step = np.float32(2 / max(mu.max(), nu.max()))
 
     def ascent(defect):
-        return step * grid.poisson(defect.astype(np.float32), symbol, periodic=periodic, workers=workers)
+        return step * grid.poisson(defect.astype(np.float32), scale, periodic=periodic, workers=workers)
 
     history: list[tuple[float, float]] = []
     old, momentum, settled = psi, 0, 0

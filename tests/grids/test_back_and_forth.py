@@ -51,8 +51,8 @@ def test_gaussians_that_do_not_commute(shape):
     assert abs(result.w2_squared / exact - 1) < 5e-4
     assert 0 < 1 - result.lower / exact < 3e-3
     x = torch.tensor(centres(shape))
-    exact_move = (monge_map(p, q)(x) - x).T.reshape(2, *shape).numpy()
-    error = np.sqrt((((result.displacement - exact_move) ** 2).sum(0) * mu).mean())
+    exact_move = (monge_map(p, q)(x) - x).T.reshape(2, *shape)
+    error = ((result.displacement - exact_move).square().sum(0) * torch.tensor(mu)).mean().sqrt()
     assert error < 0.03 * np.sqrt(exact)
     assert result.push_error < 0.15
 
@@ -71,31 +71,6 @@ def test_lower_bound_below_linear_program(shape):
     for _ in range(4):
         mu, nu = (a / a.mean() for a in rng.random((2, *shape)) ** 3)
         assert back_and_forth.solve(mu, nu).lower <= exact_plan(mu, nu)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_lower_bound_holds_for_any_potential_and_is_second_order(seed):
-    rng = np.random.default_rng(seed)
-    axes = [(rough_1d(n, rng), rough_1d(n, rng)) for n in (14, 9)]
-    mu, nu = (product(axes[0][k], axes[1][k]) for k in (0, 1))
-    exact = sum(w2_squared_1d(*axis) for axis in axes)
-    static = back_and_forth.solve(mu, nu)
-    for potential in (np.zeros(mu.shape), rng.normal(size=mu.shape), static.potential1 + 0.01 * rng.normal(size=mu.shape)):
-        assert back_and_forth.lower_bound(potential, mu, nu) <= exact
-    assert static.lower <= exact
-
-
-def test_lower_bound_is_second_order():
-    defects = []
-    for n in (32, 64, 128):
-        mu, nu = gaussian_1d(n, 0.35, 0.08), gaussian_1d(n, 0.6, 0.12)
-        exact = w2_squared_1d(mu, nu)
-        x = grid.centres(n)
-        # ψ = ½|y|² − Ψ*(y), with the Legendre dual of Ψ' = the increasing map x ↦ 0.6 + 1.5(x − 0.35).
-        psi = 0.5 * x**2 - (0.35 * x + (x - 0.6) ** 2 / 3)
-        defects.append(exact - back_and_forth.lower_bound(psi, mu, nu))
-    assert all(d > 0 for d in defects)
-    assert 1.7 < np.log2(defects[0] / defects[2]) / 2 < 2.3
 
 
 def test_torus_goes_round():
@@ -133,49 +108,14 @@ def test_potentials_are_admissible():
     result = back_and_forth.solve(mu, nu)
     x = centres(mu.shape)
     cost = 0.5 * ((x[:, None] - x[None]) ** 2).sum(-1)
-    assert (result.potential0.ravel()[:, None] + result.potential1.ravel()[None] - cost).max() < 1e-12
+    assert (result.potential0.ravel()[:, None] + result.potential1.ravel()[None] - torch.tensor(cost)).max() < 1e-12
 
 
 def test_says_when_it_did_not_converge():
     mu, nu = gaussian_1d(64, 0.3, 0.05), gaussian_1d(64, 0.7, 0.1)
-    result = back_and_forth.solve(mu, nu, max_iter=1)
-    assert not result.converged and "max_iter" in result.reason
+    result = back_and_forth.solve(mu, nu, max_iterations=1)
+    assert not result.converged and "max_iterations" in result.reason
     assert result.history.shape == (1, 2)
-
-
-def test_c_transform_against_brute_force():
-    rng = np.random.default_rng(5)
-    values, shape = rng.normal(size=(5, 6, 4)), (5, 6, 4)
-    for periodic in (False, True):
-        x = centres(shape)
-        gap = np.abs(x[:, None] - x[None])
-        gap = np.minimum(gap, 1 - gap) if periodic else gap
-        expected = (0.5 * (gap**2).sum(-1) - values.ravel()[None]).min(1)
-        found = grid.c_transform(values, grid.costs(shape, periodic=periodic))
-        assert np.abs(found.ravel() - expected).max() < 1e-14
-
-
-@pytest.mark.parametrize("periodic", [False, True])
-def test_poisson_against_differences(periodic):
-    rng = np.random.default_rng(6)
-    rhs = rng.normal(size=(6, 9))
-    rhs -= rhs.mean()
-    phi = grid.poisson(rhs.copy(), grid.half_spectrum(rhs.shape, periodic=periodic), periodic=periodic)
-    laplacian = np.zeros_like(phi)
-    for axis, n in enumerate(rhs.shape):
-        padded = grid.pad(phi, axis, periodic=periodic)
-        laplacian += np.diff(padded, 2, axis=axis) * n**2
-    assert np.abs(laplacian + rhs).max() < 1e-11
-
-
-def test_deposit_keeps_mass_and_centre_of_mass():
-    rng = np.random.default_rng(7)
-    points, mass = rng.uniform(0.2, 0.8, (2, 50)), rng.random(50)
-    density = grid.deposit(points, mass, (11, 14), periodic=False)
-    x = centres((11, 14))
-    weights = density.ravel() / density.size
-    assert abs(weights.sum() - mass.sum()) < 1e-12
-    assert np.abs(weights @ x - points @ mass).max() < 1e-12
 
 
 GOOD = np.ones((4, 5))
@@ -194,14 +134,9 @@ GOOD = np.ones((4, 5))
         ("density", GOOD, {}, "mu must be an array"),
         (GOOD, GOOD, {"boundary": "open"}, "boundary"),
         (GOOD, GOOD, {"tol": 0}, "tol"),
-        (GOOD, GOOD, {"max_iter": 0}, "max_iter"),
+        (GOOD, GOOD, {"max_iterations": 0}, "max_iterations"),
     ],
 )
 def test_bad_input(mu, nu, options, message):
     with pytest.raises(ValueError, match=message):
         back_and_forth.solve(mu, nu, **options)
-
-
-def test_bad_potential():
-    with pytest.raises(ValueError, match="potential"):
-        back_and_forth.lower_bound(np.full((4, 5), np.inf), GOOD, GOOD)
