@@ -38,7 +38,7 @@ FORBIDDEN = {
     "max_iter", "max_steps", "max_epochs", "n_iter", "niter", "maxiter", "numItermax", "iterations", "epochs", "n_steps",
     "num_steps",
     "evaluations", "nfe", "lr", "rate", "batch_size", "tol_chi2", "tolerance", "eps", "reg", "on_epoch", "on_step", "rng", "seed",
-    "verbose", "show_progress", "a", "b", "weights_x", "weights_y", "init", "initial", "x", "y",
+    "verbose", "show_progress", "a", "b", "weights_x", "weights_y", "init", "initial",
 }  # fmt: skip
 
 
