@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
 
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A stream whose content takes the place of the file at the end: a reader finds the old one or the new one, whole."""
+def save(state: Mapping | bytes, path: str | os.PathLike) -> None:
+    """Write tensors and plain values, or bytes as they are: a reader finds the old file or the new one, whole, at any moment."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as stream:
-        yield stream
+        stream.write(state) if isinstance(state, bytes) else torch.save(dict(state), stream)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, path)
-
-
-def save(state: Mapping, path: str | os.PathLike) -> None:
-    """Write tensors and plain values so that a reader finds the old file or the new one, whole, at any moment."""
-    with replacing(path) as stream:
-        torch.save(dict(state), stream)
 
 
 def read(path: str | os.PathLike) -> dict:

@@ -191,8 +191,7 @@ def download_w2_benchmark(dim: int, directory) -> None:
             content = response.read()
         if hashlib.sha256(content).hexdigest() != SHA256[name]:
             raise ValueError(f"{_address(name)} is not the known file: its SHA-256 differs")
-        with checkpoints.replacing(directory / name) as stream:
-            stream.write(content)
+        checkpoints.save(content, directory / name)
 
 
 def synthetic_w2_pair(dim: int, *, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32) -> W2Benchmark:

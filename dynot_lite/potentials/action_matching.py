@@ -119,7 +119,7 @@ class OptimalAction:
         return (w * dz).sum(-1) + 0.5 * w.square().sum(-1) + t * (w * dw).sum(-1)
 
     def _arguments(self, t, x) -> tuple[Tensor, Tensor]:
-        return _time_and_points(t, check.points(x, "x", like=next(self.potential.parameters(), None)))
+        return _time_and_points(t, check.points(x, "x", dim=self.potential.dim, like=next(self.potential.parameters(), None)))
 
 
 def action_network(dim: int, widths: Sequence[int] = (64, 64), *, generator: torch.Generator | None = None) -> AutodiffAction:
@@ -225,6 +225,8 @@ def endpoint_mismatch(path_end, end) -> float:
     if ends[0].ndim != 2 or ends[0].shape[1:] != ends[1].shape[1:]:
         shapes = " and ".join(str(tuple(points.shape)) for points in ends)
         raise ValueError(f"path_end and end must be samples (n, d) and (m, d) of one dimension, got {shapes}")
+    scale = max(points.abs().max().item() for points in ends) or 1.0  # in one unit, for the sake of the rounding below
+    ends = [points / scale for points in ends]
     moments = [torch.cat([points, (points[:, :, None] * points[:, None, :]).flatten(1)], dim=1) for points in ends]
     means = [sample.mean(0) for sample in moments]
     errors = sum(sample.var(0, unbiased=False) / len(sample) for sample in moments).sqrt()

@@ -156,14 +156,13 @@ class Quadratic(ConvexPotential):
         strength: the part of A that training cannot remove, so that the conjugate stays finite.
 
     >>> Quadratic(2, matrix=[[2.0, 1.0], [1.0, 3.0]], offset=[0.0, 5.0]).gradient([[1.0, 0.0]]).detach().round(decimals=3)
-    tensor([[2., 6.]])
+    tensor([[2., 6.]], dtype=torch.float64)
     """
 
     def __init__(self, dim: int, *, matrix=None, offset=None, strength: float = 1e-6):
         super().__init__(dim)
         self.strength = check.positive(strength, "strength")
-        matrix = torch.eye(dim) if matrix is None else torch.as_tensor(matrix)
-        matrix = check.covariance(matrix, "matrix", dim=dim)
+        matrix = check.covariance(torch.eye(dim) if matrix is None else matrix, "matrix", dim=dim)
         offset = torch.zeros(dim) if offset is None else offset
         offset = check.as_tensor(offset, "offset", like=matrix)
         if matrix.ndim != 2 or offset.shape != (dim,):

@@ -279,6 +279,9 @@ def test_wrong_end_points_are_an_error():
         action_matching_loss(action, x0, x1, torch.stack([x0 + 1, x1]), [0.0, 1.0])
     other, _ = ends(300, 2, seed=9)
     assert endpoint_mismatch(x0, x0) == 0 and endpoint_mismatch(x0, other) < 6 and endpoint_mismatch(x0, other + 1) > 8
+    for unit in (1e-12, 1e12):
+        assert math.isclose(endpoint_mismatch(unit * x0, unit * other), endpoint_mismatch(x0, other), rel_tol=1e-9)
+    assert endpoint_mismatch(torch.zeros(3, 2), torch.zeros(4, 2)) == 0
 
 
 def test_what_would_broadcast_is_an_error():
@@ -305,6 +308,11 @@ def test_what_would_broadcast_is_an_error():
 class Concave(ConvexPotential):
     def _value(self, x):
         return -x.square().sum(1)
+
+
+def test_an_optimal_action_names_points_of_another_dimension():
+    with pytest.raises(ValueError, match="x must have dimension 2"):
+        OptimalAction(potential_of("quadratic", 2)).value(0.5, torch.ones(1, 3))
 
 
 def test_a_potential_that_is_not_convex_is_an_error():

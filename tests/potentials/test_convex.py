@@ -244,12 +244,17 @@ def test_same_generator_same_potential_and_dtype_follows_the_parameters():
     assert one(x).dtype == torch.float32 and one.double()(x).dtype == torch.float64
     _, argmax = two.conjugate(x)
     assert torch.allclose(two.gradient(argmax), x.float(), atol=1e-3)
+    # Any make of array for the matrix; numbers without a dtype are float64.
+    matrix = [[2.0, 0.5], [0.5, 1.0]]
+    for given in (matrix, np.array(matrix[::-1])[::-1], np.array(matrix).astype(">f8")):
+        found = Quadratic(2, matrix=given).matrix
+        assert found.dtype == torch.float64 and torch.allclose(found, torch.tensor(matrix, dtype=torch.float64), atol=1e-12)
 
 
 def test_random_parameters_are_drawn_in_the_precision_of_the_matrix():
-    for family in ("log-sum-exp", "icnn"):
-        for parameter in list(make(family, 3).parameters())[2:5]:  # after the quadratic
-            assert (parameter.float().double() != parameter).any()
+    eye = torch.eye(2, dtype=torch.float64)
+    for drawn in (LogSumExp(2, 4, matrix=eye).heights, ICNN(2, matrix=eye).biases[0]):  # numbers as they are drawn
+        assert drawn.dtype == torch.float64 and (drawn.float().double() != drawn).all()
 
 
 class Column(ConvexPotential):
