@@ -277,7 +277,8 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("kind", ["samplers", "arrays", "ofm"])
-def test_a_resumed_fit_ends_where_the_uninterrupted_one_does(kind, tmp_path):
+def test_a_resumed_fit_ends_where_the_uninterrupted_one_does(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(machinery, "CHUNK", 100)  # so that points are drawn before the interruption and after it
     benchmark = synthetic_w2_pair(2, generator=generator(0))
     laws = benchmark.source, benchmark.target
     if kind == "arrays":
