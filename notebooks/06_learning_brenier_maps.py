@@ -966,7 +966,7 @@ exact_value, exact_z = (tensor.detach() for tensor in potential.conjugate(y))
 exact_gradient = dual_gradient(exact_z)
 value_errors, gradient_errors, above, share_of_bound = {}, {}, [], []
 for tau in (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4):
-    z = potential.solve(y + tau * direction, start=exact_z).require()
+    z = potential.solve(y + tau * direction, start=exact_z).require().argmax
     deficit = exact_value - ((y * z).sum(1) - potential(z)).detach()
     above.append(-deficit.min().item())
     share_of_bound.append((deficit * 2 * alpha / (tau * y.norm(dim=1)).square()).max().item())

@@ -333,10 +333,10 @@ claim("LIM-22", abs(rate(gradient_errors) - 1))
 
 x = randn(200, 6)
 image = stiff.gradient(x)
-lazy = stiff.solve(image, max_steps=1)
+lazy = stiff.solve(image, max_iterations=1)
 lazy_loss = stiff(x).mean() + ((image * lazy.argmax).sum(1) - stiff(lazy.argmax)).mean()
 claim("LIM-23", (semidual_loss(stiff, x, image) - lazy_loss) / semidual_loss(stiff, x, image).abs())
-print(f"after one step {int(lazy.converged.sum())} of 200 points are solved, and the solver says so")
+print(f"after one step {int(lazy.solved.sum())} of 200 points are solved, and the solver says so")
 
 # %% [markdown]
 # ## 5. Brenier potentials that are not unique, or do not exist

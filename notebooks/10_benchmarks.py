@@ -217,7 +217,7 @@ with torch.no_grad():
     solution = potential.solve(y, tol=5e-12)
     residual = (potential.gradient(solution.argmax) - y).norm(dim=1)
 claim("BEN-6", residual.max())
-claim("BEN-7", (~solution.converged).sum())
+claim("BEN-7", (~solution.solved).sum())
 
 # %% [markdown]
 # **Speed.** The peer: SciPy's L-BFGS, one point at a time, on a stated subsample (200 points in the full preset). It is given value

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 
-def save(state: Mapping, path: str | os.PathLike) -> None:
-    """Write tensors and plain values so that a reader finds the old file or the new one, whole, at any moment."""
+def save(state: Mapping | bytes, path: str | os.PathLike) -> None:
+    """Write tensors and plain values, or bytes as they are: a reader finds the old file or the new one, whole, at any moment."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as stream:
-        torch.save(dict(state), stream)
+        stream.write(state) if isinstance(state, bytes) else torch.save(dict(state), stream)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, path)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import randomness
+from dynot_lite._base.samplers import Velocity, evaluate
 from dynot_lite.paths.flows import divergence
 from dynot_lite.potentials.convex import ConvexPotential
 
@@ -61,7 +63,8 @@ class AutodiffAction(nn.Module):
 
     def value(self, t, x) -> Tensor:
         """s_t(x), shape (n,)."""
-        return self.function(*_time_and_points(t, x))
+        t, x = _time_and_points(t, x)
+        return _each(self.function(t, x), t, "function")
 
     def velocity(self, t, x) -> Tensor:
         """∇s_t(x), shape (n, d)."""
@@ -89,7 +92,7 @@ class OptimalAction:
     def value(self, t, x) -> Tensor:
         """s_t(x), shape (n,); differentiable by the envelope theorem (the minimiser z is held fixed)."""
         t, x = self._arguments(t, x)
-        z = self.potential.solve(x, t=t).require()
+        z = self.potential.solve(x, t=t).require().argmax
         z = torch.where(t[:, None] > 0, z, x)
         spread = (x - z).square().sum(-1) / (2 * torch.where(t > 0, t, 1))
         return self.potential(z) - 0.5 * z.square().sum(-1) + spread
@@ -101,10 +104,11 @@ class OptimalAction:
         return self.potential.gradient(z) - z
 
     def time_derivative(self, t, x) -> Tensor:
-        """∂_t s_t(x) at fixed x, shape (n,), by the chain rule through z(t); the Hamilton–Jacobi equation is not used.
+        """∂_t s_t(x) at fixed x, shape (n,), by the chain rule through z(t).
 
         With w = ∇Ψ(z) - z and H = ∇²Ψ(z), s_t(x) = Ψ(z) - ½|z|² + ½t|w|², and differentiating (1 - t) z + t ∇Ψ(z) = x in t
-        gives ((1 - t) I + t H) ż = -w.
+        gives ((1 - t) I + t H) ż = -w. With this ż the terms in H cancel and -½|w|² remains, whatever the point z and the
+        symmetric matrix H: by algebra alone ∂_t s + ½|∇s|² is zero, which therefore checks nothing. Differences of ``value`` do.
         """
         t, x = self._arguments(t, x)
         z = self.potential.inverse_flow(t, x)
@@ -115,7 +119,7 @@ class OptimalAction:
         return (w * dz).sum(-1) + 0.5 * w.square().sum(-1) + t * (w * dw).sum(-1)
 
     def _arguments(self, t, x) -> tuple[Tensor, Tensor]:
-        return _time_and_points(t, check.points(x, "x", like=next(self.potential.parameters(), None)))
+        return _time_and_points(t, check.points(x, "x", dim=self.potential.dim, like=next(self.potential.parameters(), None)))
 
 
 def action_network(dim: int, widths: Sequence[int] = (64, 64), *, generator: torch.Generator | None = None) -> AutodiffAction:
@@ -123,11 +127,7 @@ def action_network(dim: int, widths: Sequence[int] = (64, 64), *, generator: tor
     sizes = [check.count(dim, "dim") + 1, *(check.count(width, "widths") for width in widths), 1]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
-        layer = nn.utils.skip_init(nn.Linear, before, after)
-        with torch.no_grad():
-            for parameter in layer.parameters():
-                parameter.uniform_(-(before**-0.5), before**-0.5, generator=generator)
-        layers += [layer, nn.SiLU()]
+        layers += [randomness.linear(before, after, generator=generator), nn.SiLU()]
     return AutodiffAction(_Network(nn.Sequential(*layers[:-1])))
 
 
@@ -163,12 +163,11 @@ def action_matching_loss(action: Action, x0, x1, path, times, *, quadrature=None
             ten points; seen if ``path`` is a function, or if 0 or 1 is among the times).
     """
     x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
-    interior = action.time_derivative(t, x) + 0.5 * action.velocity(t, x).square().sum(-1)
-    first, last = 1.0, 1.0
+    interior, first, last = _interior(action, t, x), 1.0, 1.0
     if time_weight is not None:
         first, last = (time_weight(torch.tensor(end, dtype=x0.dtype, device=x0.device)) for end in (0.0, 1.0))
         weight, slope = torch.func.jvp(time_weight, (t,), (torch.ones_like(t),))
-        interior = weight * interior + slope * action.value(t, x)
+        interior = weight * interior + slope * _each(action.value(t, x), t, "action.value")
     return first * action.value(0.0, x0).mean() - last * action.value(1.0, x1).mean() + _integral(interior, quadrature)
 
 
@@ -179,8 +178,7 @@ def entropic_action_matching_loss(action: Action, x0, x1, path, times, *, sigma:
     """
     sigma = check.positive(sigma, "sigma")
     x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
-    kinetic = 0.5 * action.velocity(t, x).square().sum(-1) + 0.5 * sigma**2 * laplacian(action, t, x)
-    interior = action.time_derivative(t, x) + kinetic
+    interior = _interior(action, t, x) + 0.5 * sigma**2 * laplacian(action, t, x)
     return action.value(0.0, x0).mean() - action.value(1.0, x1).mean() + _integral(interior, quadrature)
 
 
@@ -194,8 +192,7 @@ def unbalanced_action_matching_loss(
     ``mass`` maps times (k,) to masses (k,); the rest as for :func:`action_matching_loss`.
     """
     x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
-    value = action.value(t, x)
-    interior = action.time_derivative(t, x) + 0.5 * action.velocity(t, x).square().sum(-1) + 0.5 * value.square()
+    interior = _interior(action, t, x) + 0.5 * _each(action.value(t, x), t, "action.value").square()
     masses = check.as_tensor(mass(torch.cat([t.new_tensor([0.0, 1.0]), t])), "mass", like=x0)
     if masses.shape != (len(t) + 2,) or (masses < 0).any():
         raise ValueError("mass must map times (k,) to non-negative masses (k,)")
@@ -203,13 +200,14 @@ def unbalanced_action_matching_loss(
     return ends + _integral(masses[2:] * interior, quadrature)
 
 
-def action_gap(action: Action, velocity, path, times, *, quadrature=None) -> Tensor:
+def action_gap(action: Action, velocity: Velocity, path, times, *, quadrature=None) -> Tensor:
     """The action gap ½∫E|∇s_t(x_t) - v_t(x_t)|² dt between an action and a velocity v(t, x) -> (n, d).
 
     With the gradient field v of the path itself, L_AM(s) = gap - ½∫E|v|² dt. Arguments as for :func:`action_matching_loss`.
     """
     t, x, quadrature = _samples(path, times, quadrature)
-    return _integral(0.5 * (action.velocity(t, x) - velocity(t, x)).square().sum(-1), quadrature)
+    difference = evaluate(action.velocity, t, x, name="action.velocity") - evaluate(velocity, t, x)
+    return _integral(0.5 * difference.square().sum(-1), quadrature)
 
 
 def laplacian(action: Action, t, x) -> Tensor:
@@ -223,13 +221,13 @@ def endpoint_mismatch(path_end, end) -> float:
 
     Zero for the same sample; a few for two samples of one law; it grows like √n otherwise.
     """
-    moments = []
-    for name, points in (("path_end", path_end), ("end", end)):
-        points = check.points(points, name).detach().to(torch.float64)
-        products = (points[:, :, None] * points[:, None, :]).flatten(1)
-        moments.append(torch.cat([points, products], dim=1))
-    if moments[0].shape[1] != moments[1].shape[1]:
-        raise ValueError(f"path_end and end must have one dimension, got {path_end.shape[1]} and {end.shape[1]}")
+    ends = [check.points(points, name).detach().double() for name, points in (("path_end", path_end), ("end", end))]
+    if ends[0].ndim != 2 or ends[0].shape[1:] != ends[1].shape[1:]:
+        shapes = " and ".join(str(tuple(points.shape)) for points in ends)
+        raise ValueError(f"path_end and end must be samples (n, d) and (m, d) of one dimension, got {shapes}")
+    scale = max(points.abs().max().item() for points in ends) or 1.0  # in one unit, for the sake of the rounding below
+    ends = [points / scale for points in ends]
+    moments = [torch.cat([points, (points[:, :, None] * points[:, None, :]).flatten(1)], dim=1) for points in ends]
     means = [sample.mean(0) for sample in moments]
     errors = sum(sample.var(0, unbiased=False) / len(sample) for sample in moments).sqrt()
     # Rounding of the moments is no mismatch, not even where the law is a point mass and the standard error zero.
@@ -244,12 +242,28 @@ def _time_and_points(t, x) -> tuple[Tensor, Tensor]:
     return check.time(t, n=len(x), like=x).expand(len(x)), x
 
 
+def _each(values: Tensor, t: Tensor, name: str) -> Tensor:
+    """Values, one per point: an array of shape (n, 1) would broadcast to a wrong loss."""
+    if values.shape != t.shape:
+        raise ValueError(f"{name} must return shape {tuple(t.shape)}, got {tuple(values.shape)}")
+    return values
+
+
+def _interior(action: Action, t: Tensor, x: Tensor) -> Tensor:
+    """∂_t s + ½|∇s|², shape (n,)."""
+    velocity = evaluate(action.velocity, t, x, name="action.velocity")
+    return _each(action.time_derivative(t, x), t, "action.time_derivative") + 0.5 * velocity.square().sum(-1)
+
+
 def _samples(path, times, quadrature) -> tuple[Tensor, Tensor, Tensor]:
     """One time, one point and one quadrature weight for each sample of the path."""
     times = torch.atleast_1d(check.as_tensor(times, "times"))
     times = check.time(times, "times", n=len(times))
     if callable(path):
-        path = torch.stack([check.points(path(t.item()), "path") for t in times])
+        clouds = [check.points(path(t.item()), "path") for t in times]
+        if len({cloud.shape for cloud in clouds}) > 1:
+            raise ValueError(f"path must return one shape (n, d) at all times, got {sorted({tuple(c.shape) for c in clouds})}")
+        path = torch.stack(clouds)
     path = check.points(path, "path")
     if path.ndim > 3 or len(path) != len(times):
         expected = f"({len(times)}, n, d) or ({len(times)}, d)"

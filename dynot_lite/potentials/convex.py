@@ -9,44 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import randomness
+from dynot_lite.potentials.conjugates import ConjugateSolution, Equation, newton
 
-__all__ = ["ICNN", "ConjugateSolution", "ConvexPotential", "LogSumExp", "Quadratic"]
-
-# Entries of the Hessians that are worked on at a time: few enough to stay in the processor's cache.
-_BLOCK = 2**19
-
-
-@dataclass(frozen=True)
-class ConjugateSolution:
-    """What the solver of ∇Ψ_t(z) = y found: which points are solved, and how well.
-
-    Attributes:
-        argmax: the points z, shape (n, d), without gradients.
-        residual: |∇Ψ_t(z) - y|, shape (n,).
-        converged: whether the residual is within the tolerance, shape (n,).
-        steps: Newton steps taken by the slowest point.
-    """
-
-    argmax: Tensor
-    residual: Tensor
-    converged: Tensor
-    steps: int
-
-    def require(self) -> Tensor:
-        """The points z, all of them solved; raises RuntimeError if one is not."""
-        if not self.converged.all():
-            raise RuntimeError(
-                f"{int((~self.converged).sum())} of {self.converged.numel()} conjugate problems are not solved after "
-                f"{self.steps} Newton steps; the largest residual is {self.residual.max().item():.3g}"
-            )
-        return self.argmax
+__all__ = ["ICNN", "ConvexPotential", "LogSumExp", "Quadratic"]
 
 
 class ConvexPotential(nn.Module):
@@ -77,7 +50,11 @@ class ConvexPotential(nn.Module):
 
     def forward(self, x) -> Tensor:
         """Ψ(x), shape (n,)."""
-        return self._value(self._points(x, "x"))
+        x = self._points(x, "x")
+        value = self._value(x)
+        if value.shape != x.shape[:1]:
+            raise ValueError(f"_value must return shape ({len(x)},), got {tuple(value.shape)}")
+        return value
 
     def gradient(self, x) -> Tensor:
         """∇Ψ(x), shape (n, dim): the transport map, if Ψ is a Brenier potential."""
@@ -95,7 +72,7 @@ class ConvexPotential(nn.Module):
             raise ValueError(f"direction must have the shape of x, {tuple(x.shape)}, got {tuple(direction.shape)}")
         return torch.func.jvp(self._gradient, (x,), (direction,))[1]
 
-    def solve(self, y, *, t=1.0, start=None, tol: float | None = None, max_steps: int = 100) -> ConjugateSolution:
+    def solve(self, y, *, t=1.0, start=None, tol: float | None = None, max_iterations: int = 100) -> ConjugateSolution:
         """Solve ∇Ψ_t(z) = (1 - t) z + t ∇Ψ(z) = y for each point, by Newton's method safeguarded by backtracking.
 
         A step is halved until it shortens the residual, and the Newton direction always shortens it if the Hessian of Ψ_t
@@ -106,7 +83,7 @@ class ConvexPotential(nn.Module):
             t: a time in [0, 1], or one per point, shape (n,).
             start: first guess, shape (n, dim); ``y`` if left out.
             tol: the residual that is accepted, relative to max(1, |y|); 1e-11 in float64 and 1e-4 in float32 if left out.
-            max_steps: Newton steps per point.
+            max_iterations: Newton steps per point.
 
         Returns:
             A ConjugateSolution, which says of each point whether it is solved.
@@ -116,20 +93,14 @@ class ConvexPotential(nn.Module):
         """
         y = self._points(y, "y").detach()
         t = check.time(t, n=len(y), like=y).detach().expand(len(y))
-        z = y.clone() if start is None else self._points(start, "start").detach().clone()
-        if z.shape != y.shape:
-            raise ValueError(f"start must have the shape of y, {tuple(y.shape)}, got {tuple(z.shape)}")
+        start = y if start is None else self._points(start, "start").detach()
+        if start.shape != y.shape:
+            raise ValueError(f"start must have the shape of y, {tuple(y.shape)}, got {tuple(start.shape)}")
         tol = (1e-11 if y.dtype == torch.float64 else 1e-4) if tol is None else check.positive(tol, "tol")
-        target = tol * y.norm(dim=-1).clamp(min=1)
-        max_steps = check.count(max_steps, "max_steps", least=0)
-        residual, steps = torch.empty_like(y[:, 0]), 0
-        with torch.no_grad():
-            for block in torch.arange(len(y), device=y.device).split(max(_BLOCK // self.dim**2, 1)):
-                z[block], residual[block], taken = self._newton(z[block], t[block], y[block], target[block], max_steps)
-                steps = max(steps, taken)
-        return ConjugateSolution(argmax=z, residual=residual, converged=residual <= target, steps=steps)
+        max_iterations = check.count(max_iterations, "max_iterations", least=0)
+        return newton(Equation(self._gradient, self._hessian, t, y), start, tol=tol, max_iterations=max_iterations)
 
-    def conjugate(self, y, *, start=None, tol: float | None = None, max_steps: int = 100) -> tuple[Tensor, Tensor]:
+    def conjugate(self, y, *, start=None, tol: float | None = None, max_iterations: int = 100) -> tuple[Tensor, Tensor]:
         """The conjugate Ψ*(y) = max_z <y, z> - Ψ(z) and its maximiser ∇Ψ*(y).
 
         The value carries exact first derivatives in y and in the parameters by the envelope theorem (the maximiser is held
@@ -146,8 +117,8 @@ class ConvexPotential(nn.Module):
         (0.5, 0.5)
         """
         y = self._points(y, "y")
-        z = self.solve(y, start=start, tol=tol, max_steps=max_steps).require()
-        return (y * z).sum(-1) - self._value(z), z
+        z = self.solve(y, start=start, tol=tol, max_iterations=max_iterations).require().argmax
+        return (y * z).sum(-1) - self(z), z
 
     def flow(self, t, x) -> Tensor:
         """The displacement interpolation (1 - t) x + t ∇Ψ(x) = ∇Ψ_t(x), shape (n, dim)."""
@@ -155,7 +126,7 @@ class ConvexPotential(nn.Module):
         t = check.time(t, n=len(x), like=x).reshape(-1, 1)
         return (1 - t) * x + t * self._gradient(x)
 
-    def inverse_flow(self, t, x, *, start=None, tol: float | None = None, max_steps: int = 100) -> Tensor:
+    def inverse_flow(self, t, x, *, start=None, tol: float | None = None, max_iterations: int = 100) -> Tensor:
         """The point z whose flow passes through x at time t, (1 - t) z + t ∇Ψ(z) = x; at t = 1 it is ∇Ψ*(x).
 
         It carries exact first derivatives in t, in x and in the parameters by the implicit function theorem.
@@ -168,71 +139,11 @@ class ConvexPotential(nn.Module):
         """
         x = self._points(x, "x")
         t = check.time(t, n=len(x), like=x).expand(len(x))
-        z = self.solve(x, t=t, start=start, tol=tol, max_steps=max_steps).require()
+        z = self.solve(x, t=t, start=start, tol=tol, max_iterations=max_iterations).require().argmax
         # One more Newton step from the solution: it changes z by rounding, but as a function of (t, x, parameters) with the
         # solution and the Hessian held fixed its derivative is that of the implicit function theorem.
-        with torch.no_grad():
-            factor = self._factor(z, t)
-        return z - _cholesky_solve(factor, self._residual(z, t, x))
-
-    def _newton(self, z: Tensor, t: Tensor, y: Tensor, target: Tensor, max_steps: int) -> tuple[Tensor, Tensor, int]:
-        """The points, the norms of their residuals and the number of steps, from the start z, which is overwritten."""
-        residual, steps = self._residual(z, t, y), 0
-        solved = residual.norm(dim=-1) <= target
-        # A point that starts at its solution takes no step, so its curvature is looked at here.
-        self._factor(z[solved], t[solved])
-        active = torch.nonzero(~solved)[:, 0]
-        while active.numel() and steps < max_steps:
-            ours = [tensor[active] for tensor in (z, residual, t, y)]
-            direction = -_cholesky_solve(self._factor(ours[0], ours[2]), ours[1])
-            z[active], new, moved = self._backtrack(*ours, direction)
-            residual[active] = new
-            active = active[moved & (new.norm(dim=-1) > target[active])]
-            steps += 1
-        return z, residual.norm(dim=-1), steps
-
-    def _residual(self, z: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        return (1 - t)[:, None] * z + t[:, None] * self._gradient(z) - y
-
-    def _factor(self, z: Tensor, t: Tensor) -> Tensor:
-        """Cholesky factors of the Hessian of Ψ_t; one that is singular to rounding gets a small multiple of the identity."""
-        if not len(z):
-            return z.new_empty(0, self.dim, self.dim)
-        hessian = t[:, None, None] * self._hessian(z)
-        hessian.diagonal(dim1=-2, dim2=-1).add_((1 - t)[:, None])
-        factor, info = torch.linalg.cholesky_ex(hessian)
-        if (info > 0).any():
-            rounding = math.sqrt(torch.finfo(z.dtype).eps)
-            eigenvalues = torch.linalg.eigvalsh(torch.nan_to_num(hessian, nan=-torch.inf, posinf=torch.finfo(z.dtype).max))
-            scale = eigenvalues.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(z.dtype).tiny)
-            if not (eigenvalues[:, :1] >= -rounding * scale).all():
-                raise ValueError(f"the potential must be convex: its Hessian has an eigenvalue {eigenvalues.min().item():.3g}")
-            shift = torch.where(info > 0, 2 * rounding * scale[:, 0], 0)
-            hessian.diagonal(dim1=-2, dim2=-1).add_(shift[:, None])
-            factor = torch.linalg.cholesky(hessian)
-        return factor
-
-    def _backtrack(self, z: Tensor, residual: Tensor, t: Tensor, y: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Halve each point's step until it shortens its residual; ``moved`` is False where forty halvings do not."""
-        before, trial = residual.norm(dim=-1), z + direction
-        new = self._residual(trial, t, y)
-        # The linear model of the residual shrinks by the factor 1 - size; a small part of it is enough.
-        pending, size = torch.nonzero(~(new.norm(dim=-1) <= (1 - 1e-3) * before))[:, 0], 1.0
-        for _ in range(40):
-            if not pending.numel():
-                break
-            size /= 2
-            trial[pending] = z[pending] + size * direction[pending]
-            new[pending] = self._residual(trial[pending], t[pending], y[pending])
-            pending = pending[~(new[pending].norm(dim=-1) <= (1 - 1e-3 * size) * before[pending])]
-        trial[pending], new[pending] = z[pending], residual[pending]
-        moved = torch.ones(len(z), dtype=torch.bool, device=z.device)
-        moved[pending] = False
-        return trial, new, moved
-
-
-def _cholesky_solve(factor: Tensor, vector: Tensor) -> Tensor:
-    return torch.cholesky_solve(vector[..., None], factor)[..., 0]
+        equation = Equation(self._gradient, self._hessian, t, x)
+        return z + equation.newton_step(z, equation.residual(z))
 
 
 class Quadratic(ConvexPotential):
@@ -245,14 +156,13 @@ class Quadratic(ConvexPotential):
         strength: the part of A that training cannot remove, so that the conjugate stays finite.
 
     >>> Quadratic(2, matrix=[[2.0, 1.0], [1.0, 3.0]], offset=[0.0, 5.0]).gradient([[1.0, 0.0]]).detach().round(decimals=3)
-    tensor([[2., 6.]])
+    tensor([[2., 6.]], dtype=torch.float64)
     """
 
     def __init__(self, dim: int, *, matrix=None, offset=None, strength: float = 1e-6):
         super().__init__(dim)
         self.strength = check.positive(strength, "strength")
-        matrix = torch.eye(dim) if matrix is None else torch.as_tensor(matrix)
-        matrix = check.covariance(matrix, "matrix", dim=dim)
+        matrix = check.covariance(torch.eye(dim) if matrix is None else matrix, "matrix", dim=dim)
         offset = torch.zeros(dim) if offset is None else offset
         offset = check.as_tensor(offset, "offset", like=matrix)
         if matrix.ndim != 2 or offset.shape != (dim,):
@@ -319,10 +229,10 @@ class LogSumExp(ConvexPotential):
         shape = (check.count(heads, "heads"), check.count(pieces, "pieces"))
         temperature, scale = check.positive(temperature, "temperature"), check.positive(scale, "scale") / heads
         self.quadratic = Quadratic(dim, matrix=matrix, offset=offset, strength=strength)
-        like = self.quadratic.root
-        self.slopes = nn.Parameter(scale / dim**0.5 * torch.randn(*shape, dim, generator=generator).to(like))
-        self.heights = nn.Parameter(scale * torch.randn(shape, generator=generator).to(like))
-        self.log_temperature = nn.Parameter(torch.full(shape[:1], math.log(temperature)).to(like))
+        normal = partial(randomness.normal, generator=generator, like=self.quadratic.root)
+        self.slopes = nn.Parameter(scale / dim**0.5 * normal(*shape, dim))
+        self.heights = nn.Parameter(scale * normal(*shape))
+        self.log_temperature = nn.Parameter(torch.full_like(self.heights[:, 0], math.log(temperature)))
 
     def _scores(self, x: Tensor) -> Tensor:
         # The parameters are divided by the temperatures, not the scores: a pass over the largest array less.
@@ -390,11 +300,7 @@ class ICNN(ConvexPotential):
             raise ValueError("widths must name at least one layer")
         scale = check.positive(scale, "scale")
         self.quadratic = Quadratic(dim, matrix=matrix, offset=offset, strength=strength)
-        like = self.quadratic.root
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator).to(like)
-
+        normal = partial(randomness.normal, generator=generator, like=self.quadratic.root)
         self.inputs = nn.ParameterList(nn.Parameter(normal(width, dim) / dim**0.5) for width in widths)
         self.biases = nn.ParameterList(nn.Parameter(normal(width)) for width in widths)
         self.log_weights = nn.ParameterList(

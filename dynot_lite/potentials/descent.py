@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import randomness, samplers
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 from dynot_lite.potentials.conjugates import Window, quasi_newton
 from dynot_lite.potentials.convex import ConvexPotential, LogSumExp, Quadratic
+
+__all__: list[str] = []
 
 DECAY = 0.6  # share of the run in which the learning rate falls to zero
 WARM_UP = 50  # steps
@@ -41,14 +41,12 @@ class Stream:
     """
 
     def __init__(self, law, name: str, generator: torch.Generator):
-        self.name, self.generator = name, generator
+        self.law, self.name, self.generator, self.change, self.dim = law, name, generator, None, None
         self.points = None if callable(law) else check.points(law, name).detach()
-        self.law, self.dim, self.change = law, None, None
         first = self.points[:1] if self.points is not None else self._draw(2)
         if first.ndim != 2:
-            raise ValueError(f"{name} must have shape (n, d), got {tuple(self.points.shape)}")
-        self.dim, self.dtype, self.device = first.shape[1], first.dtype, first.device
-        self.buffer = first[:0]
+            raise ValueError(f"{name} must have points of shape (n, d), got {tuple(first.shape)}")
+        self.dim, self.dtype, self.buffer = first.shape[1], first.dtype, first[:0]
 
     def sample(self, n: int) -> Tensor:
         """For the Gaussian start and the held-out points: all of an array if it has no more than ``n`` points."""
@@ -68,12 +66,9 @@ class Stream:
 
     def _draw(self, n: int) -> Tensor:
         if self.points is not None:
-            rows = torch.randint(len(self.points), (n,), generator=self.generator, device=self.generator.device)
-            return self.points[rows.to(self.points.device)]
-        drawn = check.points(self.law(n, generator=self.generator), f"what {self.name} returns", dim=self.dim).detach()
-        if drawn.ndim != 2 or len(drawn) != n:
-            raise ValueError(f"{self.name} must return points of shape ({n}, d), got {tuple(drawn.shape)}")
-        return drawn
+            return self.points[randomness.integers(len(self.points), n, generator=self.generator, like=self.points)]
+        shape = None if self.dim is None else (self.dim,)
+        return samplers.draw(self.law, n, generator=self.generator, name=self.name, shape=shape).detach()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +97,8 @@ class Coordinates:
     def balancing(cls, x0: Tensor, x1: Tensor) -> Coordinates:
         """From samples; raises ValueError where their covariances have no Gaussian map with an inverse."""
         laws = []
-        for points, name in ((x0.double(), "source"), (x1.double(), "target")):
+        for points, name in ((x0, "source"), (x1, "target")):
+            points = points.to(x0.device, torch.float64)
             n, d = points.shape
             if n <= d:
                 raise ValueError(f"{name} must have at least {d + 1} points for the Gaussian start, got {n}")
@@ -126,16 +122,19 @@ class Coordinates:
     def restore(self, balanced: LogSumExp) -> LogSumExp:
         """Ψ(x) = Ψ'(x')/s² + <m1, x> as a LogSumExp in the original coordinates (up to a constant)."""
         with torch.no_grad():
+            potential = copy.deepcopy(balanced).double()
             forward, shift = self.forward.double(), self.forward.double() @ self.mean0.double()
-            matrix, slopes = balanced.quadratic.matrix.double(), balanced.slopes.double()
-            scaled = forward.T @ matrix @ forward / self.square
-            offset = forward.T @ (balanced.quadratic.offset.double() - matrix @ shift) / self.square + self.mean1.double()
-            strength = 0.5 * torch.linalg.eigvalsh(scaled)[0].item()
-            heads, pieces, dim = slopes.shape
-            potential = LogSumExp(dim, pieces, heads=heads, matrix=0.5 * (scaled + scaled.T), offset=offset, strength=strength)
-            potential.slopes.copy_(slopes @ forward / self.square)
-            potential.heights.copy_((balanced.heights.double() - slopes @ shift) / self.square)
-            potential.log_temperature.copy_(balanced.log_temperature.double() - torch.tensor(self.square).log())
+            scaled = forward.T @ potential.quadratic.matrix @ forward / self.square
+            offset = potential.quadratic.offset - potential.quadratic.matrix @ shift
+            potential.quadratic = Quadratic(
+                potential.dim,
+                matrix=0.5 * (scaled + scaled.T),
+                offset=forward.T @ offset / self.square + self.mean1.double(),
+                strength=0.5 * torch.linalg.eigvalsh(scaled)[0].item(),
+            )
+            potential.heights.sub_(potential.slopes @ shift).div_(self.square)
+            potential.slopes.copy_(potential.slopes @ forward / self.square)
+            potential.log_temperature.sub_(math.log(self.square))
         return potential.to(balanced.slopes)
 
 
@@ -143,20 +142,21 @@ class HeldOut:
     """Fixed points that training never draws again, with their conjugate points, for a bound of W₂².
 
     Args:
-        x, y: the points in their original coordinates, float64.
+        x, y: the points in their original coordinates.
     """
 
     def __init__(self, x: Tensor, y: Tensor, change: Coordinates):
+        x, y = (points.to(change.mean0.device, torch.float64) for points in (x, y))
         self.x, self.y = change.source(x), change.target(y)
         self.z, self.inverse = self.y.clone(), torch.eye(y.shape[1]).to(self.y).repeat(len(y), 1, 1)
         # E|x|² + E|y|² - 2 L_OT(Ψ) = constant - 2 L_OT(Ψ')/s², where Ψ(x) = Ψ'(x')/s² + <m1, x>
         m0, m1 = change.mean0.double(), change.mean1.double()
         self.constant = x.square().sum(1).mean() + y.square().sum(1).mean() - 2 * (x.mean(0) @ m1 + (y.mean(0) - m1) @ m0)
-        self.square = torch.tensor(change.square, dtype=torch.float64)
+        self.square = x.new_tensor(change.square)
 
     def bound(self, potential) -> float:
         """The held-out value of E|x|² + E|y|² - 2 L_OT(Ψ), the conjugates solved to 1e-3 √d (a bias of about 1e-6 d)."""
-        quasi_newton(potential._gradient, self.y, self.z, self.inverse, tolerance=1e-3, max_steps=40)
+        quasi_newton(potential._gradient, self.y, self.z, self.inverse, tol=1e-3, max_iterations=40)
         conjugate = (self.y * self.z).sum(1).double() - potential._value(self.z).double()
         loss = potential._value(self.x).double().mean() + conjugate.mean()
         return (self.constant - 2 * loss / self.square).item()
@@ -167,80 +167,37 @@ class HeldOut:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from what :meth:`state_dict` returned."""
-        vars(self).update(state)
-
-
-def load(path, fingerprint: dict) -> dict | None:
-    """The checkpoint, None if there is none; raises ValueError if it is damaged or of a fit with another ``fingerprint``."""
-    if not Path(path).exists():
-        return None
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        found = state["fingerprint"]
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"checkpoint {path} is damaged or no checkpoint of a fit; remove it to start afresh") from error
-    different = sorted(name for name in fingerprint.keys() | found.keys() if fingerprint.get(name) != found.get(name))
-    if different:
-        pairs = ", ".join(f"{name} {found.get(name)!r} there and {fingerprint.get(name)!r} here" for name in different)
-        raise ValueError(f"checkpoint {path} is of another fit: {pairs}")
-    return state
-
-
-class Clock:
-    """Processor seconds of the calling thread, with pauses."""
-
-    def __init__(self):
-        self.before, self.since = 0.0, time.thread_time()
-
-    def read(self) -> float:
-        return self.before + time.thread_time() - self.since
-
-    def pause(self) -> None:
-        self.before = self.read()
-
-    def resume(self) -> None:
-        self.since = time.thread_time()
+        vars(self).update({name: tensor.to(self.x.device) for name, tensor in state.items()})
 
 
 class Run:
     """All that changes from step to step; see ``dual.fit`` for the arguments."""
 
-    def __init__(
-        self,
-        source,
-        target,
-        potential: ConvexPotential | None,
-        loss,
-        batch: int | None,
-        rate: float | None,
-        generator,
-        size: tuple[int, int] | None = None,
-    ):
+    def __init__(self, source, target, *, potential: ConvexPotential | None, size, loss, batch, learning_rate, generator):
         self.generator, self.estimator, self.given = generator, loss, potential is not None
         self.x, self.y = Stream(source, "source", generator), Stream(target, "target", generator)
-        self.dim = self.x.dim
-        if self.y.dim != self.dim or (self.given and potential.dim != self.dim):
-            dims = f"{self.dim} and {self.y.dim}" + (f" and a potential of {potential.dim}" if self.given else "")
-            raise ValueError(f"source and target must have one dimension, got {dims}")
-        self.rate = (3e-3 if self.dim <= 8 else 5e-3) if rate is None else rate
+        dims = [law.dim for law in (self.x, self.y, potential) if law is not None]
+        if len(set(dims)) > 1:
+            raise ValueError(f"source, target and potential must have one dimension, got {' and '.join(map(str, dims))}")
+        self.dim = dims[0]
+        self.rate = (3e-3 if self.dim <= 8 else 5e-3) if learning_rate is None else check.positive(learning_rate, "learning_rate")
         self.batch = (1024 if self.dim <= 4 else 512) if batch is None else check.count(batch, "batch")
         samples = self.x.sample(START), self.y.sample(START)
         self.target_variance = samples[1].double().var(0, correction=0).sum().item()
-        if self.given:
-            parameters = list(potential.parameters())
-            if not parameters:
+        if potential is not None:
+            like = next(potential.parameters(), None)
+            if like is None:
                 raise ValueError("potential must have parameters to learn")
-            self.change, self.potential = Coordinates.identity(parameters[0].new_empty(1, self.dim)), copy.deepcopy(potential)
+            self.change, self.potential = Coordinates.identity(like.new_empty(1, self.dim)), copy.deepcopy(potential)
         else:
             self.change = Coordinates.balancing(*samples)
             self.potential = default_potential(self.change.source(samples[0]), size, generator)
         self.potential.requires_grad_(True)
         self.average = copy.deepcopy(self.potential).requires_grad_(False)
-        held = self.x.sample(HELD_OUT), self.y.sample(HELD_OUT)
-        self.held_out = HeldOut(held[0].double(), held[1].double(), self.change)
+        self.held_out = HeldOut(self.x.sample(HELD_OUT), self.y.sample(HELD_OUT), self.change)
         self.x.start(self.change.source), self.y.start(self.change.target)
         groups, visits = 32 if self.dim <= 32 else 16, 8 if self.dim <= 4 else 4
-        self.window = Window(self.y, self.change.mean0, groups=groups, batch=self.batch, visits=visits, tolerance=TOLERANCE)
+        self.window = Window(self.y, self.change.mean0, groups=groups, batch=self.batch, visits=visits, tol=TOLERANCE)
         self.optimiser = torch.optim.Adam(self.potential.parameters(), lr=self.rate, betas=(0.9, 0.99), fused=True)
         self.step, self.totals, self.since = 0, torch.zeros(2, dtype=torch.float64), 0
 
@@ -260,7 +217,8 @@ class Run:
                     value.backward()
                     loss += value.detach()
         else:
-            loss, error = self.estimator(self.potential, self.x(self.batch), self.y(self.batch), self.generator), torch.nan
+            loss = self.estimator(self.potential, self.x(self.batch), self.y(self.batch), generator=self.generator)
+            error = torch.nan
             loss.backward()
         self.optimiser.step()
         self.step += 1
@@ -302,7 +260,8 @@ class Run:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from what :meth:`state_dict` returned, just after a call of :meth:`figures`."""
-        there, here = Coordinates(**state["change"]), self.change
+        here, device = self.change, self.change.mean0.device
+        there = Coordinates(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in state["change"].items()})
         moved = torch.cat([here.source(there.mean0[None]), here.target(there.mean1[None])]).abs().max().item()
         # Two samples of one law differ by far less (in the coordinates of the fit the laws have variance one).
         if not self.given and (moved > 0.3 or not 0.7 < there.square / here.square < 1.4):
@@ -312,7 +271,7 @@ class Run:
         self.optimiser.load_state_dict(state["optimiser"]), self.window.load_state_dict(state["window"])
         self.held_out.load_state_dict(state["held_out"])
         self.x.start(there.source), self.y.start(there.target)
-        self.x.buffer, self.y.buffer = (buffer.to(there.mean0.device) for buffer in state["buffers"])
+        self.x.buffer, self.y.buffer = (buffer.to(device) for buffer in state["buffers"])
         self.generator.set_state(state["generator"])
 
 
@@ -331,10 +290,10 @@ def default_potential(points: Tensor, size: tuple[int, int] | None, generator: t
     if size is None:
         size = (16, 32) if dim <= 4 else (32, 32) if dim <= 8 else (max(64, 2 * dim), 16)
     heads, pieces = size
-    potential = LogSumExp(dim, pieces, heads=heads, generator=generator).to(points.device)
-    rows = torch.randint(len(points), (heads * pieces,), generator=generator, device=generator.device)
-    jitter = 0.1 * torch.randn(heads, pieces, dim, generator=generator, device=generator.device)
-    centres = points[rows.to(points.device)].view(heads, pieces, dim) + jitter.to(points)
+    eye = torch.eye(dim).to(points)
+    potential = LogSumExp(dim, pieces, heads=heads, matrix=eye, generator=generator)
+    rows = randomness.integers(len(points), heads, pieces, generator=generator, like=points)
+    centres = points[rows] + 0.1 * randomness.normal(heads, pieces, dim, generator=generator, like=points)
     share, blur = 0.5 / heads, 3.0 if dim <= 16 else 0.3
     with torch.no_grad():
         potential.slopes.copy_(share * centres)
@@ -344,7 +303,7 @@ def default_potential(points: Tensor, size: tuple[int, int] | None, generator: t
         x, y = ((values - values.mean(0)).double() for values in (points, heads_only))
         # The normal equations: torch's lstsq does not round in the same way each time, and a fit could not be repeated.
         slope = torch.linalg.solve(x.T @ x, x.T @ y).to(points)
-        values, vectors = torch.linalg.eigh(torch.eye(dim).to(points) - 0.5 * (slope + slope.T))
+        values, vectors = torch.linalg.eigh(eye - 0.5 * (slope + slope.T))
         matrix = (vectors * values.clamp(min=0.05)) @ vectors.T
         offset = points.mean(0) - heads_only.mean(0) - matrix @ points.mean(0)
     potential.quadratic = Quadratic(dim, matrix=matrix, offset=offset, strength=potential.quadratic.strength)
@@ -352,7 +311,7 @@ def default_potential(points: Tensor, size: tuple[int, int] | None, generator: t
 
 
 def _spacing(centres: Tensor) -> Tensor:
-    """The mean squared distance from a centre to the nearest other one of its head, shape (heads,); one for a head of one piece."""
+    """The mean squared distance from a centre to the nearest other of its head, shape (heads,); 1 for a head of one piece."""
     pieces = centres.shape[1]
     if pieces == 1:
         return torch.ones_like(centres[:, 0, 0])

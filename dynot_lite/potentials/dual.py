@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
-from dynot_lite._base.checkpoints import save
+from dynot_lite._base.progress import bar
+from dynot_lite._base.results import Result
 from dynot_lite.potentials import descent as machinery
 from dynot_lite.potentials.convex import ConvexPotential
 
-__all__ = ["Certificate", "Fit", "Record", "certificate", "fit", "semidual_loss"]
+__all__ = ["Certificate", "DualFit", "DualRecord", "certificate", "fit", "semidual_loss"]
 
 RECORDS = 25  # records, and checkpoints, of a run
 
@@ -80,13 +82,8 @@ def certificate(potential: ConvexPotential, x0, x1, *, tol: float | None = None)
     return Certificate(lower, upper, (upper - lower) / 2, map_error, (map_error / (2 * beta), map_error / (2 * alpha)))
 
 
-def _plateau(history: list[Record], gain: float) -> bool:
-    """Whether the bound rose by less than ``gain`` since half of the steps."""
-    return len(history) >= 4 and history[-1].bound - history[(len(history) - 1) // 2].bound < gain
-
-
 @dataclass(frozen=True)
-class Record:
+class DualRecord:
     """Where a fit stood.
 
     Attributes:
@@ -104,19 +101,19 @@ class Record:
     bound: float
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DualFit(Result):
     """A learnt Brenier map.
+
+    ``converged``: with a tolerance, whether the bound met it; without one, True: the budget was all that was asked for.
 
     Attributes:
         potential: Ψ, the average over the last part of the run; ``potential.conjugate(y)`` is Ψ* with its maximiser.
         history: the records of the run.
-        reason: what ended it, "steps" or "seconds", or "plateau": the bound no longer rose by ``tol``.
     """
 
     potential: ConvexPotential
-    history: tuple[Record, ...]
-    reason: str
+    history: tuple[DualRecord, ...]
 
     def transport(self, x) -> Tensor:
         """∇Ψ(x), shape (n, d)."""
@@ -125,7 +122,12 @@ class Fit:
 
     def inverse(self, y) -> Tensor:
         """∇Ψ*(y), shape (n, d); raises RuntimeError if a point is not solved."""
-        return self.potential.solve(y).require()
+        return self.potential.solve(y).require().argmax
+
+
+def plateau(history: list[DualRecord], gain: float) -> bool:
+    """Whether the bound rose by less than ``gain`` since half of the steps."""
+    return len(history) >= 4 and history[-1].bound - history[(len(history) - 1) // 2].bound < gain
 
 
 def fit(
@@ -134,17 +136,17 @@ def fit(
     *,
     potential: ConvexPotential | None = None,
     size: tuple[int, int] | None = None,
-    loss: Callable[[ConvexPotential, Tensor, Tensor, torch.Generator], Tensor] | None = None,
+    loss: Callable[..., Tensor] | None = None,
     seconds: float | None = None,
     steps: int | None = None,
     batch: int | None = None,
     learning_rate: float | None = None,
     tol: float | None = None,
     checkpoint=None,
-    callback: Callable[[Record, ConvexPotential], None] | None = None,
+    callback: Callable[[DualRecord, ConvexPotential], None] | None = None,
     generator: torch.Generator | None = None,
     progress: bool | None = None,
-) -> Fit:
+) -> DualFit:
     """Learn the Brenier potential of two laws from samples, by stochastic descent of the semi-dual.
 
     The gradient of the semi-dual needs ∇Ψ*(y) for each target point y of a batch. The points of a rolling window keep their
@@ -158,23 +160,24 @@ def fit(
             without the change of coordinates that balances the two laws.
         size: (heads, pieces) of the default potential; if left out, (16, 32) up to dimension 4, (32, 32) up to 8 and
             (max(64, 2d), 16) above.
-        loss: another estimator, ``loss(potential, x0, x1, generator)`` on independent pairs (batch, d), instead of the
-            semi-dual, e.g. ``lambda p, x0, x1, g: 0.5 * ofm_loss(p, x0, x1, torch.rand(len(x0), generator=g))``.
+        loss: another estimator, ``loss(potential, x0, x1, generator=)`` on independent pairs (batch, d), instead of the
+            semi-dual: half of ``ofm_loss`` at times drawn from the generator, say.
         seconds, steps: the budget; with both, what is spent first ends the run. Seconds are processor seconds of the calling
             thread (of a machine that does nothing else: seconds), callbacks not counted.
         batch: points of each law per step; 1024 up to dimension 4 and 512 above if left out.
         learning_rate: of Adam; 0.003 up to dimension 8 and 0.005 above if left out.
         tol: stop early, without knowing the truth: once the bound of the last record exceeds the one half-way back by less than
-            ``tol`` per cent of the target's variance, the rate starts to fall. All of the budget is used if left out.
+            ``tol`` per cent of the target's variance, the rate starts to fall. That is looked for while the rate is constant,
+            in the first 40 % of the budget. All of it is used if left out.
         checkpoint: a file that holds the state at the last record. If it is there, the run continues from it, with the seconds
-            already spent; with ``steps`` it then ends where the uninterrupted run ends. The samplers must draw from their
-            generator only.
+            already spent; with ``steps`` it then ends where the uninterrupted run ends, to the last bit on a CPU with as many
+            threads. The samplers must draw from their generator only.
         callback: called with each record and the averaged potential in the original coordinates.
         generator: for everything random, handed to the samplers, too.
         progress: show a progress bar; None shows it in a terminal only.
 
     Returns:
-        A Fit. It is computed in float32 (a given potential: in its dtype) and its potential is in the dtype of the source.
+        A DualFit. It is computed in float32 (a given potential: in its dtype), its potential is in the dtype of the source.
 
     Raises:
         ValueError: bad input: laws of different dimensions, NaN, laws too few or too flat for the Gaussian start, no budget, a
@@ -186,13 +189,11 @@ def fit(
     seconds = None if seconds is None else check.positive(seconds, "seconds")
     if size is not None and (potential is not None or len(size) != 2):
         raise ValueError(f"size must be (heads, pieces) of the default potential, got {size!r} and potential {potential}")
-    learning_rate = None if learning_rate is None else check.positive(learning_rate, "learning_rate")
     tol = None if tol is None else check.positive(tol, "tol")
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
-    clock = machinery.Clock()
-    run = machinery.Run(source, target, potential, loss, batch, learning_rate, generator, size)
+    began, generator = time.thread_time(), randomness.own(generator)
+    run = machinery.Run(
+        source, target, potential=potential, size=size, loss=loss, batch=batch, learning_rate=learning_rate, generator=generator
+    )
     fingerprint = dict(
         dim=run.dim,
         batch=run.batch,
@@ -200,47 +201,42 @@ def fit(
         learning_rate=run.rate,
         tol=tol,
         semidual=loss is None,
+        generator=generator.device.type,
         potential=str([tuple(p.shape) for p in run.potential.parameters()]),
     )
-    history: list[Record] = []
+    history: list[DualRecord] = []
     share, raw = 1.0, 0.0  # the run ends when raw, the spent share of the budget, reaches ``share``
-    state = None if checkpoint is None else machinery.load(checkpoint, fingerprint)
+    state = checkpoints.resume(checkpoint, fingerprint)
     if state is not None:
         run.load_state_dict(state["run"])
-        history = [Record(**record) for record in state["history"]]
-        share, clock.before = state["share"], state["seconds"]
-    show = dict(total=100, unit="%", desc="dual fit", leave=False, delay=1.0, disable=None if progress is None else not progress)
-    with tqdm(**show) as bar:
+        history = [DualRecord(**record) for record in state["history"]]
+        share, began = state["share"], began - state["seconds"]
+    with bar(100, "dual fit", progress, unit="%") as shown:
         while True:
-            spent = clock.read()
+            spent = time.thread_time() - began
             raw = max(run.step / steps if steps else 0.0, spent / seconds if seconds else 0.0)
             done = min(raw / share, 1.0)
             if done >= 1 or raw * RECORDS >= len(history) + 1:
                 if not history or history[-1].step < run.step:
-                    history.append(Record(run.step, spent, *run.figures()))
+                    history.append(DualRecord(run.step, spent, *run.figures()))
                 record = history[-1]
-                bar.update(int(100 * done) - bar.n)
-                bar.set_postfix(loss=f"{record.loss:.4g}", residual=f"{record.residual:.2g}")
+                shown.update(int(100 * done) - shown.n)
+                shown.set_postfix(loss=f"{record.loss:.4g}", residual=f"{record.residual:.2g}")
                 steady = share == 1 and done < 1 - machinery.DECAY
-                if tol is not None and steady and _plateau(history, tol * run.target_variance / 100):
+                if tol is not None and steady and plateau(history, tol * run.target_variance / 100):
                     share = raw / (1 - machinery.DECAY)
                 if checkpoint is not None:
-                    save(
-                        dict(
-                            fingerprint=fingerprint,
-                            run=run.state_dict(),
-                            share=share,
-                            seconds=spent,
-                            history=[asdict(record) for record in history],
-                        ),
-                        checkpoint,
-                    )
+                    records = [asdict(record) for record in history]
+                    state = dict(fingerprint=fingerprint, run=run.state_dict(), share=share, seconds=spent, history=records)
+                    checkpoints.save(state, checkpoint)
                 if callback is not None:
-                    clock.pause()
+                    paused = time.thread_time()
                     callback(record, run.result())
-                    clock.resume()
+                    began += time.thread_time() - paused
             if done >= 1:
                 break
             run.advance(done)
-    ended = "plateau" if share < 1 else "steps" if steps and run.step >= steps else "seconds"
-    return Fit(run.result(), tuple(history), ended)
+    reason = "the steps are spent" if steps and run.step >= steps else "the seconds are spent"
+    if share < 1:
+        reason = "the bound no longer rises"
+    return DualFit(potential=run.result(), history=tuple(history), converged=tol is None or share < 1, reason=reason)

@@ -35,7 +35,7 @@ def ofm_loss(potential: ConvexPotential, x0, x1, times, *, quadrature=None) -> T
     if x0.ndim != 2 or x0.shape != x1.shape:
         raise ValueError(f"x0 and x1 must be pairs of one shape (n, d), got {tuple(x0.shape)} and {tuple(x1.shape)}")
     times = check.as_tensor(times, "times", like=x0)
-    if times.ndim > 2 or times.shape[-1:] not in ((), (1,), (len(x0),)):
+    if times.ndim > 2 or 0 in times.shape or times.shape[-1:] not in ((), (1,), (len(x0),)):
         raise ValueError(f"times must be a scalar or of shape ({len(x0)},), (k, 1) or (k, {len(x0)}), got {tuple(times.shape)}")
     times = torch.broadcast_to(times, (*times.shape[:-1], len(x0)) if times.ndim else (len(x0),))
     x_t = x0 + times[..., None] * (x1 - x0)

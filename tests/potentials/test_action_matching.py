@@ -279,11 +279,40 @@ def test_wrong_end_points_are_an_error():
         action_matching_loss(action, x0, x1, torch.stack([x0 + 1, x1]), [0.0, 1.0])
     other, _ = ends(300, 2, seed=9)
     assert endpoint_mismatch(x0, x0) == 0 and endpoint_mismatch(x0, other) < 6 and endpoint_mismatch(x0, other + 1) > 8
+    for unit in (1e-12, 1e12):
+        assert math.isclose(endpoint_mismatch(unit * x0, unit * other), endpoint_mismatch(x0, other), rel_tol=1e-9)
+    assert endpoint_mismatch(torch.zeros(3, 2), torch.zeros(4, 2)) == 0
+
+
+def test_what_would_broadcast_is_an_error():
+    column = AutodiffAction(lambda t, x: t[:, None] * x[:, :1])
+    for loss in (
+        lambda a, **o: action_matching_loss(a, X, X, lambda t: X, NODES, **o),
+        lambda a, **o: unbalanced_action_matching_loss(a, X, X, lambda t: X, NODES, mass=torch.exp, **o),
+        lambda a, **o: action_matching_loss(a, X, X, lambda t: X, NODES, time_weight=lambda t: 1 - t, **o),
+    ):
+        with pytest.raises(ValueError, match=r"function must return shape"):
+            loss(column)
+    action = AutodiffAction(quadratic_action)
+    with pytest.raises(ValueError, match="velocity must return"):
+        action_gap(action, lambda t, x: x[:, :1], lambda t: X, NODES)
+    with pytest.raises(ValueError, match="path must return one shape"):
+        action_matching_loss(action, X, X, lambda t: X[: 1 + (t > 0.5)], NODES)
+    action.time_derivative = lambda t, x: t[:, None]
+    with pytest.raises(ValueError, match="time_derivative must return"):
+        action_matching_loss(action, X, X, lambda t: X, NODES)
+    with pytest.raises(ValueError, match="one dimension"):
+        endpoint_mismatch([[0.0, 1.0]], [[0.0]])
 
 
 class Concave(ConvexPotential):
     def _value(self, x):
         return -x.square().sum(1)
+
+
+def test_an_optimal_action_names_points_of_another_dimension():
+    with pytest.raises(ValueError, match="x must have dimension 2"):
+        OptimalAction(potential_of("quadratic", 2)).value(0.5, torch.ones(1, 3))
 
 
 def test_a_potential_that_is_not_convex_is_an_error():

@@ -177,7 +177,7 @@ def test_stiff_structured_potential_in_sixteen_dimensions():
     y = 2 * torch.randn(500, 16, generator=generator, dtype=torch.float64)
     solution = potential.solve(y)
     residual = (potential.gradient(solution.argmax) - y).norm(dim=1)
-    assert solution.converged.all() and residual.max() < 2e-10
+    assert solution.solved.all() and residual.max() < 2e-10
     assert torch.allclose(solution.residual, residual, rtol=0, atol=1e-12)
 
 
@@ -186,20 +186,24 @@ def test_what_is_not_solved_is_reported_and_not_returned():
     y[0] = potential.gradient(y[:1])[0].detach()
     start = y.clone()
     start[0] = 20 * sample(6, 3)[0]
-    solution = potential.solve(y, start=start, max_steps=1)
-    assert solution.converged[0] and not solution.converged.all()
+    solution = potential.solve(y, start=start, max_iterations=1)
+    assert solution.solved[0] and not solution.solved.all() and not solution.converged
+    with pytest.raises(RuntimeError, match=f"{6 - int(solution.solved.sum())} of 6 .*not solved after 1 Newton"):
+        solution.require()
+    found = potential.solve(y)
+    assert found.converged and found.require() is found
     residual = (potential.gradient(solution.argmax) - y).norm(dim=1)
     assert torch.allclose(solution.residual, residual, rtol=0, atol=1e-10)
     with pytest.raises(RuntimeError, match="not solved"):
-        potential.conjugate(y, max_steps=1)
+        potential.conjugate(y, max_iterations=1)
     with pytest.raises(RuntimeError, match="not solved"):
-        potential.inverse_flow(1.0, y, max_steps=1)
+        potential.inverse_flow(1.0, y, max_iterations=1)
 
 
 def test_no_steps_returns_the_start_with_its_residual():
     potential, y = make("icnn", 2), sample(3, 2)
-    solution = potential.solve(y, max_steps=0)
-    assert solution.steps == 0 and torch.equal(solution.argmax, y) and not solution.converged.any()
+    solution = potential.solve(y, max_iterations=0)
+    assert solution.iterations == 0 and torch.equal(solution.argmax, y) and not solution.solved.any()
 
 
 class Saddle(ConvexPotential):
@@ -240,6 +244,29 @@ def test_same_generator_same_potential_and_dtype_follows_the_parameters():
     assert one(x).dtype == torch.float32 and one.double()(x).dtype == torch.float64
     _, argmax = two.conjugate(x)
     assert torch.allclose(two.gradient(argmax), x.float(), atol=1e-3)
+    # Any make of array for the matrix; numbers without a dtype are float64.
+    matrix = [[2.0, 0.5], [0.5, 1.0]]
+    for given in (matrix, np.array(matrix[::-1])[::-1], np.array(matrix).astype(">f8")):
+        found = Quadratic(2, matrix=given).matrix
+        assert found.dtype == torch.float64 and torch.allclose(found, torch.tensor(matrix, dtype=torch.float64), atol=1e-12)
+
+
+def test_random_parameters_are_drawn_in_the_precision_of_the_matrix():
+    eye = torch.eye(2, dtype=torch.float64)
+    for drawn in (LogSumExp(2, 4, matrix=eye).heights, ICNN(2, matrix=eye).biases[0]):  # numbers as they are drawn
+        assert drawn.dtype == torch.float64 and (drawn.float().double() != drawn).all()
+
+
+class Column(ConvexPotential):
+    """½|x|², of shape (n, 1): beside shape (n,) it would broadcast."""
+
+    def _value(self, x):
+        return 0.5 * x.square().sum(1, keepdim=True)
+
+
+def test_values_of_a_wrong_shape_are_an_error():
+    with pytest.raises(ValueError, match=r"_value must return shape \(3,\), got \(3, 1\)"):
+        Column(2)(torch.zeros(3, 2))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +278,7 @@ def test_same_generator_same_potential_and_dtype_follows_the_parameters():
         (lambda p: p.conjugate(torch.zeros(2, 2, 3)), "y"),
         (lambda p: p.conjugate([[np.inf, 0.0, 0.0]]), "y"),
         (lambda p: p.conjugate(torch.zeros(2, 3), tol=0.0), "tol"),
-        (lambda p: p.conjugate(torch.zeros(2, 3), max_steps=-1), "max_steps"),
+        (lambda p: p.conjugate(torch.zeros(2, 3), max_iterations=-1), "max_iterations"),
         (lambda p: p.conjugate(torch.zeros(2, 3), start=torch.zeros(3, 3)), "start"),
         (lambda p: p.inverse_flow(1.1, torch.zeros(2, 3)), "t"),
         (lambda p: p.inverse_flow(-0.1, torch.zeros(2, 3)), "t"),

@@ -100,6 +100,7 @@ def test_shapes_of_times():
         (lambda p, x: ofm_loss(p, x, x, [0.1, 0.2]), "times"),
         (lambda p, x: ofm_loss(p, x, x, [0.1, 0.2, 1.2]), "lie in"),
         (lambda p, x: ofm_loss(p, x, x, float("nan")), "times"),
+        (lambda p, x: ofm_loss(p, x, x, torch.zeros(0, 1)), "times"),
         (lambda p, x: ofm_loss(p, x, x, [0.1, 0.2, 0.3], quadrature=[0.2, 0.3, 0.5]), "quadrature"),
         (lambda p, x: ofm_loss(p, x, x, [[0.1], [0.2]], quadrature=[0.2, 0.9]), "quadrature"),
         (lambda p, x: ofm_loss(p, x[:, :1], x[:, :1], 0.5), "x0"),
