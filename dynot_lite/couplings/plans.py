@@ -73,10 +73,11 @@ def exact_plan(x0, x1, *, weights0=None, weights1=None, cost=None, start=None, m
     given, shift0, shift1, a, b, start = _problem(x0, x1, weights0, weights1, cost, start)
     device = given.device
     given, shift0, shift1, a, b = (z.cpu() for z in (given, shift0, shift1, a, b))
-    # With f and g the costs c_ij and c_ij − f_i − g_j have the same optimal plans.
     low0 = given.amin(1)
-    low1 = (given - low0.unsqueeze(1)).amin(0)
-    reduced = given - low0.unsqueeze(1) - low1
+    reduced = given - low0.unsqueeze(1)
+    del given
+    low1 = reduced.amin(0)
+    reduced -= low1  # for all f and g, c_ij and c_ij − f_i − g_j have the same optimal plans
     largest = ceiling = reduced.max().item() or 1.0
     if start is not None:
         start = start.cpu() - low0
@@ -97,22 +98,22 @@ def exact_plan(x0, x1, *, weights0=None, weights1=None, cost=None, start=None, m
         gap, above = (mass @ (used - f[rows] - g[columns])).item(), (mass @ used).item()
         if gap > above:  # zero potentials are better
             f, g, gap = torch.zeros_like(f), torch.zeros_like(g), above
-        rounding = 1e-9 * above + 2e-15 * (mass @ given[rows, columns].abs()).item()
+        costs = used + low0[rows] + low1[columns]
+        rounding = 1e-9 * above + 2e-15 * (mass @ costs.abs()).item()
         if stopped or gap <= rounding or runs == 6:  # three do for clusters 10⁶ times their size apart
             break
         ceiling = min(max(100 * used.max().item(), 1e-6 * ceiling), largest)
     lost = ((plan.sum(1) - a).abs().sum() + (plan.sum(0) - b).abs().sum()).item()
     reason = f"the duality gap is {gap:.1e} (rounding {rounding:.1e}), the error of the marginals {lost:.1e}"
-    used = given[rows, columns]
     if cost is None:  # differences: nothing cancels, and equal clouds have the cost zero
         x0, x1 = (check.as_tensor(x, "points").detach().to("cpu", torch.float64) for x in (x0, x1))
-        used = 0.5 * (x0[rows] - x1[columns]).square().sum(1)
+        costs = 0.5 * (x0[rows] - x1[columns]).square().sum(1)
     f, g = f + low0 + shift0, g + low1 + shift1
     return TransportPlan(
         plan=plan.to(device),
         potential0=(f - a @ f).to(device),
         potential1=(g + a @ f).to(device),
-        cost=(mass @ used).item(),
+        cost=(mass @ costs).item(),
         error=gap,
         iterations=runs,
         converged=not stopped and gap <= rounding and lost <= 1e-11,
