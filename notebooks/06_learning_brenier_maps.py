@@ -55,7 +55,7 @@ from scipy.stats import gmean
 from dynot_lite.datasets.w2_benchmark import synthetic_w2_pair, w2_benchmark
 from dynot_lite.potentials import dual
 from dynot_lite.potentials.action_matching import OptimalAction, action_matching_loss
-from dynot_lite.couplings.amortized import Problem, sinkhorn
+from dynot_lite.couplings.plans import entropic_plan, exact_plan
 from dynot_lite.companion import claim, show, skip, start
 from dynot_lite.companion.benchmark import peer_of_jax
 from dynot_lite.companion.ledger import run_dir
@@ -749,11 +749,8 @@ else:
 # %%
 def assignment(x, y):
     """The optimal assignment σ and the dual potential g of the targets."""
-    cost = 0.5 * torch.cdist(x, y).square()
-    plan, log = ot.emd([], [], cost.numpy(), numItermax=10**8, log=True)
-    if log["warning"] is not None:
-        raise RuntimeError(f"the assignment was not solved: {log['warning']}")
-    return torch.as_tensor(plan).argmax(1), torch.as_tensor(log["v"])
+    found = exact_plan(x, y).require()
+    return found.plan.argmax(1), found.potential1
 
 
 def in_parts(rule, points):
@@ -802,9 +799,9 @@ for dim in dims:
         spent, f = 0.0, None
         for share in epsilons:
             epsilon, begun = share * dim / 2, time.thread_time()
-            result = sinkhorn(Problem(x, y), epsilon, start=f, tol=1e-3)
-            f, spent = result.f, spent + time.thread_time() - begun
-            softened = in_parts(lambda p, y=y, g=result.g, e=epsilon: torch.softmax(scores(p, y, g) / e, 1) @ y, test)
+            result = entropic_plan(x, y, epsilon, start=f, tol=1e-3).require()
+            f, g, spent = result.potential0, result.potential1, spent + time.thread_time() - begun
+            softened = in_parts(lambda p, y=y, g=g, e=epsilon: torch.softmax(scores(p, y, g) / e, 1) @ y, test)
             candidate = judge(softened, spent)
             if n not in found["entropic"] or candidate[0] < found["entropic"][n][0]:
                 found["entropic"][n], best_epsilon[dim, n] = candidate, epsilon
@@ -1132,8 +1129,7 @@ for dim in dims:
             low, high = (epsilon, high) if dead else (low, epsilon)
         underflow[dim, dtype] = high
     relative.append(abs(underflow[dim, torch.float64] * 745.2 / isolation - 1))
-    survives = sinkhorn(Problem(x, y), underflow[dim, torch.float32] / 2, tol=1e-2)
-    underflow[dim, "error"] = survives.row_error
+    underflow[dim, "error"] = entropic_plan(x, y, underflow[dim, torch.float32] / 2, tol=1e-2).error
 claim("MAP-121", max(relative))
 claim("MAP-122", max(underflow[dim, "error"] for dim in dims))
 claim("MAP-123", min(best_epsilon[dim, n] / underflow[dim, torch.float64] for dim in dims for n in sizes))
@@ -1224,11 +1220,7 @@ def sampler(colours):
 
 def partners(x, y):
     """Exact transport of equally many points, a permutation: y_j for each x_i, and x_i for each y_j."""
-    cost = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
-    plan, log = ot.emd([], [], cost.numpy(), numItermax=10**9, log=True)
-    if log["warning"] is not None:
-        raise RuntimeError(log["warning"])
-    partner = torch.tensor(plan.argmax(1))
+    partner = exact_plan(x, y).require().plan.argmax(1)
     return y[partner], x[partner.argsort()]
 
 
@@ -1275,7 +1267,7 @@ image0, image1 = timed("exact, nearest", lambda: partners(sample0, sample1))
 
 small0, small1 = evenly(train0, n_entropic), evenly(train1, n_entropic)
 epsilon = 1e-3
-potentials = timed("entropic", lambda: sinkhorn(Problem(small0, small1), epsilon, tol=1e-3))
+potentials = timed("entropic", lambda: entropic_plan(small0, small1, epsilon, tol=1e-3).require())
 
 
 def nearest(x, samples, images):
@@ -1302,7 +1294,7 @@ def gradient(x):
 maps = {
     "linear": (linear[0], linear[1]),
     "exact, nearest": (lambda x: nearest(x, sample0, image0), lambda y: nearest(y, sample1, image1)),
-    "entropic": (lambda x: entropic(x, small1, potentials.g), lambda y: entropic(y, small0, potentials.f)),
+    "entropic": (lambda x: entropic(x, small1, potentials.potential1), lambda y: entropic(y, small0, potentials.potential0)),
     "learned": (gradient, lambda y: learned.inverse(y.float()).double()),
 }
 mapped = {name: {way: run(points[way]) for way, run in zip(truth, pair, strict=True)} for name, pair in maps.items()}

@@ -182,7 +182,7 @@ points, g_random, noises = 2 * randn(12, 2), randn(12), randn(400, 2)
 costs = 0.5 * torch.cdist(noises, points).square()
 assigned = (costs - g_random).argmin(1)
 counts = torch.bincount(assigned, minlength=12).double()
-best_plan = plans.exact_plan(noises, points, weights1=counts / 400)
+best_plan = plans.exact_plan(noises, points, weights1=counts / 400).require().plan
 claim("SD-4", abs((best_plan * costs).sum() / costs[torch.arange(400), assigned].mean() - 1))
 
 # %% [markdown]

@@ -35,6 +35,7 @@ seed = 0
 
 # %%
 import time
+from dataclasses import replace
 from statistics import mean, median, stdev
 
 import ot
@@ -53,8 +54,6 @@ from dynot_lite.couplings.amortized import (
     pair_sampler,
     predict_from,
     semidual,
-    sinkhorn,
-    solve_exact,
 )
 from dynot_lite.companion import claim, show, start
 from dynot_lite.companion.benchmark import medians
@@ -131,7 +130,7 @@ deviations, violations = [], []
 for _ in range(1000):
     x, y, a, b = random_instance(generator)
     cost = squared_cost(x[:, None], y[:, None])
-    f = potentials_1d(x, y, a, b)
+    f = potentials_1d(x, y, weights0=a, weights1=b)
     g = c_transform(cost, f)
     primal = ot.emd2(a.numpy(), b.numpy(), cost.numpy())
     deviations.append(abs(float(a @ f + b @ g) - primal) / max(primal, 1e-3))
@@ -230,7 +229,7 @@ show(figure, "amortized_tie_trap", alt=alt)
 def cloud_problem(generator, n=60, m=80):
     x, y = torch.randn(n, 2, generator=generator), datasets.toy.eight_gaussians(m, generator=generator)
     a, b = torch.rand(n, generator=generator), torch.rand(m, generator=generator)
-    return Problem(x, y, a / a.sum(), b / b.sum())
+    return Problem(x, y, weights0=a / a.sum(), weights1=b / b.sum())
 
 
 problem = cloud_problem(generator)
@@ -246,11 +245,12 @@ claim("AMO-6", min(mid - (u + v) / 2 for mid, u, v in zip(midpoints, values, val
 exact = []
 theta = directions(2, 7, generator=generator)
 for image, potential in (
-    (problem.x + torch.tensor([2.0, -1.0]), -problem.x @ torch.tensor([2.0, -1.0])),
-    (0.3 * problem.x, 0.35 * problem.x.square().sum(1)),
+    (problem.x0 + torch.tensor([2.0, -1.0]), -problem.x0 @ torch.tensor([2.0, -1.0])),
+    (0.3 * problem.x0, 0.35 * problem.x0.square().sum(1)),
 ):
-    found = 2 / 7 * potentials_1d(problem.x @ theta.T, image @ theta.T, problem.a, problem.a).sum(1)
-    exact.append((found - (potential - problem.a @ potential)).abs().max())
+    both = {"weights0": problem.weights0, "weights1": problem.weights0}
+    found = 2 / 7 * potentials_1d(problem.x0 @ theta.T, image @ theta.T, **both).sum(1)
+    exact.append((found - (potential - problem.weights0 @ potential)).abs().max())
 claim("AMO-7", max(exact))
 
 # %% [markdown]
@@ -278,13 +278,13 @@ claim("AMO-7", max(exact))
 def gaussian_potential(problem):
     """The potential of the Monge map between the Gaussians with the moments of the two measures."""
     laws = []
-    for z, w in ((problem.x, problem.a), (problem.y, problem.b)):
+    for z, w in ((problem.x0, problem.weights0), (problem.x1, problem.weights1)):
         centred = z - w @ z
         cov = centred.T @ (w[:, None] * centred)
         laws.append(Gaussian(w @ z, cov + 1e-3 * cov.trace() * torch.eye(z.shape[1])))
-    image = monge_map(*laws)(problem.x)
-    centred = problem.x - laws[0].mean
-    return 0.5 * problem.x.square().sum(1) - 0.5 * (centred * (image - laws[1].mean)).sum(1) - problem.x @ laws[1].mean
+    image = monge_map(*laws)(problem.x0)
+    centred = problem.x0 - laws[0].mean
+    return 0.5 * problem.x0.square().sum(1) - 0.5 * (centred * (image - laws[1].mean)).sum(1) - problem.x0 @ laws[1].mean
 
 
 class CloudMLP:
@@ -294,7 +294,7 @@ class CloudMLP:
         self.epsilon = epsilon
         rows = torch.cat([self.inputs(p) for p in problems])
         self.centre, self.scale = rows.mean(0), rows.std(0) + 1e-6
-        values, weights = torch.cat(potentials), torch.cat([p.a for p in problems])
+        values, weights = torch.cat(potentials), torch.cat([p.weights0 for p in problems])
         self.unit = (weights @ values.square() / len(problems)).sqrt()
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
@@ -316,11 +316,11 @@ class CloudMLP:
     @staticmethod
     def inputs(problem):
         moments = []
-        for z, w in ((problem.x, problem.a), (problem.y, problem.b)):
+        for z, w in ((problem.x0, problem.weights0), (problem.x1, problem.weights1)):
             centred = z - w @ z
             cov = centred.T @ (w[:, None] * centred)
             moments += [w @ z, cov[*torch.triu_indices(*cov.shape)]]
-        return torch.cat([problem.x, torch.cat(moments).expand(len(problem.x), -1)], 1)
+        return torch.cat([problem.x0, torch.cat(moments).expand(len(problem.x0), -1)], 1)
 
     @torch.no_grad()
     def __call__(self, problem):
@@ -352,16 +352,21 @@ class GridMLP:
 
     @torch.no_grad()
     def __call__(self, problem):
-        return self.unit * self.network(len(problem.a) * torch.cat([problem.a, problem.b]).float()).double()
+        return self.unit * self.network(len(problem.weights0) * torch.cat([problem.weights0, problem.weights1]).float()).double()
 
 
 def solve(problems, epsilon):
-    return [sinkhorn(p, epsilon, tol=1e-5).f for p in problems]
+    return [p.entropic_plan(epsilon, tol=1e-5).require().potential0 for p in problems]
+
+
+def fitted(model, problems, **options):
+    model.fit(problems, **options).require()
+    return model
 
 
 def r_squared(problems, found, truth):
-    errors = sum(float(p.a @ (u - v - p.a @ (u - v)) ** 2) for p, u, v in zip(problems, found, truth, strict=True))
-    return 1 - errors / sum(float(p.a @ (v - p.a @ v) ** 2) for p, v in zip(problems, truth, strict=True))
+    errors = sum(float(p.weights0 @ (u - v - p.weights0 @ (u - v)) ** 2) for p, u, v in zip(problems, found, truth, strict=True))
+    return 1 - errors / sum(float(p.weights0 @ (v - p.weights0 @ v) ** 2) for p, v in zip(problems, truth, strict=True))
 
 
 def scores(problems, truth, epsilon, predictions, *, spent=0, cold=None):
@@ -370,7 +375,7 @@ def scores(problems, truth, epsilon, predictions, *, spent=0, cold=None):
     costs = [float((q.plan * p.cost).sum()) for p, q in zip(problems, plans, strict=True)]
     differences = [r.plan - q.plan for r, q in zip(predictions, plans, strict=True)]
     row = {
-        "R²": r_squared(problems, [r.f for r in predictions], truth),
+        "R²": r_squared(problems, [r.potential0 for r in predictions], truth),
         "TV": mean(0.5 * float(d.abs().sum()) for d in differences),
         "rel. Frobenius": mean(float(d.norm() / q.plan.norm()) for d, q in zip(differences, plans, strict=True)),
         "RMSE": mean(float(d.square().mean().sqrt()) for d in differences),
@@ -379,24 +384,24 @@ def scores(problems, truth, epsilon, predictions, *, spent=0, cold=None):
     }
     slack.extend((r.gap - (q.dual - r.dual)) / c for r, q, c in zip(predictions, plans, costs, strict=True))
     some = zip(problems[:counted], predictions, strict=False)
-    iterations = mean(spent + sinkhorn(p, epsilon, start=r.f, tol=1e-3).iterations for p, r in some)
+    iterations = mean(spent + p.entropic_plan(epsilon, start=r.potential0, tol=1e-3).require().iterations for p, r in some)
     return row | {"iterations": iterations, "saved": (cold or iterations) / iterations}
 
 
 def study(train, test, potentials, theta, epsilon, extra):
     """All methods on one seed: scores by name, and the fitted models. ``extra``: further potentials, name -> callable."""
     dim, truth = theta.shape[1], solve(test, epsilon)
-    ra = RegressionAmortization(theta, epsilon=epsilon).fit(train, potentials=potentials)
-    oa = ObjectiveAmortization(theta, epsilon=epsilon).fit(train)
+    ra = fitted(RegressionAmortization(theta, epsilon=epsilon), train, potentials=potentials)
+    oa = fitted(ObjectiveAmortization(theta, epsilon=epsilon), train)
     mean_feature = lambda p: dim * ra.features(p).mean(1)
     means = [mean_feature(p) for p in train]
-    scalar = sum(p.a @ (m * f) for p, m, f in zip(train, means, potentials, strict=True)) / sum(
-        p.a @ m**2 for p, m in zip(train, means, strict=True)
+    scalar = sum(p.weights0 @ (m * f) for p, m, f in zip(train, means, potentials, strict=True)) / sum(
+        p.weights0 @ m**2 for p, m in zip(train, means, strict=True)
     )
-    zeros = [predict_from(p, torch.zeros_like(p.a), epsilon) for p in test]
+    zeros = [predict_from(p, torch.zeros_like(p.weights0), epsilon) for p in test]
     rows = {"zeros": scores(test, truth, epsilon, zeros)}
     cold = rows["zeros"]["iterations"]
-    one = [predict_from(p, torch.zeros_like(p.a), epsilon, sweeps=1) for p in test]
+    one = [predict_from(p, torch.zeros_like(p.weights0), epsilon, sweeps=1) for p in test]
     rows["zeros + 1 sweep"] = scores(test, truth, epsilon, one, spent=1, cold=cold)
     plain = {
         "sliced mean (untrained)": mean_feature,
@@ -468,12 +473,12 @@ for number in seeds:
         return (pools[pool][torch.randint(len(pools[pool]), (k,), generator=generator)] for _ in range(2))
 
     train, test = (
-        [Problem(grid, grid, a, b, grid_cost) for a, b in zip(*draw(*size), strict=True)]
+        [Problem(grid, grid, weights0=a, weights1=b, cost=grid_cost) for a, b in zip(*draw(*size), strict=True)]
         for size in (("train", 50), ("test", tests))
     )
     theta = directions(2, 32, generator=generator)
     potentials = solve(train, 0.005)
-    some_a, some_b = (torch.stack([getattr(p, side) for p in train]) for side in "ab")
+    some_a, some_b = (torch.stack([getattr(p, side) for p in train]) for side in ("weights0", "weights1"))
 
     def same(k, generator=generator, a=some_a, b=some_b):
         index = torch.randint(50, (k,), generator=generator)
@@ -516,7 +521,7 @@ views = {
 
 def interpolated(problem, plan, t):
     """The law of (1 − t) x + t y under the plan, each particle shared among the four pixels around it."""
-    places = 7 * ((1 - t) * problem.x[:, None] + t * problem.y).reshape(-1, 2)
+    places = 7 * ((1 - t) * problem.x0[:, None] + t * problem.x1).reshape(-1, 2)
     low = places.floor().clamp(0, 6)
     rest, image = places - low, torch.zeros(64)
     for i in (0, 1):
@@ -551,8 +556,9 @@ show(figure, "amortized_digits", alt=alt)
 # %%
 sliced, solved = [], []
 for problem in kept_models["digits"]["test"]:
-    sliced.append(2 * w2_squared_sliced(problem.x, problem.y, ra.directions, problem.a, problem.b))
-    solved.append(2 * ot.emd2(problem.a.numpy(), problem.b.numpy(), grid_cost.numpy()))
+    weights = {"weights0": problem.weights0, "weights1": problem.weights1}
+    sliced.append(2 * w2_squared_sliced(problem.x0, problem.x1, ra.directions, **weights))
+    solved.append(2 * problem.exact_plan().require().cost)
 correlation = torch.corrcoef(torch.tensor([sliced, solved]))[0, 1]
 claim("AMO-28", correlation)
 
@@ -600,7 +606,7 @@ def colour_problem(columns, generator, k=128):
         colours = datasets.images.colour_sample(crop(image, columns, generator), 2000, generator=generator)
         sides.append(clusters(colours, k, generator))
     (x, a), (y, b) = sides
-    return Problem(x, y, a, b)
+    return Problem(x, y, weights0=a, weights1=b)
 
 
 trains, tests = (30, 20) if full else (30, 12)
@@ -627,22 +633,22 @@ left, right = (slice(60, 260), slice(420, 620)), (slice(200, 400), slice(420, 62
 source, target = photographs[0][left], photographs[1][right]
 generator = fresh(seed)
 (x, a), (y, b) = (clusters(datasets.images.colour_sample(z, 2000, generator=generator), 128, generator) for z in (source, target))
-problem, kept = Problem(x, y, a, b), kept_models["colour"]
+problem, kept = Problem(x, y, weights0=a, weights1=b), kept_models["colour"]
 
 
 def recolour(f):
     """The entropic map of every pixel: the mean of the y_j under weights b_j exp((g_j − c(p, y_j))/ε)."""
-    g = predict_from(problem, f, 0.0025).g
+    g = predict_from(problem, f, 0.0025).potential1
     pixels = source.reshape(-1, 3)
-    weights = torch.softmax((g - squared_cost(pixels, problem.y)) / 0.0025 + problem.b.log(), 1)
-    return (weights @ problem.y).reshape(source.shape).clamp(0, 1)
+    weights = torch.softmax((g - squared_cost(pixels, problem.x1)) / 0.0025 + problem.weights1.log(), 1)
+    return (weights @ problem.x1).reshape(source.shape).clamp(0, 1)
 
 
 pictures = {
     "source": source,
     "target": target,
-    "solved": recolour(sinkhorn(problem, 0.0025).f),
-    "RA": recolour(kept["ra"].predict(problem).f),
+    "solved": recolour(problem.entropic_plan(0.0025).require().potential0),
+    "RA": recolour(kept["ra"].predict(problem).potential0),
     "sliced mean": recolour(kept["mean"](problem)),
     "zeros": recolour(torch.zeros(128)),
 }
@@ -677,8 +683,8 @@ def site_problem(pool, generator, n=200, m=400):
     index = pool[torch.multinomial(population[pool], n + m, generator=generator)]
     index = index[torch.randperm(n + m, generator=generator)]
     supply, demand = index[:n], index[n:]
-    weights = population[demand]
-    return Problem(sites[supply], sites[demand], None, weights / weights.sum(), geodesic_cost(sites[supply], sites[demand]))
+    weights, cost = population[demand], geodesic_cost(sites[supply], sites[demand])
+    return Problem(sites[supply], sites[demand], weights1=weights / weights.sum(), cost=cost)
 
 
 trains, tests = (40, 20) if full else (25, 12)
@@ -712,14 +718,14 @@ table(runs, "Cities, new sites, 200 × 400: mean ± standard deviation over 3 se
 # %%
 class Stereographic(RegressionAmortization):
     def features(self, problem):
-        flat = Problem(stereographic(problem.x), stereographic(problem.y), problem.a, problem.b, problem.cost)
-        return super().features(flat)
+        return super().features(replace(problem, x0=stereographic(problem.x0), x1=stereographic(problem.x1)))
 
 
 kept = kept_models["cities"]
-flat = Stereographic(directions(2, 48, generator=fresh(seed)), epsilon=0.025).fit(kept["train"], potentials=kept["potentials"])
-flat_score = r_squared(kept["test"], [flat.predict(p).f for p in kept["test"]], kept["truth"])
-claim("AMO-19", r_squared(kept["test"], [kept["ra"].predict(p).f for p in kept["test"]], kept["truth"]) - flat_score)
+flat = Stereographic(directions(2, 48, generator=fresh(seed)), epsilon=0.025)
+flat.fit(kept["train"], potentials=kept["potentials"])
+flat_score = r_squared(kept["test"], [flat.predict(p).potential0 for p in kept["test"]], kept["truth"])
+claim("AMO-19", r_squared(kept["test"], [kept["ra"].predict(p).potential0 for p in kept["test"]], kept["truth"]) - flat_score)
 
 
 # %%
@@ -747,12 +753,12 @@ for panel, (name, plan) in zip(axes, globes.items(), strict=True):
     largest = plan.flatten().topk(300).indices
     for index in largest.tolist():
         i, j = divmod(index, plan.shape[1])
-        path = arc(problem.x[i], problem.y[j])
+        path = arc(problem.x0[i], problem.x1[j])
         hidden = (path @ centre) < 0
         u, v = path @ east, path @ north
         u[hidden] = float("nan")
         panel.plot(u, v, color=COLOURS["blue"], lw=float(40 * plan[i, j]) ** 0.5 * 2, alpha=0.6, solid_capstyle="round", zorder=2)
-    for z, w, colour in ((problem.x, problem.a, "vermilion"), (problem.y, problem.b, "green")):
+    for z, w, colour in ((problem.x0, problem.weights0, "vermilion"), (problem.x1, problem.weights1, "green")):
         front = (z @ centre) > 0
         panel.scatter(z[front] @ east, z[front] @ north, s=600 * w[front], color=COLOURS[colour], zorder=3, linewidths=0)
     panel.set(title=name, xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), aspect="equal")
@@ -784,15 +790,15 @@ for number in seeds:
     def uneven(pool, generator=generator):
         index = pool[torch.randperm(len(pool), generator=generator)[:300]]
         supply, demand = index[:100], index[100:]
-        weights = [population[s] / population[s].sum() for s in (supply, demand)]
-        return Problem(sites[supply], sites[demand], *weights, geodesic_cost(sites[supply], sites[demand]))
+        a, b = (population[s] / population[s].sum() for s in (supply, demand))
+        cost = geodesic_cost(sites[supply], sites[demand])
+        return Problem(sites[supply], sites[demand], weights0=a, weights1=b, cost=cost)
 
     train, test = [uneven(shuffled[:17000]) for _ in range(trains)], [uneven(shuffled[17000:]) for _ in range(tests)]
-    model = RegressionAmortization(directions(3, 48, generator=generator), epsilon=0.025).fit(
-        train, potentials=solve(train, 0.025)
-    )
+    model = RegressionAmortization(directions(3, 48, generator=generator), epsilon=0.025)
+    model.fit(train, potentials=solve(train, 0.025))
     truth = solve(test, 0.025)
-    harder.append([r_squared(test, [find(p).f for p in test], truth) for find in (model.predict, model.extrapolate)])
+    harder.append([r_squared(test, [find(p).potential0 for p in test], truth) for find in (model.predict, model.extrapolate)])
 harder = torch.tensor(harder)
 
 # %% tags=["nbval-ignore-output"]
@@ -811,9 +817,9 @@ class Autodiff(RegressionAmortization):
     """The trap: features by automatic differentiation (POT), everything else the same."""
 
     def features(self, problem):
-        px, py = (z @ self.directions.T for z in (problem.x, problem.y))
-        f = ot.lp.emd_1d_dual_backprop(px, py, problem.a, problem.b, p=2)[0] / 2
-        return f - problem.a @ f
+        px, py = (z @ self.directions.T for z in (problem.x0, problem.x1))
+        f = ot.lp.emd_1d_dual_backprop(px, py, problem.weights0, problem.weights1, p=2)[0] / 2
+        return f - problem.weights0 @ f
 
 
 def batch_problem(generator, n=128):
@@ -826,10 +832,10 @@ for number in seeds:
     generator = fresh(number)
     train, test = ([batch_problem(generator) for _ in range(k)] for k in (trains, tests))
     theta, potentials = directions(2, 16, generator=generator), solve(train, 0.5)
-    trapped = Autodiff(theta, epsilon=0.5).fit(train, potentials=potentials)
+    trapped = fitted(Autodiff(theta, epsilon=0.5), train, potentials=potentials)
     extra = {
         "MLP, the same problems": CloudMLP(train, potentials, 0.5, generator, cloud_steps),
-        "RA, automatic differentiation": lambda p, model=trapped: model.predict(p).f,
+        "RA, automatic differentiation": lambda p, model=trapped: model.predict(p).potential0,
     }
     rows, kept = study(train, test, potentials, theta, 0.5, extra)
     studies["mini-batches"].append(rows)
@@ -859,7 +865,8 @@ for name, counts in few.items():
     full_theta, epsilon = kept["ra"].directions, kept["ra"].epsilon
 
     def score(theta, count, kept=kept, epsilon=epsilon):
-        model = RegressionAmortization(theta, epsilon=epsilon).fit(kept["train"][:count], potentials=kept["potentials"][:count])
+        model = RegressionAmortization(theta, epsilon=epsilon)
+        model.fit(kept["train"][:count], potentials=kept["potentials"][:count])
         return r_squared(kept["test"], [model.features(p) @ model.coefficients for p in kept["test"]], kept["truth"])
 
     dim = full_theta.shape[1]
@@ -875,7 +882,7 @@ generator = fresh(seed)
 for k in sizes:
     test = [colour_problem((400, 640), generator, k) for _ in range(10 if full else 5)]
     truth = solve(test, 0.0025)
-    transfer[k] = r_squared(test, [kept_models["colour"]["ra"].predict(p).f for p in test], truth)
+    transfer[k] = r_squared(test, [kept_models["colour"]["ra"].predict(p).potential0 for p in test], truth)
 claim("AMO-23", min(transfer.values()))
 
 # %%
@@ -908,7 +915,7 @@ show(figure, "amortized_ablations", alt=alt)
 
 # %%
 usual = kept_models["cities"]["test"]
-strange = [Problem(p.x, p.y, p.a, p.b, -p.cost) for p in usual]
+strange = [replace(p, cost=-p.cost) for p in usual]
 certificates = [mean(kept_models["cities"]["ra"].predict(p).gap for p in problems) for problems in (strange, usual)]
 claim("AMO-24", certificates[0] / certificates[1])
 
@@ -927,22 +934,23 @@ lines = [
 for name, kept in kept_models.items():
     model, epsilon, some = kept["ra"], kept["ra"].epsilon, kept["test"][: 10 if full else 3]
     each = lambda run, some=some: lambda: [run(p) for p in some]
-    arrays = {id(p): [w.numpy() for w in (p.a, p.b, p.cost)] for p in some}
+    arrays = {id(p): [w.numpy() for w in (p.weights0, p.weights1, p.cost)] for p in some}
+    sinkhorn = lambda p, start, e=epsilon: p.entropic_plan(e, start=start, tol=1e-3)
     taken = medians(
         {
             "predict": each(model.predict),
             "certificate": each(lambda p, m=model: m.predict(p).gap),
             "gaussian": each(lambda p, e=epsilon: predict_from(p, gaussian_potential(p), e)),
-            "cold": each(lambda p, e=epsilon: sinkhorn(p, e, tol=1e-3)),
-            "warm": each(lambda p, m=model, e=epsilon: sinkhorn(p, e, start=m.features(p) @ m.coefficients, tol=1e-3)),
-            "gaussian warm": each(lambda p, e=epsilon: sinkhorn(p, e, start=gaussian_potential(p), tol=1e-3)),
+            "cold": each(lambda p, s=sinkhorn: s(p, torch.zeros_like(p.weights0))),
+            "warm": each(lambda p, m=model, s=sinkhorn: s(p, m.features(p) @ m.coefficients)),
+            "gaussian warm": each(lambda p, s=sinkhorn: s(p, gaussian_potential(p))),
             "exact": each(lambda p, arrays=arrays: ot.emd2(*arrays[id(p)])),
-            "exact warm": each(lambda p, m=model: solve_exact(p, start=m.features(p) @ m.coefficients)),
+            "exact warm": each(lambda p, m=model: p.exact_plan(start=m.features(p) @ m.coefficients)),
         },
         repeats=7 if full else 3,
     )
     cells = " | ".join(f"{1e3 * value / len(some):.2f}" for value in taken.values())
-    lines.append(f"| {name} ({len(some[0].a)} × {len(some[0].b)}) | {cells} |")
+    lines.append(f"| {name} ({len(some[0].x0)} × {len(some[0].x1)}) | {cells} |")
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
@@ -978,7 +986,7 @@ for number in flow_seeds:
     generator = fresh(number)
     problems = [Problem(source(batch, generator=generator), target(batch, generator=generator)) for _ in range(20)]
     model = RegressionAmortization(directions(2, 16, generator=generator), epsilon=0.5)
-    model.fit(problems, potentials=[sinkhorn(p, 0.5, tol=1e-3).f for p in problems])
+    model.fit(problems, potentials=[p.entropic_plan(0.5, tol=1e-3).require().potential0 for p in problems])
     samplers = {
         "independent": batches.independent(source, target),
         "exact batches": batches.exact(source, target),

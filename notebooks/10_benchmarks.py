@@ -57,7 +57,7 @@ from dynot_lite.couplings import batches, plans
 from dynot_lite import datasets
 from dynot_lite.grids import back_and_forth, benamou_brenier
 from dynot_lite.matching import flow_matching
-from dynot_lite.couplings.amortized import Problem, RegressionAmortization, predict_from, sinkhorn
+from dynot_lite.couplings.amortized import Problem, RegressionAmortization, predict_from
 from dynot_lite.companion import claim, show, skip, start
 from dynot_lite.companion.benchmark import medians, peer, peer_of_jax
 from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
@@ -477,8 +477,8 @@ else:
 x, y = two_batches(1000, 2)
 given = {"exact": plans.exact_plan(x, y), "entropic": plans.entropic_plan(x, y, 1.0)}
 drawing = {}
-for name, plan in given.items():
-    draw, matrix = batches.from_plan(x, y, plan), plan.numpy()
+for name, found in given.items():
+    draw, matrix = batches.from_plan(x, y, found), found.plan.numpy()
 
     def flattened(matrix=matrix):
         rows, columns = sampler.sample_map(matrix, 128)
@@ -508,7 +508,7 @@ def marginal_error(plan):
 
 
 x, y = datasets.toy.torchcfm_eight_gaussians(256, generator=generator), datasets.toy.torchcfm_moons(256, generator=generator)
-claim("BEN-32", marginal_error(plans.entropic_plan(x, y, 0.025)))
+claim("BEN-32", marginal_error(plans.entropic_plan(x, y, 0.025).require().plan))
 
 # %% tags=["nbval-ignore-output"]
 if torchcfm is not None:
@@ -972,9 +972,13 @@ def lines(n, weighted):
     return x, y, a / a.sum(), b / b.sum()
 
 
+def closed_form(x, y, a=None, b=None):
+    return potentials_1d(x, y, weights0=a, weights1=b)
+
+
 x, y, a, b = lines(200, weighted=True)
 theirs = ot.lp.emd_1d_dual_backprop(x, y, a, b, p=2)[0] / 2  # its cost has no ½
-claim("BEN-45", (potentials_1d(x, y, a, b) - theirs + a @ theirs).abs().max())
+claim("BEN-45", (closed_form(x, y, a, b) - theirs + a @ theirs).abs().max())
 
 ratios = {}
 for n in (64, 512):
@@ -982,7 +986,7 @@ for n in (64, 512):
         instances = [lines(n, weighted) for _ in range(20)]
         taken = medians(
             {
-                "dynot_lite": lambda instances=instances: [potentials_1d(*instance) for instance in instances],
+                "dynot_lite": lambda instances=instances: [closed_form(*instance) for instance in instances],
                 "POT": lambda instances=instances: [ot.lp.emd_1d_dual_backprop(*instance, p=2) for instance in instances],
             },
             repeats=repeats,
@@ -1014,14 +1018,14 @@ cost = squared_cost(grid, grid)
 shuffled = torch.randperm(len(images), generator=generator)
 tests = 4 if preset == "quick" else 12
 pairs = shuffled[: 2 * (12 + tests)].reshape(-1, 2)
-problems = [Problem(grid, grid, images[i], images[j], cost) for i, j in pairs.tolist()]
+problems = [Problem(grid, grid, weights0=images[i], weights1=images[j], cost=cost) for i, j in pairs.tolist()]
 train, test = problems[:12], problems[12:]
 model = RegressionAmortization(directions(2, 16, generator=generator), epsilon=0.005)
-model.fit(train, potentials=[sinkhorn(p, 0.005, tol=1e-3).f for p in train])
+model.fit(train, potentials=[p.entropic_plan(0.005, tol=1e-3).require().potential0 for p in train])
 
 predicted = [model.predict(p) for p in test]
-entropic = [predict_from(p, sinkhorn(p, 0.005, tol=1e-4).f, 0.005) for p in test]
-exact = [ot.emd2(p.a.numpy(), p.b.numpy(), p.cost.numpy()) for p in test]
+entropic = [predict_from(p, p.entropic_plan(0.005, tol=1e-4).require().potential0, 0.005) for p in test]
+exact = [p.exact_plan().require().cost for p in test]
 variation = np.mean([0.5 * (u.plan - v.plan).abs().sum().item() for u, v in zip(predicted, entropic, strict=True)])
 costs = np.array([[(u.plan * cost).sum().item() for u in plans] for plans in (predicted, entropic)]) / exact
 rows = np.mean([u.row_error for u in predicted])
@@ -1031,7 +1035,7 @@ taken = medians(
     {
         "plan": lambda: [model.predict(p) for p in test],
         "certificate": lambda: [model.predict(p).gap for p in test],
-        "exact": lambda: [ot.emd2(p.a.numpy(), p.b.numpy(), p.cost.numpy()) for p in test],
+        "exact": lambda: [ot.emd2(p.weights0.numpy(), p.weights1.numpy(), p.cost.numpy()) for p in test],
     },
     repeats=min(repeats, 15),
 )

@@ -58,6 +58,7 @@ def test_straight_lines_at_constant_speed():
         ([0, 0.7, 0.6, 1], torch.zeros(4, 1, 1), "increase from 0 to 1"),
         ([0, 1], torch.full((2, 1, 1), math.nan), "positions must be finite"),
         ([0, 1], torch.zeros(2, 0, 1), "positions must be"),
+        ([0, 1], [[[0.0]], [[1e300]]], "finite squared"),
     ],
 )
 def test_path_energy_refuses(times, positions, message):
@@ -76,6 +77,10 @@ def test_w2_of_samples_is_that_of_other_solvers():
     program = linprog(small.ravel(), A_eq=np.vstack([rows, columns]), b_eq=[1 / 5] * 5 + [1 / 7] * 7)
     assert sample_w2_squared(x[:5], y[:7]) == pytest.approx(program.fun, rel=1e-9)
     assert sample_w2_squared(x, x[torch.randperm(40, generator=gen)]) == 0
+    a, b = (torch.rand(k, generator=gen, dtype=F64) for k in (5, 7))
+    a, b = a / a.sum(), b / b.sum()
+    program = linprog(small.ravel(), A_eq=np.vstack([rows, columns]), b_eq=torch.cat([a, b]).numpy())
+    assert sample_w2_squared(x[:5], y[:7], weights0=a, weights1=b) == pytest.approx(program.fun, rel=1e-9)
     far = x + 1e4  # a small distance far from the origin, where |x|² − 2⟨x, y⟩ + |y|² would lose all digits
     assert sample_w2_squared(far, far + 1) == pytest.approx(3, rel=1e-6)
 
@@ -110,15 +115,50 @@ def test_energy_distance_is_zero_on_average_over_all_splits():
     assert np.mean(values) == pytest.approx(0, abs=1e-12) and min(values) < 0 < max(values)
 
 
+@pytest.mark.parametrize(("metric", "power"), ((sample_w2_squared, 2), (energy_distance, 1)))
+@pytest.mark.parametrize("d", (2, 40))
+def test_metrics_of_samples_know_no_unit_and_no_origin(metric, power, d):
+    gen = generator(d)
+    x, y = torch.randn(50, d, generator=gen, dtype=F64), 2 * torch.randn(60, d, generator=gen, dtype=F64) + 1
+    value = metric(x, y)
+    for unit in (1e-12, 3e-7, 1e12):
+        for move in (0, 1e5):
+            assert metric(unit * (x + move), unit * (y + move)) == pytest.approx(unit**power * value, rel=1e-8)
+
+
+def test_energy_distance_sums_in_blocks():
+    """More pairs than one block holds, against the sum by the definition on the line: sorted points in place of pairs."""
+
+    def within(z):
+        z, n = z[:, 0].sort().values, len(z)
+        return (2 * (2 * torch.arange(n) - n + 1) * z).sum().item()
+
+    gen = generator()
+    x, y = torch.randn(3001, 1, generator=gen, dtype=F64), torch.randn(1500, 1, generator=gen, dtype=F64) + 0.5
+    cross = (within(torch.cat([x, y])) - within(x) - within(y)) / 2
+    expected = 2 * cross / (3001 * 1500) - within(x) / (3001 * 3000) - within(y) / (1500 * 1499)
+    assert energy_distance(x, y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_energy_distance_of_many_points_needs_little_memory():
+    """The matrix of all distances would take 128 MB."""
+    x = torch.zeros(4000, 1)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        energy_distance(x, x)
+    assert max(event.cpu_memory_usage for event in profile.events()) < 3e7
+
+
 @pytest.mark.parametrize("metric", (sample_w2_squared, energy_distance))
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (torch.zeros(3, 2), torch.zeros(3, 1), "one dimension"),
-        (torch.zeros(0, 2), torch.zeros(3, 2), "x must be"),
-        (torch.zeros(3, 2), torch.full((3, 2), math.inf), "y must be finite"),
-        (torch.zeros(3), torch.zeros(3), "x must be"),
-        (torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), "x and y must be samples"),
+        (torch.zeros(3, 2), torch.zeros(3, 1), "dimension"),
+        (torch.zeros(0, 2), torch.zeros(3, 2), "x0 must be"),
+        (torch.zeros(3, 2), torch.full((3, 2), math.inf), "x1 must be finite"),
+        (torch.zeros(3), torch.zeros(3), "x0 must be"),
+        (torch.zeros(2, 3, 1), torch.zeros(2, 3, 1), "x0 and x1 must"),
+        (torch.eye(2, dtype=F64) * 1e300, -torch.eye(2, dtype=F64) * 1e300, "finite squared"),
+        (torch.eye(3, 50, dtype=F64) * 1e300, torch.zeros(40, 50, dtype=F64), "finite squared"),
     ],
 )
 def test_metrics_refuse(metric, x, y, message):

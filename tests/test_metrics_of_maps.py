@@ -49,6 +49,8 @@ def test_a_shifted_gaussian_map_in_closed_form():
         (lambda: l2_uvp([[0.0]], [[np.inf]], 1.0), "truth"),
         (lambda: l2_uvp([[0.0]], [[0.0], [1.0]], 1.0), "one shape"),
         (lambda: l2_uvp([[0.0]], [[0.0]], 0.0), "target_variance"),
+        (lambda: l2_uvp([[1e300]], [[0.0]], 1.0), "finite squared"),
+        (lambda: cosine([[0.0]], [[1e300]], [[1e300]]), "finite squared"),
         (lambda: l2_uvp([[0.0]], [[0.0]], float("nan")), "target_variance"),
         (lambda: cosine([[0.0]], [[0.0]], [[1.0]]), "identity"),
         (lambda: cosine([[0.0, 1.0]], [[0.0]], [[1.0]]), "x"),

@@ -8,32 +8,33 @@ entropic c-transform of f, and the plan is a_i b_j exp((f_i + g_j − c_ij)/ε).
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import ot
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
-from dynot_lite.couplings.sliced import c_transform, potentials_1d, soft_c_transform, squared_cost
+from dynot_lite._base.results import Result
+from dynot_lite._base.samplers import PairSampler, Sampler
+from dynot_lite.couplings import batches, plans
+from dynot_lite.couplings.sliced import potentials_1d, soft_c_transform, squared_cost
 
 __all__ = [
+    "Coefficients",
     "ObjectiveAmortization",
     "Prediction",
     "Problem",
     "RegressionAmortization",
-    "SinkhornResult",
     "pair_sampler",
     "predict_from",
     "semidual",
-    "sinkhorn",
-    "solve_exact",
 ]
 
 # Enough for a bound of the order of the true gap in the tasks of notebook 09; each costs two products with the plan.
@@ -45,34 +46,42 @@ class Problem:
     """A transport problem between Σ a_i δ_(x_i) and Σ b_j δ_(y_j).
 
     Attributes:
-        x, y: points, (n, d) and (m, d).
-        a, b: probability weights, (n,) and (m,); uniform if left out. Zeros are fine.
+        x0, x1: the points x and y, (n, d) and (m, d).
+        weights0, weights1: probability weights a and b, (n,) and (m,); uniform if left out. Zeros are fine.
         cost: (n, m); ½‖x_i − y_j‖² if left out. Give it if the cost is another one, or if many problems share it.
 
     Raises ValueError for empty or non-finite points, dimensions that differ, weights of other total mass than 1, and a cost of
     the wrong shape.
     """
 
-    x: Tensor
-    y: Tensor
-    a: Tensor | None = None
-    b: Tensor | None = None
-    cost: Tensor | None = None
+    x0: Tensor
+    x1: Tensor
+    weights0: Tensor = None  # pyright: ignore  # tensors after the checks
+    weights1: Tensor = None  # pyright: ignore
+    cost: Tensor = None  # pyright: ignore
 
     def __post_init__(self):
-        x = check.points(self.x, "x")
-        y = check.points(self.y, "y", dim=x.shape[-1], like=x)
-        if x.ndim != 2 or y.ndim != 2:
-            raise ValueError(f"x and y must have shapes (n, d) and (m, d), got {tuple(x.shape)} and {tuple(y.shape)}")
-        cost = squared_cost(x, y) if self.cost is None else check.as_tensor(self.cost, "cost", like=x)
-        if cost.shape != (len(x), len(y)):
-            raise ValueError(f"cost must have shape {(len(x), len(y))}, got {tuple(cost.shape)}")
+        x0 = check.points(self.x0, "x0")
+        x1 = check.points(self.x1, "x1", dim=x0.shape[-1], like=x0)
+        if x0.ndim != 2 or x1.ndim != 2:
+            raise ValueError(f"x0 and x1 must have shapes (n, d) and (m, d), got {tuple(x0.shape)} and {tuple(x1.shape)}")
+        cost = squared_cost(x0, x1) if self.cost is None else check.as_tensor(self.cost, "cost", like=x0)
+        if cost.shape != (len(x0), len(x1)):
+            raise ValueError(f"cost must have shape {(len(x0), len(x1))}, got {tuple(cost.shape)}")
         a, b = (
-            z.new_full((len(z),), 1 / len(z)) if w is None else check.weights(w, len(z), name, like=x)
-            for w, z, name in ((self.a, x, "a"), (self.b, y, "b"))
+            z.new_full((len(z),), 1 / len(z)) if w is None else check.weights(w, len(z), name, like=x0)
+            for w, z, name in ((self.weights0, x0, "weights0"), (self.weights1, x1, "weights1"))
         )
-        for name, value in (("x", x), ("y", y), ("a", a), ("b", b), ("cost", cost)):
+        for name, value in (("x0", x0), ("x1", x1), ("weights0", a), ("weights1", b), ("cost", cost)):
             object.__setattr__(self, name, value)
+
+    def exact_plan(self, **options) -> plans.TransportPlan:
+        """:func:`dynot_lite.couplings.plans.exact_plan` of the problem, with its ``options``."""
+        return plans.exact_plan(**vars(self), **options)
+
+    def entropic_plan(self, epsilon: float, **options) -> plans.TransportPlan:
+        """:func:`dynot_lite.couplings.plans.entropic_plan` of the problem, with its ``options``."""
+        return plans.entropic_plan(**vars(self), epsilon=epsilon, **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,25 +90,25 @@ class Prediction:
 
     Attributes:
         problem, epsilon: what was to be solved: min E c + ε KL(π ‖ a⊗b).
-        f, g: potentials, (n,) and (m,), with a·f = 0 and g the entropic c-transform of f.
+        potential0, potential1: f (n,) with a·f = 0, and its entropic c-transform g (m,).
         plan: a_i b_j exp((f_i + g_j − c_ij)/ε), (n, m); its columns sum to b.
     """
 
     problem: Problem
     epsilon: float
-    f: Tensor
-    g: Tensor
+    potential0: Tensor
+    potential1: Tensor
     plan: Tensor
 
     @cached_property
     def row_error(self) -> float:
         """Σ_i |Σ_j plan_ij − a_i|: what the plan lacks to be a coupling."""
-        return (self.plan.sum(1) - self.problem.a).abs().sum().item()
+        return (self.plan.sum(1) - self.problem.weights0).abs().sum().item()
 
     @cached_property
     def dual(self) -> float:
         """a·f + b·g, a lower bound of the minimum."""
-        return (self.problem.a @ self.f + self.problem.b @ self.g).item()
+        return (self.problem.weights0 @ self.potential0 + self.problem.weights1 @ self.potential1).item()
 
     @cached_property
     def gap(self) -> float:
@@ -110,7 +119,7 @@ class Prediction:
         what is missing, π = (1−δ)Q + δ u⊗v. As KL is convex, the objective of π is at most (1−δ) that of Q plus δ that of u⊗v,
         and both have closed forms in the marginals, for Q is of the form of the plan.
         """
-        a, b, epsilon = self.problem.a, self.problem.b, self.epsilon
+        a, b, epsilon = self.problem.weights0, self.problem.weights1, self.epsilon
         left, right = torch.ones_like(a), torch.ones_like(b)
         for _ in range(_CERTIFICATE_SWEEPS):
             left = _ratio(a, self.plan @ right)
@@ -119,8 +128,8 @@ class Prediction:
         rows, columns = left * (self.plan @ right), (left @ self.plan) * right
         kept, u, v = rows.sum(), (a - rows).clamp(min=0), (b - columns).clamp(min=0)
         upper = (
-            rows @ (self.f + epsilon * left.log())
-            + columns @ (self.g + epsilon * right.log())
+            rows @ (self.potential0 + epsilon * left.log())
+            + columns @ (self.potential1 + epsilon * right.log())
             - epsilon * torch.xlogy(kept, kept)
         )
         if min(u.sum(), v.sum()) > 0:
@@ -129,84 +138,30 @@ class Prediction:
         return max(upper.item() - self.dual, 0.0)
 
 
-def predict_from(problem: Problem, f, epsilon: float, *, sweeps: int = 0) -> Prediction:
-    """What the potential f (n,) yields: ``sweeps`` Sinkhorn sweeps, then the entropic c-transform and the plan."""
-    epsilon = check.positive(epsilon, "epsilon")
-    a, b = problem.a, problem.b
-    f = check.as_tensor(f, "f", like=a)
-    if f.shape != a.shape:
-        raise ValueError(f"f must have shape {tuple(a.shape)}, got {tuple(f.shape)}")
+def predict_from(problem: Problem, potential0, epsilon: float, *, sweeps: int = 0) -> Prediction:
+    """What a potential f (n,) yields: ``sweeps`` Sinkhorn sweeps, then the entropic c-transform and the plan."""
+    epsilon, f = check.positive(epsilon, "epsilon"), _potential(problem, potential0)
     for _ in range(check.count(sweeps, "sweeps", least=0)):
         f = _sweep(problem, f, epsilon)
-    f = f - a @ f
+    f = f - problem.weights0 @ f
     g, kernel, sums = _transform(problem, f, epsilon)
-    return Prediction(problem, epsilon, f, g, kernel.mul_(b / sums))
+    return Prediction(problem, epsilon, f, g, kernel.mul_(problem.weights1 / sums))
 
 
-@dataclass(frozen=True, eq=False)
-class SinkhornResult:
-    """Entropic potentials of a solved problem: a·f = 0, columns of the plan exact, rows to ``row_error`` in L1."""
+def semidual(problem: Problem, potential0, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The concave semi-dual a·f + b·g, g the entropic c-transform of f, and its gradient in f, a − (row sums of the plan)."""
+    f = _potential(problem, potential0)
+    g, kernel, sums = _transform(problem, f, check.positive(epsilon, "epsilon"))
+    return problem.weights0 @ f + problem.weights1 @ g, problem.weights0 - kernel @ (problem.weights1 / sums)
 
-    f: Tensor
-    g: Tensor
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Coefficients(Result):
+    """What a fit has found: α (L,), the three numbers of ``extrapolate``, and the iterations of L-BFGS, 0 for a regression."""
+
+    coefficients: Tensor
+    extrapolation: Tensor
     iterations: int
-    row_error: float
-
-
-def sinkhorn(problem: Problem, epsilon: float, *, start=None, tol: float = 1e-6, max_iterations: int = 20000) -> SinkhornResult:
-    """Solve E c + ε KL(π ‖ a⊗b) to an L1 row error of ``tol``, from the potential ``start`` (n,) (zeros if left out).
-
-    The iteration scales a kernel. Before a scaling can under- or overflow, one iteration in the log domain takes its place and
-    the kernel is computed anew: every ε > 0 is safe. An iteration updates both potentials; the first c-transform is not counted.
-
-    Raises:
-        ValueError: bad input. RuntimeError: the tolerance is not met after ``max_iterations``.
-    """
-    epsilon, tol = check.positive(epsilon, "epsilon"), check.positive(tol, "tol")
-    a, b, cost = problem.a, problem.b, problem.cost
-    f = torch.zeros_like(a) if start is None else check.as_tensor(start, "start", like=a)
-    if f.shape != a.shape:
-        raise ValueError(f"start must have shape {tuple(a.shape)}, got {tuple(f.shape)}")
-    g = soft_c_transform(cost, f, a, epsilon)
-    kernel = None
-    for iteration in range(check.count(max_iterations, "max_iterations") + 1):
-        if kernel is None:
-            kernel, u, v = ((f[:, None] + g - cost) / epsilon).exp(), torch.ones_like(a), torch.ones_like(b)
-            to_rows, to_columns = kernel * b, (kernel * a[:, None]).mT.contiguous()
-        rows = to_rows @ v
-        error = (a @ (u * rows - 1).abs()).item()
-        if error <= tol:
-            f, g = f + epsilon * u.log(), g + epsilon * v.log()
-            shift = a @ f
-            return SinkhornResult(f - shift, g + shift, iteration, error)
-        smallest, largest = (end.item() for end in torch.aminmax(rows))
-        if smallest > 1e-30 and largest < 1e30:
-            # Then v is as safe as u: the columns of ``kernel`` have the weighted sum 1.
-            u = rows.reciprocal()
-            v = (to_columns @ u).reciprocal()
-        else:
-            f = soft_c_transform(cost.mT, g + epsilon * v.log(), b, epsilon)
-            g = soft_c_transform(cost, f, a, epsilon)
-            kernel = None
-    raise RuntimeError(f"Sinkhorn's iteration has a row error of {error:.1e} after {max_iterations} iterations, not {tol:.1e}")
-
-
-def solve_exact(problem: Problem, *, start=None, max_iterations: int = 1_000_000) -> tuple[Tensor, float]:
-    """An optimal plan (n, m) without entropy and its cost Σ c π, by network simplex, from the potential ``start`` (n,) if given.
-
-    Raises:
-        RuntimeError: the solver did not finish.
-    """
-    a, b, cost = (w.to(torch.float64).numpy(force=True) for w in (problem.a, problem.b, problem.cost))
-    if start is not None:
-        start = check.as_tensor(start, "start", like=problem.a)
-        start = tuple(w.to(torch.float64).numpy(force=True) for w in (start, c_transform(problem.cost, start)))
-    with warnings.catch_warnings():  # what it warns of is raised below
-        warnings.simplefilter("ignore")
-        plan, log = ot.emd(a, b, cost, numItermax=max_iterations, log=True, check_marginals=False, potentials_init=start)
-    if log["warning"] is not None:
-        raise RuntimeError(f"the exact solver did not finish: {log['warning']}")
-    return torch.from_numpy(plan).to(problem.cost), float(log["cost"])
 
 
 class _SlicedModel:
@@ -215,8 +170,7 @@ class _SlicedModel:
     Attributes:
         directions: (L, d), shared by all problems.
         epsilon: ε of all problems.
-        coefficients: α (L,), None before ``fit``.
-        extrapolation: three numbers for :meth:`extrapolate`, None before ``fit``.
+        result: what the last fit has found, None before it.
     """
 
     def __init__(self, directions, *, epsilon: float, ridge: float = 1e-4):
@@ -224,64 +178,85 @@ class _SlicedModel:
         if self.directions.ndim != 2:
             raise ValueError(f"directions must have shape (L, d), got {tuple(self.directions.shape)}")
         self.epsilon, self.ridge = check.positive(epsilon, "epsilon"), check.positive(ridge, "ridge")
-        self.coefficients: Tensor | None = None
-        self.extrapolation: Tensor | None = None
+        self.result: Coefficients | None = None
+
+    @property
+    def coefficients(self) -> Tensor:
+        """α (L,) of the last fit."""
+        return self._fitted().coefficients
 
     def features(self, problem: Problem) -> Tensor:
         """φ_l(x_i), (n, L): potentials of the projections for ½|·|², each with a-mean zero."""
         dim = self.directions.shape[-1]
-        if problem.x.shape[-1] != dim:
-            raise ValueError(f"problem must have points of dimension {dim}, as the directions, got {problem.x.shape[-1]}")
-        turned = self.directions.to(problem.x).mT
-        return potentials_1d(problem.x @ turned, problem.y @ turned, problem.a, problem.b)
+        if problem.x0.shape[-1] != dim:
+            raise ValueError(f"problem must have points of dimension {dim}, as the directions, got {problem.x0.shape[-1]}")
+        turned = self.directions.to(problem.x0).mT
+        weights = {"weights0": problem.weights0, "weights1": problem.weights1}
+        return potentials_1d(problem.x0 @ turned, problem.x1 @ turned, **weights)
 
     def predict(self, problem: Problem, *, sweeps: int = 0) -> Prediction:
         """The predicted potentials and plan, after ``sweeps`` Sinkhorn sweeps, with the duality gap that they leave."""
-        return predict_from(problem, self._potential(problem), self.epsilon, sweeps=sweeps)
+        return predict_from(problem, self._sliced(problem, self.coefficients), self.epsilon, sweeps=sweeps)
 
     def extrapolate(self, problem: Problem) -> Prediction:
         """The prediction after two sweeps f0 → f1 → f2 and a learned step c0 f2 + c1 (f1 − f0) + c2 (f2 − f1) beyond them."""
-        return predict_from(problem, self._sweep_features(problem) @ self.extrapolation.to(problem.x), self.epsilon)
+        found = self._fitted()
+        features = self._sweep_features(problem, found.coefficients)
+        return predict_from(problem, features @ found.extrapolation.to(problem.x0), self.epsilon)
 
-    def _fit(self, problems: Sequence[Problem], solve: Callable[[list[Tensor], Tensor], Tensor]) -> None:
-        """Both sets of coefficients from ``solve``(features of all problems, the metric of their penalty)."""
+    def _fit(self, problems: Sequence[Problem], solve: Callable[[list[Tensor], Tensor], tuple[Tensor, int, str]]) -> Coefficients:
+        """Both sets of coefficients from ``solve``(features of all problems, the metric of their penalty).
+
+        It returns the coefficients, the number of iterations, and why they are not what was asked for, or nothing.
+        """
         if not problems:
             raise ValueError("problems must not be empty")
 
-        def coefficients(features: list[Tensor]) -> Tensor:
-            metric = sum(phi.mT @ (p.a[:, None] * phi) for phi, p in zip(features, problems, strict=True))
+        def solved(features: list[Tensor]) -> tuple[Tensor, int, str]:
+            metrics = [phi.mT @ (p.weights0[:, None] * phi) for phi, p in zip(features, problems, strict=True)]
+            metric = torch.stack(metrics).sum(0)
             # Relative to each feature's own size, so that no unit matters; the last term keeps a feature that vanishes harmless.
-            penalty = self.ridge * metric.diagonal() + 1e-30
-            return solve(features, metric + penalty.diag())
+            return solve(features, metric + (self.ridge * metric.diagonal() + 1e-30).diag())
 
-        self.coefficients = coefficients([self.features(p) for p in problems])
-        self.extrapolation = coefficients([self._sweep_features(p) for p in problems])
+        coefficients, iterations, failure = solved([self.features(p) for p in problems])
+        extrapolation, more, another = solved([self._sweep_features(p, coefficients) for p in problems])
+        self.result = Coefficients(
+            coefficients=coefficients,
+            extrapolation=extrapolation,
+            iterations=iterations + more,
+            converged=not (failure or another),
+            reason=failure or another or "the optimality conditions hold",
+        )
+        return self.result
 
-    def _potential(self, problem: Problem) -> Tensor:
-        if self.coefficients is None:
+    def _fitted(self) -> Coefficients:
+        if self.result is None:
             raise ValueError("the model must be fitted first")
-        return self.features(problem) @ self.coefficients.to(problem.x)
+        return self.result
 
-    def _sweep_features(self, problem: Problem) -> Tensor:
-        f0 = self._potential(problem)
+    def _sliced(self, problem: Problem, coefficients: Tensor) -> Tensor:
+        return self.features(problem) @ coefficients.to(problem.x0)
+
+    def _sweep_features(self, problem: Problem, coefficients: Tensor) -> Tensor:
+        f0 = self._sliced(problem, coefficients)
         f1 = _sweep(problem, f0, self.epsilon)
         f2 = _sweep(problem, f1, self.epsilon)
         features = torch.stack([f2, f1 - f0, f2 - f1], -1)
-        return features - problem.a @ features
+        return features - problem.weights0 @ features
 
     def save(self, path: str | Path) -> None:
         """Write the fitted model to ``path``, as plain tensors and numbers."""
-        names = ("directions", "epsilon", "ridge", "coefficients", "extrapolation")
-        torch.save({"model": type(self).__name__} | {name: getattr(self, name) for name in names}, path)
+        options = {"directions": self.directions, "epsilon": self.epsilon, "ridge": self.ridge}
+        checkpoints.save({"model": type(self).__name__, "options": options, "result": vars(self._fitted())}, path)
 
     @classmethod
     def load(cls, path: str | Path):
-        """The model that :meth:`save` wrote. Raises ValueError if the file holds another kind of model."""
-        state = torch.load(path, weights_only=True)
-        if not isinstance(state, dict) or state.get("model") != cls.__name__:
+        """The model that :meth:`save` wrote. Raises ValueError if the file is damaged or holds another kind of model."""
+        state = checkpoints.read(path)
+        if state.get("model") != cls.__name__:
             raise ValueError(f"path must hold a saved {cls.__name__}, got {path}")
-        model = cls(state["directions"], epsilon=state["epsilon"], ridge=state["ridge"])
-        model.coefficients, model.extrapolation = state["coefficients"], state["extrapolation"]
+        model = cls(**state["options"])
+        model.result = Coefficients(**state["result"])
         return model
 
 
@@ -294,21 +269,24 @@ class RegressionAmortization(_SlicedModel):
         ridge: the penalty, in units of each feature's mean square.
     """
 
-    def fit(self, problems: Sequence[Problem], *, potentials: Sequence[Tensor] | None = None) -> RegressionAmortization:
-        """Learn from ``problems``, solved by :func:`sinkhorn` unless their ``potentials`` f are given; returns the model."""
+    def fit(self, problems: Sequence[Problem], *, potentials: Sequence[Tensor] | None = None) -> Coefficients:
+        """Learn from ``problems``, whose entropic plans are solved unless their ``potentials`` f are given.
+
+        Raises:
+            RuntimeError: a problem was not solved.
+        """
         if potentials is None:
-            potentials = [sinkhorn(problem, self.epsilon).f for problem in problems]
+            potentials = [problem.entropic_plan(self.epsilon).require().potential0 for problem in problems]
         if len(potentials) != len(problems):
             raise ValueError(f"potentials must be one per problem, {len(problems)}, got {len(potentials)}")
-        targets = [check.as_tensor(f, "potentials", like=p.a) for f, p in zip(potentials, problems, strict=True)]
+        targets = [_potential(p, f) for f, p in zip(potentials, problems, strict=True)]
 
-        def solve(features: list[Tensor], metric: Tensor) -> Tensor:
+        def solve(features: list[Tensor], metric: Tensor) -> tuple[Tensor, int, str]:
             # The features have a-mean zero: a constant in the response has no effect.
-            moment = sum(phi.mT @ (p.a * f) for phi, p, f in zip(features, problems, targets, strict=True))
-            return torch.linalg.solve(metric, moment)
+            moment = sum(phi.mT @ (p.weights0 * f) for phi, p, f in zip(features, problems, targets, strict=True))
+            return torch.linalg.solve(metric, moment), 0, ""
 
-        self._fit(problems, solve)
-        return self
+        return self._fit(problems, solve)
 
 
 class ObjectiveAmortization(_SlicedModel):
@@ -318,69 +296,66 @@ class ObjectiveAmortization(_SlicedModel):
     here ``ridge`` only bounds the condition number of the change of variables.
     """
 
-    def fit(self, problems: Sequence[Problem], *, tol: float = 1e-4, max_iterations: int = 500) -> ObjectiveAmortization:
-        """Learn from ``problems`` (no potentials are needed); returns the model.
+    def fit(self, problems: Sequence[Problem], *, tol: float = 1e-4, max_iterations: int = 500) -> Coefficients:
+        """Learn from ``problems``; no potentials are needed.
 
         Args:
             tol: largest entry of the gradient at which to stop; about tol² ε of the dual objective is then left.
+            max_iterations: of L-BFGS, in each of the two fits.
 
-        Raises:
-            RuntimeError: L-BFGS did not reach the tolerance.
+        Returns:
+            The coefficients, not converged if L-BFGS did not reach the tolerance.
         """
+        size = check.positive(tol, "tol") * math.sqrt(self.epsilon)
+        options = {"maxiter": check.count(max_iterations, "max_iterations"), "gtol": size, "ftol": 0}
 
-        def solve(features: list[Tensor], metric: Tensor) -> Tensor:
+        def solve(features: list[Tensor], metric: Tensor) -> tuple[Tensor, int, str]:
             # The dual is curved like 1/ε times the mean square RᵀR of the features: in the variables Rα/√ε, by about 1.
             root = torch.linalg.cholesky(metric / (len(problems) * self.epsilon)).mT
             scaled = [torch.linalg.solve_triangular(root, phi, upper=True, left=False) for phi in features]
 
             def negative(z: np.ndarray) -> tuple[float, np.ndarray]:
-                z = torch.from_numpy(z).to(metric)
-                value, gradient = torch.zeros(()).to(z), torch.zeros_like(z)
+                point = torch.from_numpy(z).to(metric)
+                value, gradient = torch.zeros(()).to(point), torch.zeros_like(point)
                 for phi, problem in zip(scaled, problems, strict=True):
-                    each, slope = semidual(problem, phi @ z, self.epsilon)
+                    each, slope = semidual(problem, phi @ point, self.epsilon)
                     value, gradient = value - each, gradient - phi.mT @ slope
                 return value.item() / len(problems), (gradient / len(problems)).to(torch.float64).numpy(force=True)
 
-            found = minimize(
-                negative,
-                np.zeros(len(metric)),
-                jac=True,
-                method="L-BFGS-B",
-                options={"maxiter": max_iterations, "gtol": tol * self.epsilon**0.5, "ftol": 0},
-            )
-            if not found.success:
-                raise RuntimeError(f"L-BFGS did not converge in {found.nit} iterations: {found.message}")
-            return torch.linalg.solve_triangular(root, torch.from_numpy(found.x).to(metric)[:, None], upper=True)[:, 0]
+            found = minimize(negative, np.zeros(len(metric)), jac=True, method="L-BFGS-B", options=options)
+            failure = "" if found.success else f"L-BFGS stopped after {found.nit} iterations: {found.message}"
+            solution = torch.linalg.solve_triangular(root, torch.from_numpy(found.x).to(metric)[:, None], upper=True)[:, 0]
+            return solution, int(found.nit), failure
 
-        self._fit(problems, solve)
-        return self
+        return self._fit(problems, solve)
 
 
-def semidual(problem: Problem, f: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """The concave semi-dual a·f + b·g, g the entropic c-transform of f, and its gradient in f, a − (row sums of the plan)."""
-    g, kernel, sums = _transform(problem, f, epsilon)
-    return problem.a @ f + problem.b @ g, problem.a - kernel @ (problem.b / sums)
+def pair_sampler(model: _SlicedModel, source: Sampler, target: Callable, *, sweeps: int = 1) -> PairSampler:
+    """Pairs for flow matching from predicted plans: a sampler ``pairs(n, generator=) -> (x0, x1, *conditions)``.
 
-
-def pair_sampler(model, source: Callable, target: Callable, *, sweeps: int = 1) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Pairs for flow matching from predicted plans: a sampler ``pairs(n, generator=) -> (x0, x1)``, both (n, d).
-
-    A batch is drawn from ``source`` and ``target`` (callables ``(n, generator=) -> (n, d)``); each x1 keeps its place and draws
-    its x0 from its column of the predicted plan. The columns are exact, and so is the law of x1; that of x0 is exact up to
-    the row error of the plan, which ``sweeps`` reduce.
+    A batch is drawn from ``source`` and ``target``, as in :mod:`dynot_lite.couplings.batches` (labels and further conditions,
+    too); each x1 keeps its place and draws its x0 from its column of the predicted plan. The columns are exact, and so is the
+    law of x1; that of x0 is exact up to the row error of the plan, which ``sweeps`` reduce.
     """
+    check.count(sweeps, "sweeps", least=0)
 
-    def pairs(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        x0, x1 = source(n, generator=generator), target(n, generator=generator)
+    def match(x0: Tensor, x1: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         plan = model.predict(Problem(x0, x1), sweeps=sweeps).plan
-        return x0[torch.multinomial(plan.mT, 1, generator=generator)[:, 0]], x1
+        return randomness.choices(plan.mT, 1, generator=generator)[:, 0], torch.arange(len(x1), device=x1.device)
 
-    return pairs
+    return batches.paired(source, target, match)
+
+
+def _potential(problem: Problem, potential0) -> Tensor:
+    f = check.as_tensor(potential0, "potential0", like=problem.weights0)
+    if f.shape != problem.weights0.shape:
+        raise ValueError(f"potential0 must have shape {tuple(problem.weights0.shape)}, got {tuple(f.shape)}")
+    return f
 
 
 def _transform(problem: Problem, f: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """The entropic c-transform g of f; the plan up to a factor per column; the sums of those columns. One exponential for all."""
-    kernel = torch.sub((f / epsilon + problem.a.log())[:, None], problem.cost, alpha=1 / epsilon)
+    kernel = torch.sub((f / epsilon + problem.weights0.log())[:, None], problem.cost, alpha=1 / epsilon)
     largest = kernel.amax(0)
     kernel = kernel.sub_(largest).exp_()
     sums = kernel.sum(0)
@@ -388,8 +363,8 @@ def _transform(problem: Problem, f: Tensor, epsilon: float) -> tuple[Tensor, Ten
 
 
 def _sweep(problem: Problem, f: Tensor, epsilon: float) -> Tensor:
-    g = soft_c_transform(problem.cost, f, problem.a, epsilon)
-    return soft_c_transform(problem.cost.mT, g, problem.b, epsilon)
+    g = soft_c_transform(problem.cost, f, epsilon, weights=problem.weights0)
+    return soft_c_transform(problem.cost.mT, g, epsilon, weights=problem.weights1)
 
 
 def _ratio(wanted: Tensor, sums: Tensor) -> Tensor:

@@ -3,11 +3,16 @@
 Pairs of two batches of one size are an ``index``: x0[i] goes with x1[index[i]]. Batches of other sizes or weights have a
 *plan*, a matrix of shape (n, m) with the two weights as marginals, from which pairs are drawn.
 
-A *pair sampler* is a callable ``pairs(n, generator=) -> (x0, x1)`` with two arrays of shape (n, d). It is made of two samplers
-``(n, generator=) -> (n, d)``. A target that returns ``(x1, labels)`` makes the pairs class-conditional, ``(x0, x1, labels)``, and
-the points are then paired *within each class*: a velocity v(t, x, label) carries p(x0 | label) to p(x1 | label), and generation
-starts every class from all of p0. Pairing the whole batch would tie labels to regions of the source, so that training and
-generation would start from different laws (the subject of many reports about minibatch transport with conditions).
+A *pair sampler* is a callable ``pairs(n, generator=) -> (x0, x1, *conditions)``. It is made of two samplers
+``(n, generator=) -> (n, d)``, or ``(n, ...)`` for images, whose distances are those of their pixels in a row. A target that
+returns ``(x1, *conditions)`` has them carried along with x1: labels, continuous conditions, any number of tensors.
+
+Conditions of integers (labels) make the pairs conditional: points are paired *within each group* of equal integers, all integer
+conditions taken together. A velocity v(t, x, label) then carries p(x0 | label) to p(x1 | label), and generation starts every
+class from all of p0. Pairing the whole batch would tie labels to regions of the source, so that training and generation would
+start from different laws (the subject of many reports about minibatch transport with conditions). **Continuous conditions only
+ride along: the pairing does not see them, and ties them to regions of the source in just that way.** With them, use
+``independent``, or integers that bin them.
 
 The cost is c(x, y) = ½‖x − y‖², the entropic problem E c + ε KL(π ‖ p0⊗p1). Where a peer writes ‖x − y‖² + reg KL, reg = 2ε.
 """
@@ -21,7 +26,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dynot_lite._base import checks as check
-from dynot_lite.couplings.plans import entropic_plan, half_square_cost, plan_sampler, uniform
+from dynot_lite._base import randomness, samplers
+from dynot_lite._base.samplers import PairSampler, Sampler
+from dynot_lite.couplings.plans import entropic_plan, half_square_cost, plan_sampler
 
 __all__ = ["entropic", "entropic_pairs", "exact", "exact_pairs", "from_plan", "independent", "sorted_pairs"]
 
@@ -55,13 +62,16 @@ def exact_pairs(x0, x1) -> Tensor:
     A minimum over couplings is attained at a permutation (Birkhoff), so no point is dropped or repeated. The assignment is solved
     by SciPy's shortest augmenting paths, after the cost is reduced by approximate potentials: for *any* f and g the costs c_ij
     and c_ij − f_i − g_j have the same optimal permutations, since Σ_i f_i + Σ_j g_j is a constant. A few Sinkhorn iterations
-    give potentials with which most paths are short; they change the time, never the result. In dimension 1 it is sorting.
+    give potentials with which most paths are short; they change the time, never the cost. In dimension 1 it is sorting.
 
     Args:
         x0, x1: shape (n, d).
 
     Returns:
-        A permutation, shape (n,), on the device of x0: x0[i] goes with x1[index[i]]. It is optimal up to the rounding of float64.
+        A permutation, shape (n,), on the device of x0: x0[i] goes with x1[index[i]]. It is optimal up to the rounding of float64,
+        so a permutation that is better than all others by more than that is found on every machine. Where several are equally
+        good (points on a lattice, repeated points), which of them is returned can depend on the number of threads and on the
+        machine, through the rounding of matrix products; on one machine with one number of threads it is always the same.
 
     Raises:
         ValueError: empty batches, unequal shapes (see ``exact_plan`` for those), values that are not finite.
@@ -72,7 +82,7 @@ def exact_pairs(x0, x1) -> Tensor:
     x0, x1 = _batches(x0, x1)
     if x0.shape[1] == 1:
         return sorted_pairs(x0, x1)
-    cost = half_square_cost(x0, x1)
+    cost = half_square_cost(x0, x1)[0].cpu()
     if len(cost) > 64:  # below, the potentials cost more than they save
         cost -= _rough_potential(cost)
     cost -= cost.amin(1, keepdim=True)
@@ -88,66 +98,107 @@ def entropic_pairs(x0, x1, epsilon: float, *, generator: torch.Generator | None 
 
     Args:
         x0, x1: shapes (n, d) and (m, d).
-        epsilon, options: as in ``entropic_plan`` (``tol``, ``max_iterations``).
+        epsilon, options: as in ``entropic_plan`` (``weights1``, ``tol``, ``max_iterations``).
 
     Returns:
         Shape (n,): x0[i] goes with x1[index[i]].
 
     Raises:
-        ValueError, RuntimeError: as ``entropic_plan``.
+        ValueError: as ``entropic_plan``. RuntimeError: it did not converge.
     """
-    levels = entropic_plan(x0, x1, epsilon, **options).cumsum(1)
-    places = uniform(len(levels), generator).to(levels.device).unsqueeze(1) * levels[:, -1:]
+    levels = entropic_plan(x0, x1, epsilon, **options).require().plan.cumsum(1)
+    places = randomness.uniform(len(levels), 1, generator=generator, like=levels) * levels[:, -1:]
     return torch.searchsorted(levels, places, right=True).squeeze(1).clamp_max(levels.shape[1] - 1)
 
 
-def independent(source: Callable, target: Callable) -> Callable:
+def independent(source: Sampler, target: Callable) -> PairSampler:
     """The pair sampler of the product coupling: what the two samplers give, side by side."""
-    return _pair_sampler(source, target, None)
+    return paired(source, target, None)
 
 
-def exact(source: Callable, target: Callable) -> Callable:
-    """The pair sampler that draws two batches and pairs them by ``exact_pairs``, within each class if there are labels.
+def exact(source: Sampler, target: Callable) -> PairSampler:
+    """The pair sampler that draws two batches and pairs them by ``exact_pairs``, within each group if there are labels.
 
     The law of the pairs depends on the size of the batch: optimal transport as n → ∞, the product coupling for n = 1.
     """
-    return _pair_sampler(source, target, lambda x0, x1, generator: exact_pairs(x0, x1))
+    return paired(source, target, lambda x0, x1, generator: (_all(x0), exact_pairs(x0, x1)))
 
 
-def entropic(source: Callable, target: Callable, *, epsilon: float, **options) -> Callable:
-    """The pair sampler that draws two batches and pairs them by ``entropic_pairs``, within each class if there are labels.
+def entropic(source: Sampler, target: Callable, *, epsilon: float, **options) -> PairSampler:
+    """The pair sampler that draws two batches and pairs them by ``entropic_pairs``, within each group if there are labels.
 
     Raises:
         ValueError: ε ≤ 0. RuntimeError, on a draw: no convergence.
     """
     options["epsilon"] = check.positive(epsilon, "epsilon")
-    return _pair_sampler(source, target, lambda x0, x1, generator: entropic_pairs(x0, x1, generator=generator, **options))
+    return paired(source, target, lambda x0, x1, generator: (_all(x0), entropic_pairs(x0, x1, generator=generator, **options)))
 
 
-def from_plan(x0, x1, plan, *, labels=None) -> Callable:
+def from_plan(x0, x1, plan, *conditions) -> PairSampler:
     """The pair sampler of a fixed plan between two clouds: ``sample_plan``, with its tables built once.
 
     Args:
-        x0, x1: shapes (rows, d) and (columns, d).
-        plan: shape (rows, columns), non-negative, of sum 1.
-        labels: integers, shape (columns,), returned with x1.
+        x0, x1: shapes (rows, d) and (columns, d), or (rows, ...) and (columns, ...).
+        plan: shape (rows, columns), non-negative, of sum 1; or what a solver returned.
+        conditions: of shapes (columns, ...), drawn with x1: labels, say.
 
     Raises:
         ValueError: empty clouds, shapes that do not fit, a plan that is not a probability matrix.
+        RuntimeError: a plan that has not converged.
     """
     x0 = check.points(x0, "x0")
-    x1 = check.points(x1, "x1", dim=x0.shape[-1], like=x0)
+    x1 = check.points(x1, "x1", like=x0)
     draw, shape = plan_sampler(plan)
-    if shape != (len(x0), len(x1)):
-        raise ValueError(f"plan must have shape {(len(x0), len(x1))}, got {shape}")
-    if labels is not None:
-        labels = _labels(labels, len(x1)).to(x1.device)
+    if shape != (len(x0), len(x1)) or x0.shape[1:] != x1.shape[1:]:
+        raise ValueError(
+            f"plan must have shape {(len(x0), len(x1))}, and x0 and x1 points of one shape, got {shape}, "
+            f"{tuple(x0.shape)} and {tuple(x1.shape)}"
+        )
+    conditions = [torch.as_tensor(condition, device=x0.device) for condition in conditions]
+    if any(condition.ndim < 1 or len(condition) != len(x1) for condition in conditions):
+        raise ValueError(f"conditions must have a row for each of the {len(x1)} points x1")
 
-    def pairs(n: int, *, generator: torch.Generator | None = None):
+    def pairs(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         rows, columns = (index.to(x0.device) for index in draw(n, generator))
-        return (x0[rows], x1[columns]) if labels is None else (x0[rows], x1[columns], labels[columns])
+        return x0[rows], x1[columns], *(condition[columns] for condition in conditions)
 
     return pairs
+
+
+def paired(source: Sampler, target: Callable, match: Callable | None) -> PairSampler:
+    """The sampler of pairs of two samplers: ``match(x0, x1, generator) -> (i, j)`` puts x0[i] beside x1[j], group by group.
+
+    ``match`` gets a group of points (k, d), and its pairs stand where the points of the group stood in the batch.
+    """
+
+    def pairs(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        x0 = samplers.draw(source, check.count(n, "n"), generator=generator, name="source")
+        x1, *conditions = samplers.draw_conditional(target, n, generator=generator, name="target")
+        if x0.shape != x1.shape:
+            raise ValueError(f"source and target must return points of one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")
+        if match is None:
+            return x0, x1, *conditions
+        rows, columns = (torch.empty(n, dtype=torch.long, device=x.device) for x in (x0, x1))
+        for group in _groups(n, conditions):
+            at0, at1 = group.to(x0.device), group.to(x1.device)
+            i, j = match(x0[at0].flatten(1), x1[at1].flatten(1), generator)
+            rows[at0], columns[at1] = at0[i], at1[j]
+        return x0[rows], x1[columns], *(condition[columns.to(condition.device)] for condition in conditions)
+
+    return pairs
+
+
+def _all(x: Tensor) -> Tensor:
+    return torch.arange(len(x), device=x.device)
+
+
+def _groups(n: int, conditions: list[Tensor]) -> tuple[Tensor, ...]:
+    """The places of the points with equal integer conditions, group by group."""
+    whole = [c.reshape(n, -1).to("cpu", torch.long) for c in conditions if not (c.is_floating_point() or c.is_complex())]
+    if not whole:
+        return (torch.arange(n),)
+    _, group, sizes = torch.cat(whole, 1).unique(dim=0, return_inverse=True, return_counts=True)
+    return group.argsort(stable=True).split(sizes.tolist())
 
 
 def _batches(x0, x1) -> tuple[Tensor, Tensor]:
@@ -175,34 +226,3 @@ def _rough_potential(cost: Tensor) -> Tensor:
         g = g + floor + epsilon * v.log()
     # Any potential is admissible: where float32 was not enough, none.
     return g.to(torch.float64) * scale if torch.isfinite(g).all() else torch.zeros(len(cost), dtype=torch.float64)
-
-
-def _labels(value, n: int) -> Tensor:
-    labels = torch.as_tensor(value)
-    if labels.shape != (n,) or labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"labels must be integers of shape ({n},), got {labels.dtype} of shape {tuple(labels.shape)}")
-    return labels.long()
-
-
-def _pair_sampler(source: Callable, target: Callable, pair: Callable | None) -> Callable:
-    """The sampler of pairs of two samplers, the second batch reordered by ``pair(x0, x1, generator)``, class by class."""
-
-    def pairs(n: int, *, generator: torch.Generator | None = None):
-        check.count(n, "n")
-        x0, found = source(n, generator=generator), target(n, generator=generator)
-        labelled = isinstance(found, tuple)
-        x1, labels = found if labelled else (found, None)
-        if x0.ndim != 2 or x0.shape != x1.shape or len(x0) != n:
-            shapes = f"{tuple(x0.shape)} and {tuple(x1.shape)}"
-            raise ValueError(f"source and target must return points of one shape (n, d) with n = {n}, got {shapes}")
-        if labelled:
-            labels = _labels(labels, n)
-        if pair is not None:
-            classes = [torch.arange(n)] if labels is None else [(labels == c).nonzero()[:, 0] for c in labels.unique()]
-            x1 = x1.clone()
-            for rows in classes:
-                rows = rows.to(x1.device)
-                x1[rows] = x1[rows[pair(x0[rows], x1[rows], generator)]]
-        return (x0, x1, labels) if labelled else (x0, x1)
-
-    return pairs

@@ -667,7 +667,7 @@ def labelled_pairs(x0, l0, x1, l1, beta):
     # ½|√β(e_l − e_l')|² = β for different labels: transport of the points with their labels as coordinates.
     names = torch.unique(torch.cat([l0, l1]))
     marks = [math.sqrt(beta) * (labels[:, None] == names).to(x0) for labels in (l0, l1)]
-    plan = exact_plan(torch.cat([x0, marks[0]], 1), torch.cat([x1, marks[1]], 1))
+    plan = exact_plan(torch.cat([x0, marks[0]], 1), torch.cat([x1, marks[1]], 1)).require().plan
     cost = 0.5 * (x0[:, None] - x1).square().sum(2)
     return (plan * cost).sum(), (plan * (l0[:, None] != l1)).sum()
     ### END SOLUTION

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import ot
 import pytest
@@ -11,8 +13,6 @@ from dynot_lite.couplings.amortized import (
     pair_sampler,
     predict_from,
     semidual,
-    sinkhorn,
-    solve_exact,
 )
 from dynot_lite.couplings.sliced import directions, soft_c_transform
 
@@ -32,75 +32,32 @@ def problem(seed=0, n=12, m=15, d=2, *, zeros=True):
     a, b = (torch.rand(k, generator=gen, dtype=F64) for k in (n, m))
     if zeros:
         a[:2], b[3] = 0, 0
-    return Problem(x, y, a / a.sum(), b / b.sum())
+    return Problem(x, y, weights0=a / a.sum(), weights1=b / b.sum())
 
 
 def family(count, seed=0, **options):
     return [problem(100 * seed + k, n=10 + k % 4, **options) for k in range(count)]
 
 
+def fitted(model, problems, **options):
+    model.fit(problems, **options).require()
+    return model
+
+
 @pytest.fixture(scope="module")
 def models():
     train = family(12)
     theta = directions(2, 6, generator=generator(1))
-    return (
-        train,
-        RegressionAmortization(theta, epsilon=EPSILON).fit(train),
-        ObjectiveAmortization(theta, epsilon=EPSILON).fit(train),
-    )
-
-
-def pot_plan(p, epsilon):
-    """POT's entropic plan by its own log-domain solver."""
-    keep, kept = p.a > 0, p.b > 0
-    plan = np.zeros(tuple(p.cost.shape))
-    block = np.ix_(keep.numpy(), kept.numpy())
-    plan[block] = ot.sinkhorn(
-        p.a[keep].numpy(),
-        p.b[kept].numpy(),
-        p.cost.numpy()[block],
-        epsilon,
-        method="sinkhorn_log",
-        stopThr=1e-12,
-        numItermax=20000,
-    )
-    return plan
-
-
-@pytest.mark.parametrize("start", [False, True])
-@pytest.mark.parametrize("epsilon", [0.05, 0.5])
-def test_sinkhorn_against_pot(epsilon, start):
-    p = problem(3)
-    f = 5 * torch.randn(len(p.x), generator=generator(), dtype=F64) if start else None
-    found = sinkhorn(p, epsilon, start=f, tol=1e-10)
-    plan = predict_from(p, found.f, epsilon)
-    assert np.abs(plan.plan.numpy() - pot_plan(p, epsilon)).max() < 1e-8
-    assert abs(float(p.a @ found.f)) < 1e-12 and torch.allclose(plan.g, found.g, atol=1e-8)
-    assert plan.row_error < 1e-9 and plan.gap < 1e-7
-    # A warm start at the solution needs no iteration.
-    assert sinkhorn(p, epsilon, start=found.f, tol=1e-8).iterations == 0
-
-
-def test_sinkhorn_with_a_tiny_epsilon_reaches_the_exact_cost():
-    # exp(−c/ε) underflows for most pairs; the scaling vectors would overflow without absorption.
-    p = problem(5, zeros=False)
-    found = sinkhorn(p, 2e-3, tol=1e-3, max_iterations=100_000)
-    exact = ot.emd2(p.a.numpy(), p.b.numpy(), p.cost.numpy())
-    assert predict_from(p, found.f, 2e-3).dual == pytest.approx(exact, rel=0.02)
-
-
-def test_sinkhorn_that_does_not_converge_raises():
-    with pytest.raises(RuntimeError, match="after 3 iterations"):
-        sinkhorn(problem(), 0.05, tol=1e-9, max_iterations=3)
+    return (train, *(fitted(kind(theta, epsilon=EPSILON), train) for kind in (RegressionAmortization, ObjectiveAmortization)))
 
 
 def test_semidual_gradient_and_concavity():
     p = problem(1)
     gen = generator(2)
-    f, h = (0.3 * torch.randn(len(p.x), generator=gen, dtype=F64) for _ in range(2))
+    f, h = (0.3 * torch.randn(len(p.x0), generator=gen, dtype=F64) for _ in range(2))
     value, gradient = semidual(p, f, EPSILON)
-    g = soft_c_transform(p.cost, f, p.a, EPSILON)
-    assert float(value) == pytest.approx(float(p.a @ f + p.b @ g))
+    g = soft_c_transform(p.cost, f, EPSILON, weights=p.weights0)
+    assert float(value) == pytest.approx(float(p.weights0 @ f + p.weights1 @ g))
     difference = [float(semidual(p, f + s * h, EPSILON)[0]) for s in (-1e-5, 1e-5)]
     assert float(gradient @ h) == pytest.approx((difference[1] - difference[0]) / 2e-5, abs=1e-9)
     assert float(gradient.sum()) == pytest.approx(0, abs=1e-14)
@@ -112,19 +69,23 @@ def test_semidual_gradient_and_concavity():
 @pytest.mark.parametrize("sweeps", [0, 2])
 def test_the_certificate_contains_the_true_gap(seed, sweeps):
     p = problem(seed)
-    wrong = torch.randn(len(p.x), generator=generator(seed), dtype=F64)
+    wrong = torch.randn(len(p.x0), generator=generator(seed), dtype=F64)
     found = predict_from(p, wrong, EPSILON, sweeps=sweeps)
-    solved = sinkhorn(p, EPSILON, tol=1e-11)
-    best = float(p.a @ solved.f + p.b @ solved.g)
+    solved = p.entropic_plan(EPSILON, tol=1e-11).require()
+    best = float(p.weights0 @ solved.potential0 + p.weights1 @ solved.potential1)
     # Strong duality, with the primal objective of POT's plan: the value that both bounds are about.
-    plan = pot_plan(p, EPSILON)
-    product = (p.a[:, None] * p.b).numpy()
+    keep, kept = (np.flatnonzero(w.numpy()) for w in (p.weights0, p.weights1))
+    plan, block = np.zeros(tuple(p.cost.shape)), np.ix_(keep, kept)
+    marginals = p.weights0[keep].numpy(), p.weights1[kept].numpy()
+    options = {"method": "sinkhorn_log", "stopThr": 1e-12, "numItermax": 20000}
+    plan[block] = ot.sinkhorn(*marginals, p.cost.numpy()[block], EPSILON, **options)
+    product = (p.weights0[:, None] * p.weights1).numpy()
     inside = plan > 0
     primal = (plan * p.cost.numpy()).sum() + EPSILON * (plan[inside] * np.log(plan[inside] / product[inside])).sum()
     assert best == pytest.approx(primal, rel=1e-7)
     assert found.dual <= best <= found.dual + found.gap + 1e-12
-    assert torch.allclose(found.plan.sum(0), p.b) and abs(float(p.a @ found.f)) < 1e-12
-    assert found.row_error == pytest.approx(float((found.plan.sum(1) - p.a).abs().sum()))
+    assert torch.allclose(found.plan.sum(0), p.weights1) and abs(float(p.weights0 @ found.potential0)) < 1e-12
+    assert found.row_error == pytest.approx(float((found.plan.sum(1) - p.weights0).abs().sum()))
 
 
 def test_sweeps_only_raise_the_dual(models):
@@ -133,19 +94,21 @@ def test_sweeps_only_raise_the_dual(models):
     for model in both:
         duals = [model.predict(p, sweeps=k).dual for k in (0, 1, 2, 50)]
         assert duals == sorted(duals)
-        assert duals[-1] == pytest.approx(float(semidual(p, sinkhorn(p, EPSILON, tol=1e-10).f, EPSILON)[0]), rel=1e-6)
+        solved = p.entropic_plan(EPSILON, tol=1e-10).potential0
+        assert duals[-1] == pytest.approx(float(semidual(p, solved, EPSILON)[0]), rel=1e-6)
 
 
 def test_regression_solves_its_normal_equations(models):
     train, ra, _ = models
-    targets = [sinkhorn(p, EPSILON).f for p in train]
-    rows = torch.cat([p.a.sqrt()[:, None] * ra.features(p) for p in train])
-    response = torch.cat([p.a.sqrt() * f for p, f in zip(train, targets, strict=True)])
+    targets = [p.entropic_plan(EPSILON).potential0 for p in train]
+    rows = torch.cat([p.weights0.sqrt()[:, None] * ra.features(p) for p in train])
+    response = torch.cat([p.weights0.sqrt() * f for p, f in zip(train, targets, strict=True)])
     # Ridge as least squares with one more row per feature.
     size = ra.ridge**0.5 * rows.norm(dim=0)
     stacked = torch.cat([rows, size.diag()]), torch.cat([response, torch.zeros(6, dtype=F64)])
     assert torch.allclose(ra.coefficients, torch.linalg.lstsq(*stacked[:1], stacked[1][:, None]).solution[:, 0], atol=1e-8)
-    assert torch.allclose(ra.fit(train, potentials=[f + 7 for f in targets]).coefficients, ra.coefficients)
+    again = RegressionAmortization(ra.directions, epsilon=EPSILON).fit(train, potentials=[f + 7 for f in targets])
+    assert torch.allclose(again.coefficients, ra.coefficients)
 
 
 def test_objective_is_maximal(models):
@@ -185,7 +148,7 @@ def test_the_model_does_not_depend_on_sizes_or_order(models):
     _, ra, _ = models
     p = problem(60, n=9, m=11)
     order = torch.randperm(9, generator=generator())
-    shuffled = ra.predict(Problem(p.x[order], p.y, p.a[order], p.b))
+    shuffled = ra.predict(Problem(p.x0[order], p.x1, weights0=p.weights0[order], weights1=p.weights1))
     assert torch.allclose(shuffled.plan, ra.predict(p).plan[order], atol=1e-12)
     large = ra.predict(problem(61, n=80, m=30))
     assert large.plan.shape == (80, 30) and np.isfinite(large.gap)
@@ -193,10 +156,10 @@ def test_the_model_does_not_depend_on_sizes_or_order(models):
 
 def test_extrapolation_beats_its_sweeps_on_the_training_problems(models):
     train, ra, oa = models
-    truth = [sinkhorn(p, EPSILON, tol=1e-9).f for p in train]
+    truth = [p.entropic_plan(EPSILON, tol=1e-9).potential0 for p in train]
 
     def error(found):
-        return sum(float(p.a @ (r.f - f) ** 2) for p, r, f in zip(train, found, truth, strict=True))
+        return sum(float(p.weights0 @ (r.potential0 - f) ** 2) for p, r, f in zip(train, found, truth, strict=True))
 
     # Two sweeps are the point (1, 0, 0) of what the least squares choose from.
     assert error([ra.extrapolate(p) for p in train]) < error([ra.predict(p, sweeps=2) for p in train])
@@ -207,15 +170,23 @@ def test_extrapolation_beats_its_sweeps_on_the_training_problems(models):
 def test_warm_starts(models):
     _, ra, _ = models
     p = problem(70, n=40, m=40, zeros=False)
-    f = ra.predict(p).f
-    assert sinkhorn(p, EPSILON, start=f, tol=1e-3).iterations < sinkhorn(p, EPSILON, tol=1e-3).iterations
-    exact = ot.emd2(p.a.numpy(), p.b.numpy(), p.cost.numpy())
+    f = ra.predict(p).potential0
+    warm, cold = (p.entropic_plan(EPSILON, start=start, tol=1e-3).require().iterations for start in (f, torch.zeros_like(f)))
+    assert warm < cold
+    exact = ot.emd2(p.weights0.numpy(), p.weights1.numpy(), p.cost.numpy())
     for start in (None, f):
-        plan, value = solve_exact(p, start=start)
-        assert value == pytest.approx(exact, rel=1e-12)
-        assert torch.allclose(plan.sum(0), p.b) and torch.allclose(plan.sum(1), p.a)
-    with pytest.raises(RuntimeError, match="did not finish"):
-        solve_exact(p, max_iterations=2)
+        found = p.exact_plan(start=start).require()
+        assert found.cost == pytest.approx(exact, rel=1e-12)
+        assert torch.allclose(found.plan.sum(0), p.weights1) and torch.allclose(found.plan.sum(1), p.weights0)
+
+
+def test_a_problem_is_solved_with_its_own_cost_and_weights():
+    p = problem(71)
+    turned = Problem(p.x0, p.x1, weights0=p.weights0, weights1=p.weights1, cost=-p.cost)
+    exact = ot.emd2(p.weights0.numpy(), p.weights1.numpy(), -p.cost.numpy())
+    assert turned.exact_plan().require().cost == pytest.approx(exact, rel=1e-12)
+    entropic = turned.entropic_plan(1e-3).require()
+    assert entropic.cost == pytest.approx(exact, rel=1e-2) and torch.allclose(entropic.plan.sum(1), p.weights0)
 
 
 def test_save_and_load(models, tmp_path):
@@ -225,9 +196,25 @@ def test_save_and_load(models, tmp_path):
         back = type(model).load(path)
         p = problem(80)
         assert torch.equal(back.predict(p).plan, model.predict(p).plan)
-        assert torch.equal(back.extrapolate(p).f, model.extrapolate(p).f) and back.epsilon == EPSILON
+        assert torch.equal(back.extrapolate(p).potential0, model.extrapolate(p).potential0) and back.epsilon == EPSILON
+        assert back.result.reason == model.result.reason and back.result.converged
     with pytest.raises(ValueError, match="path must hold a saved RegressionAmortization"):
         RegressionAmortization.load(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged"):
+        ObjectiveAmortization.load(path)
+
+
+def test_a_fit_returns_its_result_and_keeps_it(models):
+    train, ra, oa = models
+    assert ra.result.converged and ra.result.iterations == 0 and oa.result.converged and oa.result.iterations > 2
+    assert ra.coefficients is ra.result.coefficients
+    short = ObjectiveAmortization(oa.directions, epsilon=EPSILON)
+    found = short.fit(train, max_iterations=1)
+    assert found is short.result and not found.converged and "L-BFGS stopped after 1 iterations" in found.reason
+    with pytest.raises(RuntimeError, match="L-BFGS"):
+        found.require()
+    assert np.isfinite(short.predict(train[0]).gap)  # usable, with the certificate to judge it
 
 
 def test_pair_sampler(models):
@@ -239,6 +226,16 @@ def test_pair_sampler(models):
     assert all((cloud["source"] == point).all(1).any() for point in x0)
     again = pairs(50, generator=generator(7))[0]
     assert torch.equal(again, x0) and not torch.equal(pairs(50, generator=generator(8))[0], x0)
+    # Conditions ride with x1, and pairs do not leave the groups of equal labels.
+    labels, number = torch.arange(64) % 2, torch.arange(64.0)
+    source = lambda n, generator=None: cloud["source"][:n]
+    target = lambda n, generator=None: (cloud["target"][:n], labels[:n], number[:n])
+    found0, found1, found, order = pair_sampler(ra, source, target)(50, generator=generator(7))
+    assert torch.equal(found1, cloud["target"][:50]) and torch.equal(found, labels[:50]) and torch.equal(order, number[:50])
+    where = (found0.unsqueeze(1) == cloud["source"]).all(2).nonzero()[:, 1]
+    assert torch.equal(labels[where], found) and not torch.equal(where, torch.arange(50))
+    with pytest.raises(ValueError, match="source must return"):
+        pair_sampler(ra, lambda n, generator=None: torch.zeros(n), target)(50)
     # Cheaper than pairs at random, and the expected cost is that of the plan.
     cost = torch.stack([(u - v).square().sum(1).mean() / 2 for u, v in (pairs(50, generator=generator(k)) for k in range(200))])
     plan = ra.predict(Problem(cloud["source"][:50], cloud["target"][:50]), sweeps=1).plan
@@ -251,7 +248,7 @@ def test_a_problem_unlike_any_other_shows_in_the_gap(models):
     _, ra, _ = models
     usual = [ra.predict(p) for p in family(6, seed=9)]
     strange = problem(90)
-    turned = Problem(strange.x, strange.y, strange.a, strange.b, -strange.cost)  # transport as far as possible
+    turned = replace(strange, cost=-strange.cost)  # transport as far as possible
     found = ra.predict(turned)
     assert found.gap > 20 * max(r.gap for r in usual)
     assert found.row_error > 2 * max(r.row_error for r in usual)
@@ -260,10 +257,11 @@ def test_a_problem_unlike_any_other_shows_in_the_gap(models):
 def test_single_precision_and_far_away_clouds(models):
     _, ra, _ = models
     p = problem(91)
-    single = ra.predict(Problem(p.x.float(), p.y.float(), p.a.float() / p.a.float().sum(), p.b.float() / p.b.float().sum()))
+    weights = {"weights0": p.weights0.float(), "weights1": p.weights1.float()}
+    single = ra.predict(Problem(p.x0.float(), p.x1.float(), **weights))
     assert single.plan.dtype == torch.float32
     assert torch.allclose(single.plan.double(), ra.predict(p).plan, atol=1e-4)
-    far = ra.predict(Problem(p.x, p.y + 1000, p.a, p.b))
+    far = ra.predict(Problem(p.x0, p.x1 + 1000, weights0=p.weights0, weights1=p.weights1))
     assert far.plan.isfinite().all() and far.gap >= 0 and np.isfinite(far.gap)
 
 
@@ -273,14 +271,14 @@ POINTS = torch.zeros(3, 2, dtype=F64)
 @pytest.mark.parametrize(
     "call, name",
     [
-        (lambda: Problem(torch.zeros(0, 2), POINTS), "x"),
-        (lambda: Problem(POINTS, torch.zeros(3, 3)), "y must have dimension"),
-        (lambda: Problem(POINTS * float("nan"), POINTS), "x must be finite"),
-        (lambda: Problem(POINTS, POINTS, torch.tensor([0.5, 0.5, 0.5])), "a must sum"),
-        (lambda: Problem(POINTS, POINTS, None, torch.tensor([2.0, -0.5, -0.5])), "b must be non-negative"),
-        (lambda: Problem(POINTS, POINTS, torch.zeros(3)), "a must sum"),
-        (lambda: Problem(POINTS, POINTS, None, None, torch.zeros(3, 2)), "cost must have shape"),
-        (lambda: Problem(POINTS, POINTS, None, None, torch.full((3, 3), float("inf"))), "cost must be finite"),
+        (lambda: Problem(torch.zeros(0, 2), POINTS), "x0"),
+        (lambda: Problem(POINTS, torch.zeros(3, 3)), "x1 must have dimension"),
+        (lambda: Problem(POINTS * float("nan"), POINTS), "x0 must be finite"),
+        (lambda: Problem(POINTS, POINTS, weights0=torch.tensor([0.5, 0.5, 0.5])), "weights0 must sum"),
+        (lambda: Problem(POINTS, POINTS, weights1=torch.tensor([2.0, -0.5, -0.5])), "weights1 must be non-negative"),
+        (lambda: Problem(POINTS, POINTS, weights0=torch.zeros(3)), "weights0 must sum"),
+        (lambda: Problem(POINTS, POINTS, cost=torch.zeros(3, 2)), "cost must have shape"),
+        (lambda: Problem(POINTS, POINTS, cost=torch.full((3, 3), float("inf"))), "cost must be finite"),
         (lambda: RegressionAmortization(torch.zeros(0, 2), epsilon=0.1), "directions"),
         (lambda: RegressionAmortization(torch.ones(4, 2), epsilon=0.0), "epsilon"),
         (lambda: ObjectiveAmortization(torch.ones(4, 2), epsilon=float("nan")), "epsilon"),
@@ -292,10 +290,17 @@ POINTS = torch.zeros(3, 2, dtype=F64)
         ),
         (lambda: RegressionAmortization(torch.ones(4, 2), epsilon=0.1).predict(problem()), "fitted"),
         (lambda: RegressionAmortization(torch.ones(4, 3), epsilon=0.1).fit(family(2)), "dimension 3"),
-        (lambda: predict_from(problem(), torch.zeros(5), 0.1), "f must have shape"),
+        (lambda: RegressionAmortization(torch.ones(4, 2), epsilon=0.1).coefficients, "fitted"),
+        (lambda: RegressionAmortization(torch.ones(4, 2), epsilon=0.1).save("nowhere.pt"), "fitted"),
+        (lambda: ObjectiveAmortization(torch.ones(4, 2), epsilon=0.1).fit(family(2), tol=0.0), "tol"),
+        (lambda: ObjectiveAmortization(torch.ones(4, 2), epsilon=0.1).fit(family(2), max_iterations=0), "max_iterations"),
+        (lambda: predict_from(problem(), torch.zeros(5), 0.1), "potential0 must have shape"),
+        (lambda: semidual(problem(), torch.zeros(5), 0.1), "potential0 must have shape"),
+        (lambda: semidual(problem(), torch.zeros(12), -0.1), "epsilon"),
         (lambda: predict_from(problem(), torch.zeros(12), 0.1, sweeps=-1), "sweeps"),
-        (lambda: sinkhorn(problem(), -0.1), "epsilon"),
-        (lambda: sinkhorn(problem(), 0.1, start=torch.zeros(5)), "start"),
+        (lambda: problem().entropic_plan(-0.1), "epsilon"),
+        (lambda: problem().entropic_plan(0.1, start=torch.zeros(5)), "start"),
+        (lambda: pair_sampler(None, None, None, sweeps=-1), "sweeps"),
     ],
 )
 def test_bad_input(call, name):

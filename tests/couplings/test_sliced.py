@@ -51,7 +51,7 @@ def gap_and_violation(x, y, a, b):
     """|dual − primal| with the g that f allows, relative to the cost and the potentials; the primal value is POT's."""
     a, b = (uniform(len(z)) if w is None else w for z, w in ((x, a), (y, b)))
     cost = 0.5 * (x[:, None] - y) ** 2
-    f = potentials_1d(x, y, a, b)
+    f = potentials_1d(x, y, weights0=a, weights1=b)
     g = (cost - f[:, None]).min(0).values  # feasible by definition: the value tells whether f is optimal
     primal = ot.emd2(a.numpy(), b.numpy(), cost.numpy())
     line = 0.5 * ot.emd2_1d(x.numpy(), y.numpy(), a.numpy(), b.numpy())
@@ -83,35 +83,37 @@ def test_without_ties_the_potentials_are_those_of_autodiff():
     a, b = (torch.rand(k, generator=gen, dtype=F64) + 0.1 for k in (17, 23))
     a, b = a / a.sum(), b / b.sum()
     theirs = ot.lp.emd_1d_dual_backprop(x, y, a, b, p=2)[0]
-    assert torch.allclose(2 * potentials_1d(x, y, a, b), theirs - a @ theirs, atol=1e-12)
+    assert torch.allclose(2 * potentials_1d(x, y, weights0=a, weights1=b), theirs - a @ theirs, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_equivariance(seed):
     x, y, a, b = instance(seed)
     gen = torch.Generator().manual_seed(seed)
-    f = potentials_1d(x, y, a, b)
+    f = potentials_1d(x, y, weights0=a, weights1=b)
     p, q = (torch.randperm(len(z), generator=gen) for z in (x, y))
-    moved = potentials_1d(x[p], y[q], *(w if w is None else w[i] for w, i in ((a, p), (b, q))))
+    weights = {name: w if w is None else w[i] for name, w, i in (("weights0", a, p), ("weights1", b, q))}
+    moved = potentials_1d(x[p], y[q], **weights)
     assert torch.allclose(moved, f[p], atol=1e-12)
-    assert torch.allclose(potentials_1d(x + 2.5, y + 2.5, a, b), f, atol=1e-12)
-    assert torch.allclose(potentials_1d(-x, -y, a, b), f, atol=1e-12)
-    assert torch.allclose(potentials_1d(3 * x, 3 * y, a, b), 9 * f, atol=1e-11)
+    assert torch.allclose(potentials_1d(x + 2.5, y + 2.5, weights0=a, weights1=b), f, atol=1e-12)
+    assert torch.allclose(potentials_1d(-x, -y, weights0=a, weights1=b), f, atol=1e-12)
+    assert torch.allclose(potentials_1d(3 * x, 3 * y, weights0=a, weights1=b), 9 * f, atol=1e-11)
     # A translation of y by v adds −vx, up to a constant.
-    shifted = potentials_1d(x, y + 0.7, a, b) - f + 0.7 * x
+    shifted = potentials_1d(x, y + 0.7, weights0=a, weights1=b) - f + 0.7 * x
     assert torch.allclose(shifted, shifted[:1].expand_as(shifted), atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_atoms_without_mass_and_split_atoms_change_nothing(seed):
     x, y, a, b = instance(2 * seed)
-    f = potentials_1d(x, y, a, b)
+    f = potentials_1d(x, y, weights0=a, weights1=b)
     extra = torch.tensor([-9.0, 0.1, 9.0], dtype=F64)
-    more = potentials_1d(x, torch.cat([y, extra]), a, torch.cat([b, torch.zeros(3, dtype=F64)]))
+    more = potentials_1d(x, torch.cat([y, extra]), weights0=a, weights1=torch.cat([b, torch.zeros(3, dtype=F64)]))
     assert torch.allclose(more, f, atol=1e-12)
-    more = potentials_1d(torch.cat([x, extra]), y, torch.cat([a, torch.zeros(3, dtype=F64)]), b)
+    more = potentials_1d(torch.cat([x, extra]), y, weights0=torch.cat([a, torch.zeros(3, dtype=F64)]), weights1=b)
     assert torch.allclose(more[:-3][a > 0], f[a > 0], atol=1e-12)
-    split = potentials_1d(torch.cat([x, x]), torch.cat([y, y]), torch.cat([0.25 * a, 0.75 * a]), torch.cat([0.5 * b, 0.5 * b]))
+    halves = {"weights0": torch.cat([0.25 * a, 0.75 * a]), "weights1": torch.cat([0.5 * b, 0.5 * b])}
+    split = potentials_1d(torch.cat([x, x]), torch.cat([y, y]), **halves)
     assert torch.allclose(split[: len(x)][a > 0], split[len(x) :][a > 0], atol=1e-12)
     cost = 0.5 * (x[:, None] - y) ** 2
     assert (
@@ -122,8 +124,8 @@ def test_atoms_without_mass_and_split_atoms_change_nothing(seed):
 def test_columns_are_separate_problems():
     x, y, a, b = instance(4)
     scale = torch.tensor([1.0, -2.0, 0.3], dtype=F64)
-    together = potentials_1d(x[:, None] * scale, y[:, None] * scale + scale, a, b)
-    alone = torch.stack([potentials_1d(x * s, y * s + s, a, b) for s in scale], 1)
+    together = potentials_1d(x[:, None] * scale, y[:, None] * scale + scale, weights0=a, weights1=b)
+    alone = torch.stack([potentials_1d(x * s, y * s + s, weights0=a, weights1=b) for s in scale], 1)
     assert together.shape == (len(x), 3)
     assert torch.allclose(together, alone, atol=1e-13)
 
@@ -132,7 +134,7 @@ def test_columns_are_separate_problems():
 def test_uniform_weights_given_or_left_out(n, m):
     gen = torch.Generator().manual_seed(n)
     x, y = rand(n, 3, gen=gen), rand(m, 3, gen=gen)
-    assert torch.allclose(potentials_1d(x, y), potentials_1d(x, y, uniform(n), uniform(m)), atol=1e-13)
+    assert torch.allclose(potentials_1d(x, y), potentials_1d(x, y, weights0=uniform(n), weights1=uniform(m)), atol=1e-13)
     single = potentials_1d(x.float(), y.float())
     assert single.dtype == torch.float32 and torch.allclose(single.double(), potentials_1d(x, y), atol=1e-4)
 
@@ -144,7 +146,7 @@ def test_c_transforms_against_their_definitions():
     hard = [min(float(cost[i, j] - f[i]) for i in range(6)) for j in range(9)]
     assert np.allclose(c_transform(cost, f), hard)
     soft = [-0.1 * np.log(sum(float(a[i]) * np.exp(float(f[i] - cost[i, j]) / 0.1) for i in range(6))) for j in range(9)]
-    assert np.allclose(soft_c_transform(cost, f, a, 0.1), soft)
+    assert np.allclose(soft_c_transform(cost, f, 0.1, weights=a), soft)
     # Twice the transform gives back a c-concave function, and no more.
     once = c_transform(cost, f)
     assert torch.allclose(c_transform(cost, c_transform(cost.T, once)), once)
@@ -154,8 +156,9 @@ def test_c_transforms_against_their_definitions():
 def test_w2_on_the_line_against_pot(seed):
     x, y, a, b = instance(seed)
     pot = ot.emd2_1d(x.numpy(), y.numpy(), *(None if w is None else w.numpy() for w in (a, b)))
-    assert float(w2_squared_1d(x, y, a, b)) == pytest.approx(pot, rel=1e-12)
-    assert w2_squared_1d(torch.stack([x, 2 * x], 1), torch.stack([y, 2 * y], 1), a, b).tolist() == pytest.approx([pot, 4 * pot])
+    assert float(w2_squared_1d(x, y, weights0=a, weights1=b)) == pytest.approx(pot, rel=1e-12)
+    both = w2_squared_1d(*(torch.stack([z, 2 * z], 1) for z in (x, y)), weights0=a, weights1=b)
+    assert both.tolist() == pytest.approx([pot, 4 * pot])
 
 
 def test_sliced_distance_against_pot_and_for_translations():
@@ -207,22 +210,38 @@ def test_cities():
     assert population[near].max() > 5e6
 
 
+COST = torch.tensor([[1.0, 2.0, 3.0], [0.0, 1.0, 5.0]], dtype=F64)
+
+
 @pytest.mark.parametrize(
     "call, name",
     [
-        (lambda: potentials_1d([], [1.0]), "x"),
-        (lambda: potentials_1d([1.0], torch.zeros(0, 1)), "y"),
-        (lambda: potentials_1d([1.0, float("nan")], [1.0]), "x"),
-        (lambda: potentials_1d([1.0], [float("inf")]), "y"),
+        (lambda: potentials_1d([], [1.0]), "x0"),
+        (lambda: potentials_1d([1.0], torch.zeros(0, 1)), "x1"),
+        (lambda: potentials_1d([1.0, float("nan")], [1.0]), "x0"),
+        (lambda: potentials_1d([1.0], [float("inf")]), "x1"),
+        (lambda: potentials_1d([1e300, -1e300], [1.0]), "finite squared"),
+        (lambda: w2_squared_1d([1e300, -1e300], [1.0]), "finite squared"),
+        (lambda: w2_squared_sliced([[1e200, 0.0]], [[0.0, 0.0]], [[1.0, 0.0]]), "finite squared"),
         (lambda: potentials_1d(torch.zeros(3, 2), torch.zeros(3, 1)), "columns"),
-        (lambda: potentials_1d(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)), "x"),
-        (lambda: potentials_1d([1.0, 2.0], [1.0], [0.5, 0.6]), "a must sum"),
-        (lambda: potentials_1d([1.0, 2.0], [1.0], [1.5, -0.5]), "a must be non-negative"),
-        (lambda: potentials_1d([1.0], [1.0, 2.0], None, [0.0, 0.0]), "b must sum"),
+        (lambda: potentials_1d(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)), "x0"),
+        (lambda: potentials_1d([1.0, 2.0], [1.0], weights0=[0.5, 0.6]), "weights0 must sum"),
+        (lambda: potentials_1d([1.0, 2.0], [1.0], weights0=[1.5, -0.5]), "weights0 must be non-negative"),
+        (lambda: potentials_1d([1.0], [1.0, 2.0], weights1=[0.0, 0.0]), "weights1 must sum"),
         (lambda: directions(3, 0), "count"),
         (lambda: directions(0, 3), "dim"),
-        (lambda: w2_squared_sliced(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(4, 3)), "x must have dimension"),
-        (lambda: squared_cost(torch.zeros(3, 2), torch.zeros(3, 3)), "y"),
+        (lambda: w2_squared_sliced(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(4, 3)), "directions must have dimension"),
+        (lambda: w2_squared_sliced(torch.zeros(3, 2), torch.zeros(3, 3), torch.zeros(4, 2)), "x1 must have dimension"),
+        (lambda: squared_cost(torch.zeros(3, 2), torch.zeros(3, 3)), "x1"),
+        (lambda: c_transform(COST, torch.zeros(1)), "cost and potential"),  # it would broadcast
+        (lambda: c_transform(COST, torch.zeros(3)), "cost and potential"),
+        (lambda: c_transform(COST, torch.tensor([0.0, float("nan")])), "potential must be finite"),
+        (lambda: c_transform(COST[0], torch.zeros(3)), "cost and potential"),
+        (lambda: soft_c_transform(COST, torch.zeros(2), 0.5, weights=[1.0, 1.0]), "weights must sum"),
+        (lambda: soft_c_transform(COST, torch.zeros(2), 0.5, weights=[1.0]), "weights must have shape"),
+        (lambda: soft_c_transform(COST, torch.zeros(2), -0.5), "epsilon"),
+        (lambda: soft_c_transform(COST, torch.zeros(1), 0.5), "cost and potential"),
+        (lambda: stereographic(torch.ones(2, 3), pole=0.0), "pole"),
         (lambda: geodesic_cost(torch.ones(2, 3), torch.ones(2, 3)), "unit sphere"),
         (lambda: sphere_points([91.0], [0.0]), "latitude"),
         (lambda: sphere_points([10.0], [0.0, 1.0]), "latitude"),
