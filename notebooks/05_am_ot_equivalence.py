@@ -42,6 +42,7 @@ from scipy.linalg import solve_continuous_lyapunov
 from scipy.optimize import linear_sum_assignment
 
 from dynot_lite.laws import gaussian
+from dynot_lite.matching.training import cosine, fit
 from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction, action_gap, action_matching_loss, action_network
 from dynot_lite.companion import claim, show, start
 from dynot_lite.paths.continuity import gauss_legendre
@@ -657,9 +658,6 @@ print(f"half the transport cost {0.5 * w2:.4f}; energy of the independent path {
 steps, batch = (1500, 512) if full else (260, 192)
 long, short = 2.0, 0.5
 spread = torch.tensor([long, short])
-net = action_network(2, (48, 48), generator=generator)
-optimiser = torch.optim.Adam(net.parameters(), lr=1e-2)
-schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
 
 
 def turning(t, z):
@@ -669,14 +667,18 @@ def turning(t, z):
     return torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y], dim=-1)
 
 
-with torch.enable_grad():
-    for _ in range(steps):
-        t = torch.rand(batch, generator=generator)
-        x0, x1 = (turning(torch.full((batch,), end), randn(batch, 2)) for end in (0.0, 1.0))
-        optimiser.zero_grad()
-        action_matching_loss(net, x0, x1, turning(t, randn(batch, 2)), t).backward()
-        optimiser.step()
-        schedule.step()
+def turning_sample(n, *, generator):
+    """Points at the times 0 and 1, and at random times, with these times."""
+    times = torch.zeros(n), torch.ones(n), torch.rand(n, generator=generator)
+    return *(turning(t, torch.randn(n, 2, generator=generator)) for t in times), times[2]
+
+
+def sampled_loss(net, x0, x1, x_t, t, *, generator):
+    return action_matching_loss(net, x0, x1, x_t, t)
+
+
+options = dict(steps=steps, batch=batch, learning_rate=1e-2, schedule=cosine(), ema=0)
+net = fit(action_network(2, (48, 48), generator=generator), sampled_loss, turning_sample, generator=generator, **options).network
 
 z = randn(4000, 2)
 ends = [turning(torch.full((4000,), end), z) for end in (0.0, 1.0)]
@@ -879,39 +881,27 @@ x0, x1 = torch.special.ndtri(u)[:, None], -torch.log(-torch.log(u))[:, None]
 detour_1d = lambda t: (1 - t) * x0 + t * x1.flip(0) + 3 * math.sin(math.pi * t)
 
 
-def train(potential, loss_of, steps, rate):
-    optimiser = torch.optim.Adam(potential.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    history = []
-    with torch.enable_grad():
-        for _ in range(steps):
-            optimiser.zero_grad()
-            loss = loss_of(potential)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            history.append(loss.item())
-    return potential, torch.tensor(history)
-
-
 def start_1d():
     return LogSumExp(1, 24, scale=2, temperature=0.2, matrix=[[0.3]], generator=torch.Generator().manual_seed(seed + 1))
 
 
-def literal_loss(potential):
-    times = torch.rand(2, generator=generator)
-    return action_matching_loss(OptimalAction(potential), x0, x1, detour_1d, times)
+def literal_loss(potential, x0, x1, *, generator):
+    return action_matching_loss(OptimalAction(potential), x0, x1, detour_1d, torch.rand(2, generator=generator))
 
 
-by_am, am_history = train(start_1d(), literal_loss, steps, 0.06)
-by_ot, ot_history = train(start_1d(), lambda potential: semidual_loss(potential, x0, x1), steps, 0.06)
-known = x1
+def dual_loss(potential, x0, x1, *, generator):
+    return semidual_loss(potential, x0, x1)
+
+
+options = dict(steps=steps, batch=count, learning_rate=0.06, schedule=cosine(), ema=0, generator=generator)
+am, ot = (fit(start_1d(), loss, lambda n, generator: (x0, x1), **options) for loss in (literal_loss, dual_loss))
+by_am, by_ot, known = am.network, ot.network, x1
 error = (by_am.gradient(x0) - known).square().mean() / known.var()
 claim("AM-37", 100 * error)
 claim("AM-38", worst(by_am.gradient(x0) - by_ot.gradient(x0)))
 constant_1d = half_moments(x0, x1)
-claim("AM-39", worst(am_history - (ot_history - constant_1d)))
-claim("AM-40", am_history.min() + 0.5 * (x0 - x1).square().mean())
+claim("AM-39", worst(am.losses - (ot.losses - constant_1d)))
+claim("AM-40", am.losses.min() + 0.5 * (x0 - x1).square().mean())
 print(f"unexplained variance of the map: {100 * error:.2f} %")
 
 # %% [markdown]
@@ -961,8 +951,8 @@ axes[0].plot(grid, exact, color=COLOURS["grey"], lw=5, alpha=0.5, label="exact m
 axes[0].plot(grid, by_am.gradient(grid), color=COLOURS["vermilion"], label="learned $\\nabla\\Psi$ (action matching)")
 axes[0].set(title="from $N(0,1)$ to the Gumbel law", xlabel="$x$", ylabel="map")
 axes[0].legend(loc="upper left", fontsize=8)
-axes[1].plot(ot_history - constant_1d, color=COLOURS["grey"], lw=5, alpha=0.5, label="semi-dual − const")
-axes[1].plot(am_history, color=COLOURS["vermilion"], lw=1.2, label="action matching")
+axes[1].plot(ot.losses - constant_1d, color=COLOURS["grey"], lw=5, alpha=0.5, label="semi-dual − const")
+axes[1].plot(am.losses, color=COLOURS["vermilion"], lw=1.2, label="action matching")
 axes[1].set(title="the same run, twice", xlabel="step", ylabel="loss")
 axes[1].legend(fontsize=8)
 styles = (("grey", 6, "-"), ("blue", 3, "-"), ("orange", 1.5, "--"), ("vermilion", 2, ":"))
@@ -993,14 +983,16 @@ def source(size):
     return centres[torch.randint(3, (size,), generator=generator)] + 0.5 * randn(size, 2)
 
 
+def streams(size, *, generator):
+    return source(size), truth.gradient(source(size)).detach()
+
+
+def dual_loss(potential, x0, x1, *, generator):
+    return semidual_loss(potential, x0, x1, tol=1e-6)
+
+
 learned = LogSumExp(2, 16, heads=4, matrix=torch.eye(2), temperature=0.5, generator=generator)
-
-
-def streams(potential):
-    return semidual_loss(potential, source(batch), truth.gradient(source(batch)).detach(), tol=1e-6)
-
-
-learned, history = train(learned, streams, steps, 0.06)
+learned = fit(learned, dual_loss, streams, **options | dict(steps=steps, batch=batch)).network
 x = source(4000)
 image = truth.gradient(x)
 unexplained = 100 * (learned.gradient(x) - image).square().sum(1).mean() / image.var(0).sum()

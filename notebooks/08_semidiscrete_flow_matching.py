@@ -48,7 +48,9 @@ from dynot_lite.couplings import batches, plans
 from dynot_lite import datasets
 from dynot_lite.matching import mean_flow
 from dynot_lite.companion import claim, show, start
-from dynot_lite.matching.flow_matching import VelocityNetwork, fit, guided, sample
+from dynot_lite.matching.flow_matching import FlowMatching, guided, sample
+from dynot_lite.matching.networks import MeanVelocityNetwork, VelocityNetwork
+from dynot_lite.matching.training import fit
 from dynot_lite.paths.flows import integrate_adaptive, trajectory
 from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
 from dynot_lite.laws.mixtures import fm_velocity_diracs
@@ -660,7 +662,7 @@ def judge(velocity, noise, held_out, distance):
         return velocity(t, x.float()).double()
 
     with torch.no_grad():
-        samples = {k: sample(velocity, noise, evaluations=k, method="euler") for k in STEPS}
+        samples = {k: sample(velocity, noise, steps=k, method="euler") for k in STEPS}
         samples["adaptive"] = integrate_adaptive(double, noise, rtol=1e-3, atol=1e-3).float()
         energy = path_energy(*trajectory(velocity, noise, steps=25))
     return {k: distance(x, held_out) for k, x in samples.items()}, samples, count[0], energy.straightness / energy.energy
@@ -673,7 +675,8 @@ def root_w2(x, y):
 def plane_fit(pairs, k):
     gen = torch.Generator().manual_seed(100 * seed + k)
     network = VelocityNetwork(2, generator=gen)
-    return fit(network, pairs, steps=4000 if full else 1000, batch=256 if full else 128, ema=0.99, generator=gen).velocity
+    options = dict(steps=4000 if full else 1000, batch=256 if full else 128, ema=0.99, generator=gen)
+    return fit(network, FlowMatching(), pairs, **options).network
 
 
 seeds = range(3 if full else 1)
@@ -779,8 +782,8 @@ for k in seeds:
     for name in digit_names:
         gen = torch.Generator().manual_seed(100 * seed + k)
         network = VelocityNetwork(64, width=width, generator=gen)
-        velocity = fit(network, samplers[name], steps=digit_steps, batch=128, ema=0.99, generator=gen).velocity
-        w2, samples, evaluations, curvature = judge(velocity, z, x_kept, sample_w2_squared)
+        trained = fit(network, FlowMatching(), samplers[name], steps=digit_steps, batch=128, ema=0.99, generator=gen)
+        w2, samples, evaluations, curvature = judge(trained.network, z, x_kept, sample_w2_squared)
         energy = {e: energy_distance(x, x_kept) for e, x in samples.items()}
         digit_results[name, k] = energy, w2, samples, curvature
 
@@ -886,8 +889,9 @@ for k in seeds:
     for name, pairs in class_samplers.items():
         gen = torch.Generator().manual_seed(100 * seed + k)
         network = VelocityNetwork(64, width=width, classes=10, generator=gen)
-        velocity = fit(network, pairs, steps=digit_steps, batch=128, ema=0.99, generator=gen).velocity
-        images_ = {e: sample(guided(velocity, y_kept, 1.0), z, evaluations=e, method="euler") for e in (1, 2, 4, 8, 40)}
+        trained = fit(network, FlowMatching(), pairs, steps=digit_steps, batch=128, ema=0.99, generator=gen)
+        velocity = guided(trained.network, y_kept, scale=1.0)
+        images_ = {e: sample(velocity, z, steps=e, method="euler") for e in (1, 2, 4, 8, 40)}
         accuracy = {e: svm.score(x.numpy(), y_kept.numpy()) for e, x in images_.items()}
         class_results[name, k] = accuracy, {e: energy_distance(x, x_kept) for e, x in images_.items()}, images_[8]
 claim("SD-35", min(class_results["one per class", k][0][40] - class_results["one coupling for all", k][0][40] for k in seeds))
@@ -936,10 +940,10 @@ for k in seeds:
         ("semidiscrete", solved["digits", k][0].pair),
     ):
         gen = torch.Generator().manual_seed(100 * seed + k)
-        network = mean_flow.MeanVelocityNetwork(64, width=width, generator=gen)
+        network = MeanVelocityNetwork(64, width=width, generator=gen)
         steps = 2000 if full else 500
-        velocity = mean_flow.fit(network, pairs, steps=steps, batch=128, ema=0.99, generator=gen).velocity
-        mean_results[name, k] = mean_flow.sample(velocity, z, evaluations=1)
+        trained = fit(network, mean_flow.MeanFlow(), pairs, steps=steps, batch=128, ema=0.99, generator=gen)
+        mean_results[name, k] = mean_flow.sample(trained.network, z)
 mean_energy = {key: energy_distance(x, x_kept) for key, x in mean_results.items()}
 claim("SD-37", max(mean_energy["semidiscrete", k] for k in seeds) / energy_distance(z, x_kept))
 
@@ -1272,9 +1276,8 @@ own_points = load_points(data)
 own_coupling = SemidiscreteCoupling(own_points)
 own_fit = own_coupling.fit(generator=rng).require()
 gen = torch.Generator().manual_seed(seed)
-own_flow = fit(
-    VelocityNetwork(own_points.shape[1], width=128, generator=gen), own_coupling.pair, steps=200, batch=128, generator=gen
-)
+own_network = VelocityNetwork(own_points.shape[1], width=128, generator=gen)
+own_flow = fit(own_network, FlowMatching(), own_coupling.pair, steps=200, batch=128, generator=gen).network
 claim("SD-52", own_fit.chi2_upper)
 claim("SD-53", own_fit.primal_cost / (0.5 * own_points.shape[1] + 0.5 * own_points.square().sum(1).mean().item()))
 

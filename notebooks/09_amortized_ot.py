@@ -46,7 +46,9 @@ from torch import nn
 
 from dynot_lite.couplings import batches
 from dynot_lite import datasets
-from dynot_lite.matching import flow_matching
+from dynot_lite.matching import training
+from dynot_lite.matching.flow_matching import FlowMatching
+from dynot_lite.matching.networks import VelocityNetwork
 from dynot_lite.couplings.amortized import (
     ObjectiveAmortization,
     Problem,
@@ -299,19 +301,20 @@ class CloudMLP:
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             sizes = [rows.shape[1], 64, 64, 1]
-            self.network = nn.Sequential(
+            network = nn.Sequential(
                 *(layer for i, o in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(i, o), nn.SELU()))
             )[:-1]
-        self.network.float()
         inputs, targets, weights = (((rows - self.centre) / self.scale).float(), (values / self.unit).float(), weights.float())
-        optimiser = torch.optim.Adam(self.network.parameters(), lr=3e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for _ in range(steps):
-            optimiser.zero_grad()
-            some = torch.multinomial(weights, 1024, replacement=True, generator=generator)  # atoms by their mass
-            (self.network(inputs[some])[:, 0] - targets[some]).square().mean().backward()
-            optimiser.step()
-            schedule.step()
+
+        def pairs(n, *, generator):
+            some = torch.multinomial(weights, n, replacement=True, generator=generator)  # atoms by their mass
+            return inputs[some], targets[some]
+
+        def loss(network, inputs, targets, *, generator):
+            return (network(inputs)[:, 0] - targets).square().mean()
+
+        options = dict(steps=steps, batch=1024, learning_rate=3e-3, schedule=training.cosine(), ema=0, generator=generator)
+        self.network = training.fit(network, loss, pairs, **options).network
 
     @staticmethod
     def inputs(problem):
@@ -334,21 +337,20 @@ class GridMLP:
         n, self.unit = len(cost), 0.1
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-            self.network = nn.Sequential(
-                nn.Linear(2 * n, 256), nn.SELU(), nn.Linear(256, 256), nn.SELU(), nn.Linear(256, n)
-            ).float()
+            network = nn.Sequential(nn.Linear(2 * n, 256), nn.SELU(), nn.Linear(256, 256), nn.SELU(), nn.Linear(256, n))
         kernel = (-cost / epsilon).exp()
-        optimiser = torch.optim.Adam(self.network.parameters(), lr=1e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for _ in range(steps):
-            a, b = draw(32)
-            f = self.unit * self.network(n * torch.cat([a, b], 1).float()).double()
+
+        def pairs(k, *, generator):
+            return tuple(weights.float() for weights in draw(k))
+
+        def loss(network, a, b, *, generator):
+            f = self.unit * network(n * torch.cat([a, b], 1)).double()
             # On a common grid the c-transforms of the batch are one matrix product.
             dual = (a * f).sum(1) - epsilon * (b * ((a * (f / epsilon).exp()) @ kernel).log()).sum(1)
-            optimiser.zero_grad()
-            (-dual.mean()).backward()
-            optimiser.step()
-            schedule.step()
+            return -dual.mean()
+
+        options = dict(steps=steps, batch=32, schedule=training.cosine(), ema=0, generator=generator)
+        self.network = training.fit(network, loss, pairs, **options).network
 
     @torch.no_grad()
     def __call__(self, problem):
@@ -995,18 +997,17 @@ for number in flow_seeds:
     fresh_target, noise = target(600, generator=generator), source(600, generator=generator)
     floor += [sample_w2_squared(fresh_target, target(600, generator=generator)) ** 0.5 for _ in range(3)]
     for name, pairs in samplers.items():
-        network = flow_matching.VelocityNetwork(2, generator=fresh(number))
+        network = VelocityNetwork(2, generator=fresh(number))
         begun = time.process_time()
-        fitted = flow_matching.fit(
-            network, pairs, steps=steps, batch=batch, learning_rate=2e-3, ema=0.99, generator=fresh(number)
-        )
+        options = dict(steps=steps, batch=batch, learning_rate=2e-3, ema=0.99, generator=fresh(number))
+        fitted = training.fit(network, FlowMatching(), pairs, **options)
         total.setdefault(name, []).append(time.process_time() - begun)
         begun = time.process_time()
         for _ in range(20):
             pairs(batch, generator=generator)
         pairing.setdefault(name, []).append((time.process_time() - begun) / 20)
         with torch.no_grad():
-            times, paths = trajectory(fitted.velocity, noise, steps=20)
+            times, paths = trajectory(fitted.network, noise, steps=20)
         energies.setdefault(name, []).append(path_energy(times, paths).energy)
         distances.setdefault(name, []).append(sample_w2_squared(paths[-1], fresh_target) ** 0.5)
         flows.setdefault(name, paths)

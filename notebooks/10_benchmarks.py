@@ -56,7 +56,8 @@ from dynot_lite import metrics
 from dynot_lite.couplings import batches, plans
 from dynot_lite import datasets
 from dynot_lite.grids import back_and_forth, benamou_brenier
-from dynot_lite.matching import flow_matching
+from dynot_lite.matching import flow_matching, training
+from dynot_lite.matching.networks import VelocityNetwork
 from dynot_lite.couplings.amortized import Problem, RegressionAmortization, predict_from
 from dynot_lite.companion import claim, show, skip, start
 from dynot_lite.companion.benchmark import medians, peer, peer_of_jax
@@ -531,7 +532,7 @@ else:
 #
 # *The peer's run* is the loop of its tutorial: its samplers, its `ConditionalFlowMatcher` (independent) or
 # `ExactOptimalTransportConditionalFlowMatcher`, its `MLP`, PyTorch's `Adam` with default options. *Ours* is
-# `flow_matching.fit`: it draws the data without Python loops, uses the fused Adam, and it averages the weights as it goes, with its
+# `training.fit`: it draws the data without Python loops, uses the fused Adam, and it averages the weights as it goes, with its
 # default rate, which the peer does not.
 
 # %%
@@ -557,8 +558,8 @@ COUPLINGS = {
 
 def ours(name, steps, run_seed):
     run = torch.Generator().manual_seed(run_seed)
-    network = flow_matching.VelocityNetwork(2, width=64, depth=3, generator=run)
-    return flow_matching.fit(network, COUPLINGS[name], steps=steps, batch=batch, generator=run, progress=False).velocity
+    network, loss = VelocityNetwork(2, width=64, depth=3, generator=run), flow_matching.FlowMatching()
+    return training.fit(network, loss, COUPLINGS[name], steps=steps, batch=batch, generator=run, progress=False).network
 
 
 def theirs(name, steps, run_seed):
@@ -620,7 +621,7 @@ if torchcfm is not None:
             test = torch.Generator().manual_seed(10_000 + run_seed)
             x0, x1 = (law(size, generator=test) for law in (datasets.toy.torchcfm_eight_gaussians, datasets.toy.torchcfm_moons))
             for who, train in (("torchcfm", theirs), ("dynot_lite", ours)):
-                end = flow_matching.sample(train(name, iterations, run_seed), x0, evaluations=200)
+                end = flow_matching.sample(train(name, iterations, run_seed), x0, steps=100)
                 found[who].append(metrics.sample_w2_squared(end, x1) ** 0.5)
         pooled = np.mean([np.var(values, ddof=1) for values in found.values()]) ** 0.5
         difference[name] = (np.mean(found["dynot_lite"]) - np.mean(found["torchcfm"])) / pooled

@@ -51,38 +51,33 @@ def draw_conditional(sampler: Callable, n: int, *, generator, name: str, finite:
     return _points(x, n, name, None, finite), *_conditions(conditions, n, name)
 
 
-def draw_pairs(pairs: Callable, n: int, *, generator, like: tuple[Tensor, ...] | None = None) -> tuple[Tensor, ...]:
-    """``pairs(n, generator=)`` as (x0, x1, *conditions), refused unless it has the form of :class:`PairSampler`.
+def draw_batch(pairs: Callable, n: int, *, generator, like: tuple[Tensor, ...] | None = None) -> tuple[Tensor, ...]:
+    """``pairs(n, generator=)``, refused unless it is a tuple of tensors of ``n`` rows, finite ones if of floating point.
 
     ``like``: an earlier draw, checked in full; the new one must then agree in number, shapes, dtypes and devices.
     """
     found = pairs(n, generator=generator)
-    if not isinstance(found, (tuple, list)) or len(found) < 2 or not all(isinstance(part, Tensor) for part in found):
-        raise ValueError(f"pairs must return tensors (x0, x1) or (x0, x1, *conditions), got {_kinds(found)}")
-    if like is not None:
-        for part, first in zip(found, like, strict=False):
-            if part.shape != first.shape or part.dtype != first.dtype or part.device != first.device:
-                break
-        else:
-            if len(found) == len(like):
-                return tuple(found)
-        raise ValueError(f"pairs must return the same kind of batch on every call: first {_kinds(like)}, now {_kinds(found)}")
-    x0, x1, *conditions = found
-    if x0.ndim < 2 or x0.shape != x1.shape or len(x0) != n or 0 in x0.shape:
-        shapes = f"{tuple(x0.shape)} and {tuple(x1.shape)}"
-        raise ValueError(f"pairs must return x0 and x1 of one shape ({n}, d) or ({n}, ...), got {shapes}")
-    if x0.dtype != x1.dtype or x0.device != x1.device:
-        raise ValueError(f"pairs must return one dtype and device, got {x0.dtype} on {x0.device} and {x1.dtype} on {x1.device}")
-    return (
-        _points(x0, n, "x0 of pairs", None, True),
-        _points(x1, n, "x1 of pairs", None, True),
-        *_conditions(conditions, n, "pairs"),
-    )
+    if not isinstance(found, (tuple, list)) or not found or not all(isinstance(part, Tensor) for part in found):
+        raise ValueError(f"pairs must return a tuple of tensors (x0, x1, *conditions), got {_kinds(found)}")
+    if like is None:
+        for k, part in enumerate(found):
+            if part.ndim < 1 or len(part) != n or 0 in part.shape:
+                raise ValueError(f"pairs must return {_part(k)} with {n} rows, got shape {tuple(part.shape)}")
+            if part.is_floating_point():
+                check.as_tensor(part, f"{_part(k)} of pairs")
+        return tuple(found)
+    if len(found) != len(like):
+        raise ValueError(f"pairs must return as many tensors on every call, got {len(like)} first and {len(found)} now")
+    for k, (part, first) in enumerate(zip(found, like, strict=True)):
+        if part.shape != first.shape or part.dtype != first.dtype or part.device != first.device:
+            kinds = f"{_kinds(first)} first and {_kinds(part)} now"
+            raise ValueError(f"pairs must return {_part(k)} of one kind on every call, got {kinds}")
+    return tuple(found)
 
 
-def evaluate(velocity: Callable, t, x: Tensor, *, name: str = "velocity") -> Tensor:
-    """v(t, x), refused unless it is a tensor of the shape of x."""
-    v = velocity(t, x)
+def evaluate(velocity: Callable, t, x: Tensor, *conditions, name: str = "velocity") -> Tensor:
+    """v(t, x, *conditions), refused unless it is a tensor of the shape of x."""
+    v = velocity(t, x, *conditions)
     if not isinstance(v, Tensor) or v.shape != x.shape:
         found = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
         raise ValueError(f"{name} must return a tensor of the shape of x, {tuple(x.shape)}, got {found}")
@@ -105,6 +100,10 @@ def _conditions(conditions, n: int, name: str) -> tuple[Tensor, ...]:
                 f"{name} must return conditions (labels, say) as tensors with one row per point, got {_kinds(condition)}"
             )
     return tuple(conditions)
+
+
+def _part(k: int) -> str:
+    return f"x{k}" if k < 2 else f"condition {k - 1}"
 
 
 def _kinds(found) -> str:

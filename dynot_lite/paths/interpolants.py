@@ -18,12 +18,13 @@ __all__ = ["LINEAR", "TRIGONOMETRIC", "VARIANCE_PRESERVING", "Interpolant"]
 class Interpolant:
     """The path X_t = α(t) X0 + β(t) X1, with α(0) = β(1) = 1 and α(1) = β(0) = 0.
 
-    ``alpha`` and ``beta`` map a tensor of times to a tensor of the same shape, elementwise, by torch operations; the
-    derivatives come from automatic differentiation and are checked once against central differences.
+    ``alpha`` and ``beta`` map a tensor of times to a tensor of the same shape, elementwise, by torch operations. So do their
+    derivatives ``d_alpha`` and ``d_beta``, if given; else they come from automatic differentiation, which costs a training step
+    as much as a small network. They are checked once against central differences.
 
     Raises:
-        ValueError: wrong end points, a value that is not a finite tensor of the shape of t, or a derivative that automatic
-            differentiation does not see (a function that leaves torch or detaches).
+        ValueError: wrong end points, a value that is not a finite tensor of the shape of t, a wrong derivative, or one that
+            automatic differentiation does not see (a function that leaves torch or detaches).
 
     >>> path = Interpolant(lambda t: 1 - t**2, lambda t: t**2)
     >>> x_t, dx_t = path.at(0.5, torch.tensor([[0.0]]), torch.tensor([[4.0]]))
@@ -33,30 +34,42 @@ class Interpolant:
 
     alpha: Callable[[Tensor], Tensor]
     beta: Callable[[Tensor], Tensor]
+    d_alpha: Callable[[Tensor], Tensor] | None = None
+    d_beta: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self):
         ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
         inner = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
         step = 1e-5
-        for name, function, expected in (("alpha", self.alpha, [1.0, 0.0]), ("beta", self.beta, [0.0, 1.0])):
+        functions = (("alpha", self.alpha, self.d_alpha, [1.0, 0.0]), ("beta", self.beta, self.d_beta, [0.0, 1.0]))
+        for name, function, given, expected in functions:
             found = _evaluate(function, ends, name)
             if not torch.allclose(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-6):
                 raise ValueError(f"{name} must be {expected} at t = 0 and 1, got {found.tolist()}")
             difference = (_evaluate(function, inner + step, name) - _evaluate(function, inner - step, name)) / (2 * step)
-            # By plain reverse mode: torch.func takes a second to import, and every program imports this module.
-            with torch.enable_grad():
-                t = inner.clone().requires_grad_()
-                total = function(t).sum() + 0 * t.sum()  # a constant or detached function has derivative 0
-                (derivative,) = torch.autograd.grad(total, t)
+            if given is not None:
+                derivative = _evaluate(given, inner, f"d_{name}")
+            else:
+                # By plain reverse mode: torch.func takes a second to import, and every program imports this module.
+                with torch.enable_grad():
+                    t = inner.clone().requires_grad_()
+                    total = function(t).sum() + 0 * t.sum()  # a constant or detached function has derivative 0
+                    (derivative,) = torch.autograd.grad(total, t)
             if not torch.allclose(derivative, difference, rtol=1e-4, atol=1e-4):
-                raise ValueError(f"{name} must be differentiable by torch: its derivative differs from finite differences")
+                required = f"{name} must be differentiable by torch" if given is None else f"d_{name} must be the derivative"
+                raise ValueError(f"{required}: finite differences of {name} differ by {(derivative - difference).abs().max():g}")
 
     def coefficients(self, t) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """α(t), β(t), α'(t), β'(t), each of the shape of t."""
-        t = check.as_tensor(t, "t").contiguous()  # forward mode refuses expanded tensors
+        return self._coefficients(check.as_tensor(t, "t"))
+
+    def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self.d_alpha is not None and self.d_beta is not None:
+            return self.alpha(t), self.beta(t), self.d_alpha(t), self.d_beta(t)
+        t = t.contiguous()  # forward mode refuses expanded tensors
         # In forward mode, so that both stay differentiable; together, because the set-up is what costs.
-        (alpha, beta), (d_alpha, d_beta) = torch.func.jvp(lambda t: (self.alpha(t), self.beta(t)), (t,), (torch.ones_like(t),))
-        return alpha, beta, d_alpha, d_beta
+        values, rates = torch.func.jvp(lambda t: (self.alpha(t), self.beta(t)), (t,), (torch.ones_like(t),))[:2]
+        return *values, *rates
 
     def at(self, t, x0, x1) -> tuple[Tensor, Tensor]:
         """The point X_t and its velocity dX_t/dt.
@@ -76,11 +89,14 @@ class Interpolant:
         if x0.shape != x1.shape or x0.ndim < 2 or x0.shape[0] == 0:
             raise ValueError(f"x0 and x1 must have one shape (n, d), n > 0, got {tuple(x0.shape)} and {tuple(x1.shape)}")
         t = check.time(t, n=x0.shape[0], like=x0)
-        if t.ndim:
-            t = t.reshape(-1, *[1] * (x0.ndim - 1))
-        alpha, beta, d_alpha, d_beta = self.coefficients(t)
-        if not (torch.isfinite(d_alpha) & torch.isfinite(d_beta)).all():
-            raise ValueError("t must be a time at which the path has a velocity: the derivative of alpha or beta is not finite")
+        x_t, dx_t = self.unchecked(t, x0, x1)
+        if not torch.isfinite(dx_t).all():
+            raise ValueError("t must be a time at which the path has a velocity: dX_t/dt is not finite")
+        return x_t, dx_t
+
+    def unchecked(self, t: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`at` for tensors that fit together, without its checks: on a GPU they wait for the values in every step."""
+        alpha, beta, d_alpha, d_beta = self._coefficients(t.reshape(-1, *[1] * (x0.ndim - 1)))
         return alpha * x0 + beta * x1, d_alpha * x0 + d_beta * x1
 
 
@@ -91,13 +107,20 @@ def _evaluate(function: Callable[[Tensor], Tensor], t: Tensor, name: str) -> Ten
     return value
 
 
-LINEAR = Interpolant(lambda t: 1 - t, lambda t: t)
+LINEAR = Interpolant(lambda t: 1 - t, lambda t: t, lambda t: -torch.ones_like(t), torch.ones_like)
 """The linear path (1 − t) X0 + t X1."""
 
-TRIGONOMETRIC = Interpolant(lambda t: torch.cos(0.5 * math.pi * t), lambda t: torch.sin(0.5 * math.pi * t))
+TRIGONOMETRIC = Interpolant(
+    lambda t: torch.cos(0.5 * math.pi * t),
+    lambda t: torch.sin(0.5 * math.pi * t),
+    lambda t: -0.5 * math.pi * torch.sin(0.5 * math.pi * t),
+    lambda t: 0.5 * math.pi * torch.cos(0.5 * math.pi * t),
+)
 """The trigonometric path cos(πt/2) X0 + sin(πt/2) X1; its derivative carries the factor π/2 that the notes lose."""
 
-VARIANCE_PRESERVING = Interpolant(lambda t: torch.sqrt(1 - t**2), lambda t: t)
+VARIANCE_PRESERVING = Interpolant(
+    lambda t: torch.sqrt(1 - t**2), lambda t: t, lambda t: -t / torch.sqrt(1 - t**2), torch.ones_like
+)
 """The path √(1 − t²) X0 + t X1: the trigonometric one with another clock, so that the share of X1 grows evenly.
 
 It preserves the covariance where the trigonometric path does. Its derivative is unbounded: there is no velocity at t = 1, and

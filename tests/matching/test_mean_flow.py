@@ -5,7 +5,9 @@ import torch
 from instances import generator
 
 from dynot_lite.matching import flow_matching, mean_flow
-from dynot_lite.matching.mean_flow import MeanVelocityNetwork
+from dynot_lite.matching.mean_flow import MeanFlow
+from dynot_lite.matching.networks import MeanVelocityNetwork
+from dynot_lite.matching.training import fit
 
 F64 = torch.float64
 MEAN, DEVIATION = 1.5, 0.4
@@ -83,11 +85,11 @@ def test_target_carries_no_gradient():
 
 
 def test_sampling_composes():
-    """The exact average velocity gives the exact flow for every number of evaluations."""
+    """The exact average velocity gives the exact flow for every number of steps."""
     x0 = torch.linspace(-2, 2, 9, dtype=F64)[:, None]
     field = lambda r, t, x: exact(torch.tensor(r, dtype=F64).expand(len(x)), torch.tensor(t, dtype=F64).expand(len(x)), x)
-    for evaluations in (1, 2, 5):
-        torch.testing.assert_close(mean_flow.sample(field, x0, evaluations=evaluations), MEAN + DEVIATION * x0)
+    for steps in (1, 2, 5):
+        torch.testing.assert_close(mean_flow.sample(field, x0, steps=steps), MEAN + DEVIATION * x0)
 
 
 def test_training_reaches_the_target_in_one_evaluation():
@@ -96,9 +98,9 @@ def test_training_reaches_the_target_in_one_evaluation():
         MEAN + DEVIATION * torch.randn(n, 1, generator=generator),
     )
     network = MeanVelocityNetwork(1, width=32, depth=2, generator=generator())
-    fitted = mean_flow.fit(network, pairs, steps=500, ema=0.99, learning_rate=3e-3, generator=generator(1))
+    fitted = fit(network, MeanFlow(), pairs, steps=500, ema=0.99, learning_rate=3e-3, generator=generator(1))
     x0 = torch.randn(20_000, 1, generator=generator(2))
-    made = mean_flow.sample(fitted.velocity, x0)
+    made = mean_flow.sample(fitted.network, x0)
     # So early the deviation is still growing; the instantaneous velocity in one step would give the constant MEAN, deviation 0.
     assert abs(made.mean().item() - MEAN) < 0.15
     assert 0.1 < made.std().item() < 0.6
@@ -112,9 +114,9 @@ def test_labels():
         labels = torch.randint(2, (n,), generator=generator)
         return torch.randn(n, 1, generator=generator), 4.0 * labels[:, None] - 2, labels
 
-    fitted = mean_flow.fit(network, pairs, steps=300, ema=0.9, learning_rate=1e-2, generator=generator(1))
+    fitted = fit(network, MeanFlow(), pairs, steps=300, ema=0.9, learning_rate=1e-2, generator=generator(1))
     labels = torch.tensor([0, 1]).repeat(100)
-    made = mean_flow.sample(fitted.velocity, torch.randn(200, 1, generator=generator(2)), labels=labels)
+    made = mean_flow.sample(fitted.network, torch.randn(200, 1, generator=generator(2)), labels)
     assert (made[:, 0].sign() == 2 * labels - 1).all()
     assert math.isfinite(fitted.losses[-1])
 
@@ -135,11 +137,44 @@ def test_bad_input(arguments):
         mean_flow.loss(MeanVelocityNetwork(1), *arguments)
 
 
-@pytest.mark.parametrize(
-    "options", ({"steps": 0}, {"ema": 1.0}, {"instantaneous": 2.0}, {"label_dropout": -1.0}, {"learning_rate": 0.0})
-)
+def test_training_sees_ordered_times_and_the_path():
+    """r ≤ t; r = t in half of the pairs; otherwise two ordered uniform times; x at time r; dropped labels."""
+    calls = []
+
+    def field(r, t, x, labels):
+        calls.append((r.detach(), t, x.detach(), labels))
+        return 0 * x
+
+    pairs = torch.zeros(400, 1), torch.ones(400, 1), torch.arange(400) % 5
+    gen = generator()
+    values = [MeanFlow(instantaneous=0.5, label_dropout=0.3)(field, *pairs, generator=gen) for _ in range(20)]
+    r, t, x, labels = (torch.cat(part) for part in zip(*calls, strict=True))
+    # In forward mode r and x carry tangents; their values are compared.
+    assert (r <= t).all() and abs((r == t).double().mean() - 0.5) < 0.03 and abs((labels == -1).double().mean() - 0.3) < 0.03
+    torch.testing.assert_close(torch.func.vmap(lambda a: a)(x[:, 0]), r)
+    assert (t - r)[t > r].mean().item() == pytest.approx(1 / 3, abs=0.02)
+    torch.testing.assert_close(torch.stack(values), torch.ones(20))  # u = 0 has no derivative, and the target is x1 − x0
+
+
+def test_images_and_scalar_times():
+    x0, x1 = torch.randn(2, 4, 2, 3, 3, generator=generator(), dtype=F64)
+    field = lambda r, t, x, *scale: x.sin() * torch.as_tensor(r + t).view(-1, 1, 1, 1) * (scale[0] if scale else 1)
+    one = lambda r, t, x: field(r, t, x.view(-1, 2, 3, 3)).flatten(1)
+    found = mean_flow.loss(field, x0, x1, 0.2, 0.6)
+    times = (torch.full((4,), time, dtype=F64) for time in (0.2, 0.6))
+    torch.testing.assert_close(found, mean_flow.loss(one, x0.flatten(1), x1.flatten(1), *times))
+    scale = torch.full((4, 1, 1, 1), 2.0)
+    assert abs(mean_flow.loss(field, x0, x1, 0.2, 0.6, scale) - found) > 0.1
+    assert mean_flow.sample(field, x0, scale, steps=1).shape == x0.shape
+
+
+@pytest.mark.parametrize("options", ({"instantaneous": 2.0}, {"instantaneous": math.nan}, {"label_dropout": -1.0}))
 def test_bad_options(options):
-    with pytest.raises(ValueError):
-        mean_flow.fit(MeanVelocityNetwork(1), lambda n, *, generator=None: draw(n), **{"steps": 1, **options})
-    with pytest.raises(ValueError, match="evaluations"):
-        mean_flow.sample(MeanVelocityNetwork(1), torch.zeros(2, 1), evaluations=0)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        MeanFlow(**options)
+    with pytest.raises(ValueError, match="steps"):
+        mean_flow.sample(MeanVelocityNetwork(1), torch.zeros(2, 1), steps=0)
+    with pytest.raises(ValueError, match="network must return"):
+        mean_flow.sample(lambda r, t, x: x[:, :1], torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="network must return"):
+        MeanFlow()(lambda r, t, x: r * x, torch.zeros(3, 1), torch.zeros(3, 1))

@@ -18,6 +18,28 @@ def test_velocity_is_the_time_derivative(path):
     torch.testing.assert_close(velocity, difference, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("path", (LINEAR, TRIGONOMETRIC, VARIANCE_PRESERVING), ids=("linear", "trigonometric", "vp"))
+def test_given_derivatives_are_those_of_automatic_differentiation(path):
+    t = torch.linspace(0, 0.99, 34, dtype=F64)
+    for given, derived in zip(path.coefficients(t), Interpolant(path.alpha, path.beta).coefficients(t), strict=True):
+        torch.testing.assert_close(given, derived, rtol=1e-14, atol=1e-14)
+
+
+def test_a_given_derivative_is_used_and_a_wrong_one_refused():
+    square = (lambda t: 1 - t**2, lambda t: t**2)
+    calls = []
+    path = Interpolant(*square, lambda t: calls.append(t) or -2 * t, lambda t: 2 * t)
+    calls.clear()
+    assert path.at(0.5, torch.tensor([[0.0]]), torch.tensor([[4.0]]))[1].item() == 4.0 and len(calls) == 1
+    for d_alpha, d_beta, message in (
+        (lambda t: 2 * t, lambda t: 2 * t, "d_alpha must be the derivative"),
+        (lambda t: -2 * t, lambda t: 2 * t + 0.001, "d_beta must be the derivative"),
+        (None, lambda t: 2.0, "d_beta must map"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Interpolant(*square, d_alpha, d_beta)
+
+
 def test_notes_formulas():
     x0, x1 = torch.tensor([[2.0]], dtype=F64), torch.tensor([[-1.0]], dtype=F64)
     for t in (0.0, 0.25, 1.0):

@@ -1,0 +1,87 @@
+"""Perceptrons for velocities of points (n, d). Training and sampling take any callable; images need a network of their own."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from dynot_lite._base import checks as check
+from dynot_lite._base import randomness
+
+__all__ = ["MeanVelocityNetwork", "VelocityNetwork"]
+
+
+class VelocityNetwork(nn.Module):
+    """A time-conditioned velocity v(t, x): a perceptron with SELU units on (t, x), with an optional class label.
+
+    Args:
+        dim: the dimension d.
+        width: units per hidden layer.
+        depth: number of hidden layers.
+        classes: the number of classes K, or None. The label -1 stands for "none", whose field is the unconditional one.
+        generator: for the initial weights, uniform on ±1/√(inputs).
+
+    >>> network = VelocityNetwork(2, classes=10, generator=torch.Generator().manual_seed(0))
+    >>> network(0.5, torch.zeros(3, 2), torch.tensor([4, 9, -1])).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(
+        self, dim: int, *, width: int = 64, depth: int = 3, classes: int | None = None, generator: torch.Generator | None = None
+    ):
+        super().__init__()
+        sizes = [check.count(dim, "dim") + 1, *[check.count(width, "width")] * check.count(depth, "depth")]
+        self.hidden = nn.ModuleList(randomness.linear(*pair, generator=generator) for pair in itertools.pairwise(sizes))
+        self.last = randomness.linear(width, dim, generator=generator)
+        self.dim, self.classes = dim, classes
+        if classes is not None:
+            # One more row, for "none": it starts at zero, so that the labels are shifts from the unconditional field.
+            rows = randomness.normal(check.count(classes, "classes"), width, generator=generator, like=self.last.weight)
+            self.embedding = nn.Embedding.from_pretrained(torch.cat([rows, torch.zeros_like(rows[:1])]), freeze=False)
+
+    def forward(self, t, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The velocity at points x, shape (n, d), at a time or one time per point, (n,), for integer labels (n,) if given."""
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"x must have shape (n, {self.dim}), got {tuple(x.shape)}")
+        t = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
+        first, *rest = self.hidden
+        h = first(torch.cat([t[:, None], x], 1))
+        if self.classes is not None:
+            h = h + self._shift(self.classes, labels, x)
+        elif labels is not None:
+            raise ValueError("labels need a network with classes, got a network without")
+        h = nn.functional.selu(h)
+        for layer in rest:
+            h = nn.functional.selu(layer(h))
+        return self.last(h)
+
+    def _shift(self, classes: int, labels: Tensor | None, x: Tensor) -> Tensor:
+        if labels is None:
+            return self.embedding.weight[-1]
+        if labels.shape != x.shape[:1] or labels.is_floating_point():
+            raise ValueError(f"labels must be integers of shape ({x.shape[0]},), got {labels.dtype} {tuple(labels.shape)}")
+        labels = labels.long()
+        # Training on a GPU would wait for this comparison in every step; there the embedding itself stops on other labels.
+        if not (self.training and labels.is_cuda) and (labels.min() < -1 or labels.max() >= classes):
+            raise ValueError(f"labels must lie in -1..{classes - 1}, got {labels.min()} to {labels.max()}")
+        return self.embedding(torch.where(labels == -1, classes, labels))
+
+
+class MeanVelocityNetwork(nn.Module):
+    """An average velocity u(r, t, x): a :class:`VelocityNetwork` at time r on the points (t − r, x), with its options.
+
+    >>> network = MeanVelocityNetwork(2, generator=torch.Generator().manual_seed(0))
+    >>> network(0.0, 1.0, torch.zeros(3, 2)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(self, dim: int, **options):
+        super().__init__()
+        self.field = VelocityNetwork(check.count(dim, "dim") + 1, **options)
+
+    def forward(self, r, t, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The average velocity over [r, t] from points x at time r, shape (n, d); times scalar or (n,)."""
+        r, t = (torch.as_tensor(time, dtype=x.dtype, device=x.device).expand(len(x)) for time in (r, t))
+        return self.field(r, torch.cat([(t - r)[:, None], x], 1), labels)[:, 1:]  # the component of t − r has no meaning

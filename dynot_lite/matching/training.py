@@ -1,0 +1,194 @@
+"""The one training loop: any network, any loss, any sampler of batches."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dynot_lite._base import checkpoints, randomness
+from dynot_lite._base import checks as check
+from dynot_lite._base.progress import bar
+from dynot_lite._base.samplers import draw_batch
+
+__all__ = ["Training", "cosine", "fit"]
+
+BLOCK = 128  # steps between looks at the losses: a GPU is waited for as rarely
+RECORDS = 25  # checkpoints, and calls of the callback, of a run
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A trained network.
+
+    Attributes:
+        network: the averaged network, in evaluation mode, its parameters frozen.
+        losses: the loss of each step on its own batch, shape (steps,).
+        seconds: wall time, that before an interruption included.
+    """
+
+    network: nn.Module
+    losses: Tensor
+    seconds: float
+
+    @property
+    def steps(self) -> int:
+        """The number of steps taken."""
+        return len(self.losses)
+
+
+def cosine(*, warm_up: float = 0.0) -> Callable[[float], float]:
+    """A schedule: a linear rise over the share ``warm_up`` of the run, then half a cosine from one to zero.
+
+    >>> [round(cosine(warm_up=0.2)(done), 3) for done in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    check.share(warm_up, "warm_up", below_one=True)
+    return lambda done: done / warm_up if done < warm_up else (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2
+
+
+def fit(
+    network: nn.Module,
+    loss: Callable[..., Tensor],
+    pairs: Callable[..., tuple[Tensor, ...]],
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    batch: int = 256,
+    learning_rate: float = 1e-3,
+    schedule: Callable[[float], float] | None = None,
+    clip: float | None = None,
+    ema: float = 0.999,
+    precision: torch.dtype | None = None,
+    compile: bool = False,
+    checkpoint=None,
+    callback: Callable[[Training], object] | None = None,
+    generator: torch.Generator | None = None,
+    progress: bool | None = None,
+) -> Training:
+    """Train a network by Adam, and average its weights.
+
+    The average moves towards the weights of step k = 1, 2, … by the share max(1 − ema, min(1, 10/k)): an exponential mean over
+    the last 1/(1 − ema) steps, or over the last tenth of all steps while that is less, so that short runs forget their start.
+
+    Args:
+        network: trained in place, on the device and in the (floating-point) dtype of the pairs.
+        loss: called as loss(network, x0, x1, *conditions, generator=) for a scalar: ``FlowMatching()``, ``MeanFlow()``, your own.
+        pairs: callable (n, generator=) -> (x0, x1, *conditions), or whatever tensors of n rows the loss takes, of the same
+            shapes, dtypes and devices on every call. One more batch than steps is drawn, to look at the values.
+        steps, seconds: the budget; with both, what is spent first ends the run. Seconds are wall time, all of it.
+        schedule: the factor of the learning rate as a function of the share of the budget that is spent, such as
+            :func:`cosine`; None for the constant 1.
+        clip: the greatest norm of a gradient; longer ones are scaled down to it.
+        ema: in [0, 1); 0 for the last weights. Buffers (of batch norms, say) are the last ones.
+        precision: torch.bfloat16 for mixed precision: parameters and the average keep their dtype.
+        compile: call the network through torch.compile.
+        checkpoint: a file that holds the state at 25 moments of the run. If it is there, the run goes on from it, with the
+            seconds already spent; with ``steps`` it ends on the CPU with the same bits as without the interruption, if the
+            batches depend on their generator only and the network draws no numbers of its own (dropout).
+        callback: called at these 25 moments, after the checkpoint is written, with a copy of the Training so far.
+        generator: handed to ``pairs`` and to ``loss``.
+        progress: show a progress bar; None shows it in a terminal only.
+
+    Raises:
+        ValueError: a bad option or batch, a batch unlike the first, a loss that is no scalar, a network without parameters, a
+            damaged checkpoint or one of another run.
+        RuntimeError: the loss is not finite, because later pairs are not or because the steps are too long.
+    """
+    if steps is None and seconds is None:
+        raise ValueError("steps or seconds must be given")
+    steps = None if steps is None else check.count(steps, "steps")
+    seconds = None if seconds is None else check.positive(seconds, "seconds")
+    check.count(batch, "batch")
+    check.positive(learning_rate, "learning_rate")
+    check.share(ema, "ema", below_one=True)
+    clip = None if clip is None else check.positive(clip, "clip")
+    if precision not in (None, torch.bfloat16):
+        raise ValueError(f"precision must be None or torch.bfloat16, got {precision!r}")
+    first = draw_batch(pairs, batch, generator=generator)
+    device, dtype = first[0].device, next((part.dtype for part in first if part.is_floating_point()), None)
+    network.to(device=device, dtype=dtype).train()
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    parameters, averages = list(network.parameters()), list(average.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ValueError("network must have parameters that require a gradient")
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
+    called = torch.compile(network) if compile else network
+    context = contextlib.nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)
+    losses, recent, spent = [], [], 0.0
+
+    if checkpoint is not None:
+        generator = randomness.own(generator, first[0])
+        fingerprint = dict(
+            steps=steps, learning_rate=learning_rate, clip=clip, ema=ema, precision=str(precision), device=str(device)
+        )
+        fingerprint["network"] = f"{type(network).__name__} of {sum(parameter.numel() for parameter in parameters)} parameters"
+        fingerprint["loss"] = getattr(loss, "__qualname__", type(loss).__qualname__)
+        fingerprint["pairs"] = str([(*part.shape, str(part.dtype)) for part in first])
+        if (state := checkpoints.resume(checkpoint, fingerprint)) is not None:
+            try:
+                network.load_state_dict(state["network"])
+                average.load_state_dict(state["average"])
+                optimiser.load_state_dict(state["optimiser"])
+                generator.set_state(state["generator"])
+                losses, spent = [state["losses"].to(device)], state["seconds"]
+            except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"checkpoint {checkpoint} is damaged, or of another network") from error
+    step, begun = sum(map(len, losses)), time.perf_counter() - spent
+
+    def clock() -> float:
+        return time.perf_counter() - begun
+
+    def budget() -> float:
+        return max(step / steps if steps else 0.0, clock() / seconds if seconds else 0.0)
+
+    done = budget()
+    with torch.enable_grad(), bar(steps, "training", progress, initial=step) as shown:
+        while done < 1:
+            if schedule is not None:
+                factor = float(schedule(done))
+                if not 0 <= factor < math.inf:
+                    raise ValueError(f"schedule must return a finite factor ≥ 0, got {factor} at {done}")
+                optimiser.param_groups[0]["lr"] = learning_rate * factor
+            parts = draw_batch(pairs, batch, generator=generator, like=first)
+            for parameter in parameters:
+                parameter.grad = None  # as optimiser.zero_grad(), which costs more than a step of a small network should
+            with context:
+                value = loss(called, *parts, generator=generator)
+            if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+                raise ValueError(f"loss must return a scalar tensor that depends on the network, got {value!r}")
+            value.backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(parameters, clip)
+            optimiser.step()
+            step += 1
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, parameters, max(1 - ema, min(1.0, 10 / step)))  # pyright: ignore
+            recent.append(value.detach())
+            shown.update()
+
+            before, done = done, budget()
+            record = done >= 1 or int(RECORDS * done) > int(RECORDS * before)
+            if record or len(recent) == BLOCK:
+                losses.append(torch.stack(recent))
+                recent.clear()
+                if not torch.isfinite(losses[-1]).all():
+                    raise RuntimeError(f"the loss is not finite before step {step}: pairs that are not, or too large a rate")
+            if record:
+                for mean, buffer in zip(average.buffers(), network.buffers(), strict=True):
+                    mean.copy_(buffer)
+            if record and checkpoint is not None and generator is not None:
+                state = dict(network=network.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict())
+                state |= dict(losses=torch.cat(losses), seconds=clock(), generator=generator.get_state())
+                checkpoints.save(state | dict(fingerprint=fingerprint), checkpoint)
+            if record and callback is not None:
+                callback(Training(copy.deepcopy(average), torch.cat(losses), clock()))
+    optimiser.zero_grad()
+    network.eval()
+    return Training(average, torch.cat(losses), clock())
