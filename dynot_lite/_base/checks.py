@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynot_lite._base.differentiation import refuse_graph
+
 
 def as_tensor(value, name: str, *, like: Tensor | None = None) -> Tensor:
     """``value`` as a finite real floating-point tensor, on the dtype and device of ``like``.
@@ -78,8 +80,11 @@ def weights(value, n: int, name: str = "weights", *, like: Tensor | None = None)
 
 
 def covariance(value, name: str, *, dim: int, like: Tensor | None = None) -> Tensor:
-    """A symmetric positive semi-definite matrix, or a batch (..., d, d) of them; rounding-level asymmetry is averaged out."""
-    tensor = as_tensor(value, name, like=like)
+    """A symmetric positive semi-definite matrix, or a batch (..., d, d) of them; rounding-level asymmetry is averaged out.
+
+    Both are judged in the precision it comes in.
+    """
+    tensor = as_tensor(value, name)
     if tensor.ndim < 2 or tensor.shape[-2:] != (dim, dim):
         raise ValueError(f"{name} must have shape (..., {dim}, {dim}), got {tuple(tensor.shape)}")
     eps, scale = torch.finfo(tensor.dtype).eps, tensor.detach().abs().amax((-2, -1))
@@ -88,7 +93,18 @@ def covariance(value, name: str, *, dim: int, like: Tensor | None = None) -> Ten
         raise ValueError(f"{name} must be symmetric, got entries that differ by {asymmetry.max().item():g} from their transpose")
     tensor = 0.5 * (tensor + tensor.mT)
     semidefinite(tensor.detach(), f"{name} must be positive semi-definite")
-    return tensor
+    return tensor if like is None else as_tensor(tensor, name, like=like)
+
+
+def batch(names: str, *shapes: torch.Size) -> torch.Size:
+    """The common shape of batches that must fit together."""
+    if all(shape == shapes[0] for shape in shapes):
+        return shapes[0]
+    try:
+        return torch.broadcast_shapes(*shapes)
+    except RuntimeError as error:
+        found = ", ".join(str(tuple(shape)) for shape in shapes)
+        raise ValueError(f"{names} must have compatible batches, got {found}") from error
 
 
 def semidefinite(matrix: Tensor, requirement: str) -> None:
@@ -103,7 +119,8 @@ def semidefinite(matrix: Tensor, requirement: str) -> None:
 
 
 def positive(value: float, name: str) -> float:
-    """A finite number greater than zero."""
+    """A finite number greater than zero; not one that requires a gradient, which would be cut off."""
+    refuse_graph(value, name)
     number = as_tensor(value, name)
     if number.ndim or number <= 0:
         raise ValueError(f"{name} must be a positive number, got {value!r}")

@@ -11,12 +11,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.integrate import quad_vec, solve_ivp
+from scipy.integrate import quad_vec
 from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
-from dynot_lite.laws.linear_algebra import log_normal, polar, regress, square_root
+from dynot_lite._base.differentiation import refuse_graph
+from dynot_lite.laws.linear_algebra import (
+    cross_covariance,
+    log_normal,
+    path_moments,
+    polar,
+    regress,
+    representable,
+    root_of_product,
+    solve_on_range,
+    square_root,
+)
+from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.paths.flows import integrate_adaptive
 from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
 
 __all__ = [
@@ -64,12 +77,9 @@ class Gaussian:
         mean = check.as_tensor(self.mean, "mean")
         if mean.ndim == 0 or 0 in mean.shape:
             raise ValueError(f"mean must have shape (..., d) with d > 0, got {tuple(mean.shape)}")
-        cov = check.covariance(self.cov, "cov", dim=mean.shape[-1], like=mean)
-        try:
-            batch = torch.broadcast_shapes(mean.shape[:-1], cov.shape[:-2])
-        except RuntimeError as error:
-            raise ValueError(f"mean and cov must have compatible batches, got {tuple(mean.shape)}, {tuple(cov.shape)}") from error
         dim = mean.shape[-1]
+        cov = check.covariance(self.cov, "cov", dim=dim, like=mean)
+        batch = check.batch("mean and cov", mean.shape[:-1], cov.shape[:-2])
         mean, cov = mean.expand(*batch, dim), cov.expand(*batch, dim, dim)
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "cov", cov)
@@ -90,17 +100,18 @@ class Gaussian:
 
     def log_prob(self, x) -> Tensor:
         """Log-density at x, shape (..., n, d) -> (..., n); raises ValueError if the covariance is singular."""
-        x = check.points(x, "x", dim=self.dim, like=self.mean)
-        return log_normal(x - self.mean.unsqueeze(-2), self.cov)
+        return representable(log_normal(_points(x, self) - self.mean.unsqueeze(-2), self.cov))
 
     def quadrature(self, order: int = 20) -> tuple[Tensor, Tensor]:
         """Gauss–Hermite nodes (order**d, d) and weights (order**d,): exact for polynomials of degree < 2 order in each variable.
 
-        Raises ValueError for a batch, or for more than 10⁶ nodes.
+        Raises ValueError for a batch, an order above 400, or more than 10⁶ nodes.
         """
         check.count(order, "order")
-        if self.mean.ndim > 1 or order**self.dim > 10**6:
-            raise ValueError(f"quadrature needs one Gaussian and order**d ≤ 10**6, got {tuple(self.mean.shape)}, order {order}")
+        if self.mean.ndim > 1 or order > 400 or order**self.dim > 10**6:
+            raise ValueError(
+                f"quadrature needs one Gaussian, order ≤ 400, order**d ≤ 10**6, got {self.mean.shape}, order {order}"
+            )
         nodes, weights = (torch.as_tensor(a).to(self.mean) for a in np.polynomial.hermite_e.hermegauss(order))
         weights = weights / weights.sum()
         grid = torch.cartesian_prod(*[nodes] * self.dim).reshape(-1, self.dim)
@@ -119,12 +130,24 @@ class Affine:
     matrix: Tensor
     offset: Tensor
 
+    def __post_init__(self):
+        matrix = check.as_tensor(self.matrix, "matrix")
+        offset = check.as_tensor(self.offset, "offset", like=matrix)
+        if matrix.ndim < 2 or offset.ndim < 1 or matrix.shape[-2] != offset.shape[-1]:
+            raise ValueError(f"matrix and offset must be (..., k, d) and (..., k), got {matrix.shape} and {offset.shape}")
+        object.__setattr__(self, "matrix", matrix)
+        object.__setattr__(self, "offset", offset)
+
     def __call__(self, x) -> Tensor:
-        x = check.points(x, "x", dim=self.offset.shape[-1], like=self.offset)
+        x = check.points(x, "x", dim=self.matrix.shape[-1], like=self.matrix)
+        check.batch("x and the map", x.shape[:-2], self.matrix.shape[:-2], self.offset.shape[:-1])
         return x @ self.matrix.mT + self.offset.unsqueeze(-2)
 
     def push_forward(self, p: Gaussian) -> Gaussian:
         """The image of the Gaussian ``p``."""
+        if p.dim != self.matrix.shape[-1]:
+            raise ValueError(f"p must have dimension {self.matrix.shape[-1]}, got {p.dim}")
+        p = _cast(p, self.matrix)
         return Gaussian((self.matrix @ p.mean.unsqueeze(-1)).squeeze(-1) + self.offset, self.matrix @ p.cov @ self.matrix.mT)
 
 
@@ -140,8 +163,9 @@ def w2_squared(p: Gaussian, q: Gaussian) -> Tensor:
     >>> w2_squared(Gaussian([0.0], [[1.0]]), Gaussian([1.0], [[4.0]])).item()
     2.0
     """
+    q = _beside(p, q)
     start, end = _optimal_factors(p, q)
-    return ((p.mean - q.mean) ** 2).sum(-1) + ((start - end) ** 2).sum((-2, -1))
+    return representable(((p.mean - q.mean) ** 2).sum(-1) + ((start - end) ** 2).sum((-2, -1)))
 
 
 def monge_map(p: Gaussian, q: Gaussian) -> Affine:
@@ -152,6 +176,7 @@ def monge_map(p: Gaussian, q: Gaussian) -> Affine:
     Raises:
         ValueError: p has a singular covariance, where a transport map need not exist (q may be singular).
     """
+    q = _beside(p, q)
     _require_definite(p, "p")
     start, end = _optimal_factors(p, q)
     matrix = torch.linalg.solve_triangular(start.mT, end.mT, upper=True).mT  # from the left it is faster
@@ -160,6 +185,7 @@ def monge_map(p: Gaussian, q: Gaussian) -> Affine:
 
 def geodesic(p: Gaussian, q: Gaussian, t: float) -> Gaussian:
     """McCann's interpolation at time t: the law of (1 − t)X0 + tX1 for the optimal coupling; W₂(μ_s, μ_t) = |s − t| W₂(p, q)."""
+    q = _beside(p, q)
     time = check.time(t, like=p.mean)
     start, end = _optimal_factors(p, q)
     factor = (1 - time) * start + time * end
@@ -182,12 +208,13 @@ def fm_velocity(p: Gaussian, q: Gaussian, t, x, *, cross_cov=None, interpolant: 
 
     Raises:
         ValueError: a time outside [0, 1], a cross-covariance that makes the joint covariance indefinite, a point off the
-            support of X_t, shapes that do not fit.
+            support of X_t, a covariance or time that requires a gradient where Σ_t is singular, shapes that do not fit.
     """
-    _require_same_space(p, q)
-    x = check.points(x, "x", dim=p.dim, like=p.mean)
+    q = _beside(p, q)
+    x = _points(x, p, q)
     t = check.time(t, n=x.shape[-2], like=p.mean)
-    mean, d_mean, cov, cross = path_moments(p, q, t, cross_covariance(p, q, cross_cov), interpolant)
+    cross_cov = cross_covariance(p.cov, q.cov, cross_cov)
+    mean, d_mean, cov, cross = path_moments(t, interpolant, p.mean, q.mean, p.cov, q.cov, cross_cov)
     return regress(x, mean, d_mean, cov, cross, per_point=t.ndim > 0)
 
 
@@ -196,24 +223,30 @@ def fm_flow(p: Gaussian, q: Gaussian, t: float, *, cross_cov=None, interpolant: 
 
     Independent ends: with A = GGᵀ and B = GDGᵀ (D diagonal), φ_t(x) = m_t + G (α² + β²D)^½ G⁻¹ (x − m0); in particular
     φ_1 = m1 + (BA⁻¹)^½ (x − m0), the optimal map if and only if A and B commute. A given ``cross_cov``: the linear
-    differential equation of the matrix, solved by an eighth-order method to a relative tolerance of 1e-13.
+    differential equation of the matrix, solved in float64 by an eighth-order method to a relative tolerance of 1e-13 (1e-9 for
+    laws in float32); not differentiable.
 
     Raises:
-        ValueError: a singular source covariance, and everything :func:`fm_velocity` raises.
+        ValueError: a singular source covariance, everything :func:`fm_velocity` raises, an input that requires a gradient
+            together with a ``cross_cov``.
         RuntimeError: the differential equation could not be solved (X_t degenerates on the way).
     """
-    _require_same_space(p, q)
+    q = _beside(p, q)
     _require_definite(p, "p")
     time = check.time(t, like=p.mean)
+    alpha, beta, _, _ = interpolant.coefficients(time)
     if cross_cov is None:
-        left, values, _ = torch.linalg.svd(torch.linalg.solve_triangular(p.factor, q.factor, upper=False))
-        basis = p.factor @ left
-        alpha, beta, _, _ = interpolant.coefficients(time)
-        scale = torch.sqrt(alpha**2 + (beta * values) ** 2).unsqueeze(-2)
-        matrix = (basis * scale) @ left.mT @ torch.linalg.inv(p.factor)
+        white = torch.linalg.solve_triangular(p.factor, q.factor, upper=False)
+        eye = torch.eye(p.dim).to(white)
+        if alpha == 0 and not q.definite:
+            refuse_graph(time, "t = 1, where q is singular,")
+            root = beta * root_of_product(white, definite=False)
+        else:
+            root = root_of_product(torch.cat([(alpha * eye).expand_as(white), beta * white], -1), definite=True)
+        # From the left triangular systems are solved faster.
+        matrix = torch.linalg.solve_triangular(p.factor.mT, (p.factor @ root).mT, upper=True).mT
     else:
-        matrix = _solve_flow(p, q, float(time), cross_covariance(p, q, cross_cov), interpolant)
-        alpha, beta, _, _ = interpolant.coefficients(time)
+        matrix = _solve_flow(p, q, time, cross_covariance(p.cov, q.cov, cross_cov), interpolant)
     return Affine(matrix, alpha * p.mean + beta * q.mean - (matrix @ p.mean.unsqueeze(-1)).squeeze(-1))
 
 
@@ -222,7 +255,8 @@ def fm_kinetic_energy(p: Gaussian, q: Gaussian, *, cross_cov=None, interpolant: 
 
     Independent ends, A#B the geometric mean: ‖m1 − m0‖² + tr A + tr B − (π/2) tr A#B on the linear path,
     (π²/8)(‖m0‖² + ‖m1‖² + tr A + tr B − 2 tr A#B) − (π/2)⟨m0, m1⟩ on the trigonometric one. Otherwise adaptive
-    Gauss–Kronrod quadrature to a relative error of 1e-10.
+    Gauss–Kronrod quadrature in float64 to an error of 1e-10 relative to the scale of the laws; derivatives are integrated on the
+    intervals that it finds.
 
     Returns:
         The batch shape of p and q.
@@ -231,25 +265,34 @@ def fm_kinetic_energy(p: Gaussian, q: Gaussian, *, cross_cov=None, interpolant: 
         ValueError: a cross-covariance that makes the joint covariance indefinite.
         RuntimeError: the quadrature did not reach its tolerance (the energy may be infinite).
     """
-    _require_same_space(p, q)
-    cross = cross_covariance(p, q, cross_cov)
+    q = _beside(p, q)
+    cross = cross_covariance(p.cov, q.cov, cross_cov)
     if cross_cov is None and interpolant in (LINEAR, TRIGONOMETRIC):
-        traces = (p.cov + q.cov).diagonal(dim1=-2, dim2=-1).sum(-1)
-        geometric = _trace_geometric_mean(p, q)
+        apart, geometric = _commuting_distance(p, q)
         if interpolant is LINEAR:
-            return ((q.mean - p.mean) ** 2).sum(-1) + traces - 0.5 * math.pi * geometric
+            return representable(((q.mean - p.mean) ** 2).sum(-1) + apart + (2 - 0.5 * math.pi) * geometric)
         squares, product = (p.mean**2 + q.mean**2).sum(-1), (p.mean * q.mean).sum(-1)
-        return math.pi**2 / 8 * (squares + traces - 2 * geometric) - 0.5 * math.pi * product
+        return representable(math.pi**2 / 8 * (squares + apart) - 0.5 * math.pi * product)
+    ends = [a.to(torch.float64) for a in (p.mean, q.mean, p.cov, q.cov, cross)]
 
-    def power(t: float) -> np.ndarray:
-        _, d_mean, cov, cross_t = path_moments(p, q, torch.tensor(t, dtype=torch.float64).to(p.mean), cross, interpolant)
-        gain = cross_t @ torch.linalg.pinv(cov, hermitian=True)
-        return ((d_mean**2).sum(-1) + (gain * cross_t).sum((-2, -1))).numpy(force=True)
+    def power(times: Tensor) -> Tensor:
+        _, d_mean, cov, cross_t = path_moments(times, interpolant, *ends)
+        return (d_mean**2).sum(-1) + (solve_on_range(cov, cross_t.mT)[0] * cross_t.mT).sum((-2, -1))
 
-    energy, error, info = quad_vec(power, 0.0, 1.0, epsabs=1e-13, epsrel=1e-11, limit=100, norm="max", full_output=True)
+    with torch.no_grad():
+        size = representable(power(ends[0].new_tensor(0.5)) + (p.cov + q.cov).diagonal(dim1=-2, dim2=-1).sum(-1))
+        size = torch.where(size > 0, size, 1.0)
+        share = lambda t: (power(ends[0].new_tensor(t)) / size).numpy(force=True)
+        energy, error, info = quad_vec(share, 0.0, 1.0, epsabs=1e-13, epsrel=1e-11, limit=100, norm="max", full_output=True)
     if not error <= 1e-10 * max(1.0, float(np.abs(energy).max())):
         raise RuntimeError(f"the energy did not converge: {info.message} (estimated error {error:.1e})")
-    return torch.as_tensor(energy).to(p.mean)
+    energy = torch.as_tensor(energy).to(size) * size
+    if torch.is_grad_enabled() and any(a.requires_grad for a in ends):
+        low, high = torch.as_tensor(info.intervals).to(size).mT.unsqueeze(-1)
+        nodes, weights = (a.to(size) for a in gauss_legendre(21))
+        values = power((low + (high - low) * nodes).flatten())
+        energy = (values * ((high - low) * weights).flatten()).sum(-1)
+    return representable(energy.to(p.mean))
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,18 +311,20 @@ def entropic_plan(p: Gaussian, q: Gaussian, epsilon: float) -> EntropicPlan:
     (Janati, Muzellec, Peyré, Cuturi 2020, with the cost ‖x − y‖² and σ² there; here the cost has the ½.)
 
     Raises:
-        ValueError: epsilon is not a positive number.
+        ValueError: epsilon is not a positive number, or requires a gradient.
     """
-    _require_same_space(p, q)
+    q = _beside(p, q)
     half = 0.5 * check.positive(epsilon, "epsilon")
-    values, basis = torch.linalg.eigh(p.factor.mT @ q.cov @ p.factor)
-    root = torch.sqrt(values.clamp_min(0) + half**2)
-    inverse = (basis / (root + half).unsqueeze(-2)) @ basis.mT
-    cross_cov = p.factor @ inverse @ p.factor.mT @ q.cov
+    middle = p.factor.mT @ q.factor
+    values = torch.linalg.svdvals(middle)
+    # An ε below rounding is raised to it: the plan changes by as much, and no inverse overflows.
+    shift = (values[..., :1, None].detach() * torch.finfo(values.dtype).eps).clamp_min(half) * torch.eye(p.dim).to(middle)
+    root = root_of_product(torch.cat([shift, middle], -1), definite=True)  # (A^½BA^½ + ε²/4)^½ in the coordinates of F
+    cross_cov = p.factor @ torch.linalg.solve(root + shift, middle) @ q.factor.mT
+    excess = values * (values / (torch.hypot(values, values.new_tensor(half)) + half))
     traces = (p.cov + q.cov).diagonal(dim1=-2, dim2=-1).sum(-1)
-    transport = 0.5 * (((p.mean - q.mean) ** 2).sum(-1) + traces) - (root - half).sum(-1)
-    information = 0.5 * torch.log((root + half) / (2 * half)).sum(-1)
-    return EntropicPlan(cross_cov, transport + 2 * half * information)
+    transport = 0.5 * (((p.mean - q.mean) ** 2).sum(-1) + traces) - excess.sum(-1)
+    return EntropicPlan(cross_cov, representable(transport + half * torch.log1p(excess / (2 * half)).sum(-1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,14 +352,15 @@ class SchroedingerBridge:
         return self._field(t, x, 0.0)
 
     def _moments(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        mean, d_mean, cov, cross = path_moments(self.p, self.q, t, self.cross_cov, LINEAR)
+        p, q = self.p, self.q
+        mean, d_mean, cov, cross = path_moments(t, LINEAR, p.mean, q.mean, p.cov, q.cov, self.cross_cov)
         eye = torch.eye(self.p.dim).to(cov)
         t = t.reshape(*t.shape, 1, 1)
         # A Brownian bridge of variance σ²t(1−t) rides on the line; half its rate of variance, σ²(1−2t)/2, enters the velocity.
         return mean, d_mean, cov + t * (1 - t) * self.sigma**2 * eye, cross + 0.5 * (1 - 2 * t) * self.sigma**2 * eye
 
     def _field(self, t, x, noise: float) -> Tensor:
-        x = check.points(x, "x", dim=self.p.dim, like=self.p.mean)
+        x = _points(x, self.p, self.q)
         t = check.time(t, n=x.shape[-2], like=self.p.mean)
         mean, d_mean, cov, cross = self._moments(t)
         return regress(x, mean, d_mean, cov, cross + noise * torch.eye(self.p.dim).to(cov), per_point=t.ndim > 0)
@@ -324,9 +370,11 @@ def schroedinger_bridge(p: Gaussian, q: Gaussian, sigma: float) -> SchroedingerB
     """The Schrödinger bridge between two Gaussians: the static plan is :func:`entropic_plan` with ε = σ².
 
     Raises:
-        ValueError: sigma is not a positive number, or q has a singular covariance (the relative entropy is infinite).
+        ValueError: sigma is not a positive number, or requires a gradient; q has a singular covariance (the relative entropy is
+            infinite).
     """
     variance = check.positive(sigma, "sigma") ** 2
+    q = _beside(p, q)
     _require_definite(q, "q")
     plan = entropic_plan(p, q, variance)
     entropy = 0.5 * (torch.logdet(q.cov) + q.dim * math.log(2 * math.pi * math.e))
@@ -334,84 +382,69 @@ def schroedinger_bridge(p: Gaussian, q: Gaussian, sigma: float) -> SchroedingerB
     return SchroedingerBridge(p, q, float(sigma), plan.cross_cov, energy)
 
 
-def path_moments(
-    p: Gaussian, q: Gaussian, t: Tensor, cross_cov: Tensor, interpolant: Interpolant
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """E X_t, its derivative, Cov(X_t) and Cov(dX_t/dt, X_t); one leading entry per time if t has shape (n,)."""
-    mean0, mean1, cov0, cov1 = p.mean, q.mean, p.cov, q.cov
-    alpha, beta, d_alpha, d_beta = interpolant.coefficients(t)
-    if t.ndim:
-        mean0, mean1 = mean0.unsqueeze(-2), mean1.unsqueeze(-2)
-        cov0, cov1, cross_cov = cov0.unsqueeze(-3), cov1.unsqueeze(-3), cross_cov.unsqueeze(-3)
-    a, b, da, db = (c.unsqueeze(-1) for c in (alpha, beta, d_alpha, d_beta))
-    mean, d_mean = a * mean0 + b * mean1, da * mean0 + db * mean1
-    a, b, da, db = (c.unsqueeze(-1) for c in (a, b, da, db))
-    cov = a**2 * cov0 + b**2 * cov1 + a * b * (cross_cov + cross_cov.mT)
-    cross = a * da * cov0 + b * db * cov1 + da * b * cross_cov + a * db * cross_cov.mT
-    return mean, d_mean, cov, cross
-
-
 def _optimal_factors(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
     """F and G such that X0 = m0 + FZ, X1 = m1 + GZ, Z standard normal, is the optimal coupling of p and q.
 
     F is the factor of p, and G = F_q R with the rotation R that maximises E⟨FZ, F_q RZ⟩ = tr(Fᵀ F_q R) (Procrustes).
     """
-    _require_same_space(p, q)
     return p.factor, q.factor @ polar(p.factor.mT @ q.factor, definite=p.definite and q.definite).mT
 
 
-def _trace_geometric_mean(p: Gaussian, q: Gaussian) -> Tensor:
-    """tr A#B, as tr F (F⁻¹ B F⁻ᵀ)^½ Fᵀ; by symmetry the definite one of the two covariances is inverted."""
+def _commuting_distance(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
+    """tr A + tr B − 2 tr A#B, as a sum of squares, and tr A#B: with Y = F⁻¹F_q, A#B = F (YYᵀ)^½ Fᵀ = F_q polar(Y)ᵀ Fᵀ.
+
+    By symmetry the definite one of the two covariances is inverted.
+    """
     if not p.definite:
         p, q = q, p
     if not p.definite:
         raise ValueError(
             "p or q must have a definite covariance: the geometric mean of two singular ones has no closed form here"
         )
-    left, values, _ = torch.linalg.svd(torch.linalg.solve_triangular(p.factor, q.factor, upper=False))
-    basis = p.factor @ left
-    return (basis**2 * values.unsqueeze(-2)).sum((-2, -1))
+    turned = q.factor @ polar(torch.linalg.solve_triangular(p.factor, q.factor, upper=False), definite=q.definite).mT
+    return ((p.factor - turned) ** 2).sum((-2, -1)), (p.factor * turned).sum((-2, -1))
 
 
-def _solve_flow(p: Gaussian, q: Gaussian, t: float, cross_cov: Tensor, interpolant: Interpolant) -> Tensor:
+def _solve_flow(p: Gaussian, q: Gaussian, time: Tensor, cross_cov: Tensor, interpolant: Interpolant) -> Tensor:
     """The matrix M of dM/dt = Cov(dX_t/dt, X_t) Cov(X_t)⁻¹ M, M(0) = I."""
-    shape = torch.broadcast_shapes(p.cov.shape, q.cov.shape, cross_cov.shape)
+    for name, value in (("the covariance of p", p.cov), ("the covariance of q", q.cov), ("cross_cov", cross_cov), ("t", time)):
+        refuse_graph(value, f"with a cross_cov, {name}")
+    ends = [a.detach().to(torch.float64) for a in (p.mean, q.mean, p.cov, q.cov, cross_cov)]
 
-    def right_side(s: float, flat: np.ndarray) -> np.ndarray:
-        _, _, cov, cross = path_moments(p, q, torch.tensor(s, dtype=torch.float64).to(p.mean), cross_cov, interpolant)
-        matrix = torch.as_tensor(flat.reshape(shape)).to(cov)
-        return (cross @ torch.linalg.solve(cov, matrix)).numpy(force=True).ravel()
+    def right_side(s: float, matrix: Tensor) -> Tensor:
+        _, _, cov, cross = path_moments(ends[0].new_tensor(s), interpolant, *ends)
+        return cross @ torch.linalg.solve_ex(cov, matrix).result  # not finite where X_t degenerates: the integrator says so
 
-    eye = torch.eye(p.dim, dtype=torch.float64).expand(shape).numpy().ravel()
-    if t == 0:
-        return torch.as_tensor(eye.reshape(shape)).to(p.mean)
-    try:
-        solution = solve_ivp(right_side, (0.0, t), eye, method="DOP853", rtol=1e-13, atol=1e-14)
-    except RuntimeError as error:
-        raise RuntimeError("the flow could not be integrated: the covariance of X_t is singular on the way") from error
-    if not solution.success:
-        raise RuntimeError(f"the flow could not be integrated: {solution.message}")
-    return torch.as_tensor(solution.y[:, -1].reshape(shape)).to(p.mean)
+    start = torch.eye(p.dim).to(ends[0]).expand(torch.broadcast_shapes(p.cov.shape, q.cov.shape, cross_cov.shape))
+    rtol = max(1e-13, 0.01 * torch.finfo(p.mean.dtype).eps)
+    return integrate_adaptive(right_side, start, t1=float(time), rtol=rtol, atol=0.1 * rtol).to(p.mean)
 
 
-def cross_covariance(p: Gaussian, q: Gaussian, cross_cov) -> Tensor:
-    """The checked ``cross_cov`` (None: zeros): with it, the joint covariance of (X0, X1) must be positive semi-definite."""
-    if cross_cov is None:
-        return torch.zeros_like(p.cov)
-    cross_cov = check.as_tensor(cross_cov, "cross_cov", like=p.mean)
-    if cross_cov.ndim < 2 or cross_cov.shape[-2:] != (p.dim, p.dim):
-        raise ValueError(f"cross_cov must have shape (..., {p.dim}, {p.dim}), got {tuple(cross_cov.shape)}")
-    blocks = torch.broadcast_tensors(p.cov, cross_cov, cross_cov.mT, q.cov)
-    joint = torch.cat([torch.cat(blocks[:2], -1), torch.cat(blocks[2:], -1)], -2)
-    check.semidefinite(joint.detach(), "cross_cov must leave the joint covariance of (X0, X1) positive semi-definite")
-    return cross_cov
+def _cast(p: Gaussian, like: Tensor) -> Gaussian:
+    """p in the dtype and on the device of ``like``: what its covariance is was judged in the precision it came in."""
+    if p.mean.dtype == like.dtype and p.mean.device == like.device:
+        return p
+    cast = object.__new__(Gaussian)
+    for name in ("mean", "cov", "factor"):
+        object.__setattr__(cast, name, getattr(p, name).to(like))
+    object.__setattr__(cast, "definite", p.definite)
+    return cast
+
+
+def _beside(p: Gaussian, q: Gaussian) -> Gaussian:
+    """q in the dtype and on the device of p; refused where the two do not fit together."""
+    if p.dim != q.dim:
+        raise ValueError(f"p and q must have one dimension, got {p.dim} and {q.dim}")
+    check.batch("p and q", p.mean.shape, q.mean.shape)
+    return _cast(q, p.mean)
+
+
+def _points(x, *laws: Gaussian) -> Tensor:
+    x = check.points(x, "x", dim=laws[0].dim, like=laws[0].mean)
+    check.batch("x and the laws", x.shape[:-2], *(p.mean.shape[:-1] for p in laws))
+    return x
 
 
 def _require_definite(p: Gaussian, name: str) -> None:
     if not p.definite:
         raise ValueError(f"{name} must have a positive definite covariance, got a singular one")
-
-
-def _require_same_space(p: Gaussian, q: Gaussian) -> None:
-    if p.dim != q.dim:
-        raise ValueError(f"p and q must have one dimension, got {p.dim} and {q.dim}")

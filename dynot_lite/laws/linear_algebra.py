@@ -1,4 +1,7 @@
-"""Matrices of Gaussian laws: square roots, polar factors, densities and regressions that hold for singular covariances, too."""
+"""Matrices of Gaussian laws: square roots, polar factors, densities and regressions that hold for singular covariances, too.
+
+Derivatives are those of the functions, not of the decompositions that compute them: they exist where singular values coincide.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,75 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import refuse_graph
+from dynot_lite.paths.interpolants import Interpolant
+
+
+def cholesky(cov: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky's factor, and which of the batch are singular: what is left of a variance given the earlier ones is rounding."""
+    factor, info = torch.linalg.cholesky_ex(cov)
+    left, variances = (a.detach().diagonal(dim1=-2, dim2=-1) for a in (factor, cov))
+    return factor, (info > 0) | ~(left.square() > rank_tolerance(cov) * variances).all(-1)
 
 
 def square_root(cov: Tensor) -> tuple[Tensor, bool]:
     """A square root F, F Fᵀ = cov, and whether all of the batch is definite.
 
-    F is Cholesky's factor where its pivots stay above rounding, V diag(√λ) of the spectrum elsewhere.
+    F is Cholesky's factor where cov is definite, V diag(√λ) of the spectrum elsewhere. The latter has no derivative: to ask for
+    one raises ValueError when it is asked for.
     """
-    factor, info = torch.linalg.cholesky_ex(cov)
-    pivots = factor.detach().diagonal(dim1=-2, dim2=-1).square()
-    singular = (info > 0) | ~(pivots.amin(-1) > rank_tolerance(cov) * pivots.amax(-1))
+    factor, singular = cholesky(cov)
     if not singular.any():
         return factor, True
-    values, vectors = torch.linalg.eigh(cov)
+    values, vectors = torch.linalg.eigh(cov.detach())
     spectral = vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
-    return torch.where(singular[..., None, None], spectral, factor), False
+    singular = singular[..., None, None]
+    # The double where keeps derivatives of the definite ones finite.
+    factor = torch.linalg.cholesky(torch.where(singular, torch.eye(cov.shape[-1]).to(cov), cov))
+    return torch.where(singular, _Singular.apply(cov, spectral), factor), False
+
+
+class _Singular(torch.autograd.Function):
+    """The root of a singular covariance, with an error in the place of its derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(cov: Tensor, root: Tensor) -> Tensor:
+        return root.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        """Nothing to keep."""
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        if (gradient != 0).any():
+            raise ValueError("cov must be positive definite where it requires a gradient: its root has none at a singular one")
+        return gradient, None
 
 
 def polar(matrix: Tensor, *, definite: bool) -> Tensor:
     """The orthogonal factor U of the polar decomposition: U Vᵀ of the singular value decomposition.
 
-    Nonsingular matrices: Newton's iteration X ← (γX + X⁻ᵀ/γ)/2 with scaling (Higham, Functions of Matrices, 8.6), faster than
-    the decomposition for batches, and differentiable where singular values coincide. For 2×2 matrices one step is exact: with
-    the matrix C of cofactors, M ± C = (σ₁ + σ₂) U Vᵀ, the sign being that of det M.
+    Nonsingular matrices in large batches, or where derivatives are recorded: Newton's iteration X ← (γX + X⁻ᵀ/γ)/2 with scaling
+    (Higham, Functions of Matrices, 8.6), then faster than the decomposition, and differentiable to any order. For 2×2 matrices
+    one step is exact: with the matrix C of cofactors, M ± C = (σ₁ + σ₂) U Vᵀ, the sign being that of det M.
     """
     if definite and matrix.shape[-1] == 2:
         a, b, c, d = matrix.flatten(-2).unbind(-1)
-        sign = (a * d - b * c).detach().sign()
+        size = a.abs() + b.abs()  # without it the determinant would over- or underflow long before the matrix
+        sign = torch.copysign(torch.ones_like(a), (a / size * d - b / size * c).detach())
         first, second = a + sign * d, c - sign * b
         length = torch.hypot(first, second)
         first, second = first / length, second / length
         return torch.stack([first, -sign * second, second, sign * first], -1).reshape(matrix.shape)
-    if definite:
+    size = matrix.detach().abs().amax((-2, -1), keepdim=True)
+    matrix = matrix / size.clamp_min(torch.finfo(matrix.dtype).tiny)  # U stays, and no square over- or underflows
+    if definite and (matrix.requires_grad or matrix.shape[:-2].numel() > 32):
         x, eye = matrix, torch.eye(matrix.shape[-1]).to(matrix)
         for _ in range(30):
             x = x * (x.shape[-1] ** 0.5 / torch.linalg.matrix_norm(x)[..., None, None])
@@ -50,24 +90,124 @@ def polar(matrix: Tensor, *, definite: bool) -> Tensor:
                 break
             gamma = (torch.linalg.matrix_norm(inverse) / torch.linalg.matrix_norm(x)).sqrt()[..., None, None]
             x = 0.5 * (gamma * x + inverse.mT / gamma)
-    left, _, right = torch.linalg.svd(matrix)
-    return left @ right
+    return _Polar.apply(matrix)
+
+
+class _Polar(torch.autograd.Function):
+    """U Vᵀ of the singular value decomposition; with M = UH, dU = UZ, HZ + ZH = UᵀdM − dMᵀU."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: Tensor) -> Tensor:
+        left, _, right = torch.linalg.svd(matrix)
+        return left @ right
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _turn(*ctx.saved_tensors, gradient)
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor) -> Tensor:
+        return _turn(*ctx.saved_tensors, tangent)
+
+
+def _turn(matrix: Tensor, unitary: Tensor, change: Tensor) -> Tensor:
+    """UZ for a change of M = UH (a linear map that is its own adjoint).
+
+    Z = 0 within the kernel of H, which no change leaves: it is due to the definite one of two laws.
+    """
+    product, turned = unitary.mT @ matrix, unitary.mT @ change
+    values, basis = torch.linalg.eigh(0.5 * (product + product.mT))
+    sums = values.unsqueeze(-1) + values.unsqueeze(-2)
+    kernel = sums <= rank_tolerance(matrix) * values[..., -1:, None]
+    spin = basis.mT @ (turned - turned.mT) @ basis / torch.where(kernel, 1.0, sums)
+    return unitary @ basis @ torch.where(kernel, 0.0, spin) @ basis.mT
+
+
+def root_of_product(factor: Tensor, *, definite: bool) -> Tensor:
+    """The symmetric root (ZZᵀ)^½ of Z, shape (..., d, k) with k ≥ d, without the rounding of the product."""
+    if factor.shape[-1] > factor.shape[-2]:
+        factor = torch.linalg.qr(factor.mT).R.mT
+    return factor @ polar(factor, definite=definite).mT
 
 
 def rank_tolerance(cov: Tensor) -> float:
     return 10 * cov.shape[-1] * torch.finfo(cov.dtype).eps
 
 
+def solve_on_range(cov: Tensor, column: Tensor) -> tuple[Tensor, bool]:
+    """cov⁺ column, and whether all of the batch is definite; if not, covariances that require a gradient are refused."""
+    factor, singular = cholesky(cov)
+    if not singular.any():
+        return torch.cholesky_solve(column, factor), True
+    refuse_graph(cov, "where Cov(X_t) is singular, the covariances and t")
+    return torch.linalg.pinv(cov, rtol=rank_tolerance(cov), hermitian=True) @ column, False
+
+
 def log_normal(centred: Tensor, cov: Tensor, *, per_point: bool = False) -> Tensor:
     """Log-density of N(0, cov) at points (..., n, d), with cov (..., d, d), or ``per_point`` (..., n, d, d)."""
-    factor, info = torch.linalg.cholesky_ex(cov)
-    if (info > 0).any():
+    factor, singular = cholesky(cov)
+    if singular.any():
         raise ValueError("cov must be positive definite: a singular Gaussian has no density")
     column = centred.unsqueeze(-1) if per_point else centred.mT
     white = torch.linalg.solve_triangular(factor, column, upper=False)
     distance = (white**2).sum((-2, -1) if per_point else -2)
     log_det = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return -0.5 * (distance + (log_det if per_point else log_det.unsqueeze(-1)) + centred.shape[-1] * math.log(2 * math.pi))
+
+
+def posterior(weights: Tensor, log_densities: Tensor) -> tuple[Tensor, Tensor]:
+    """The shares w_k p_k / Σ_j w_j p_j of K densities, (K,) and (K, n) -> (K, n), and log Σ_j w_j p_j, (n,).
+
+    In the log domain for the densities, but not for the weights: the derivative in a weight exists where the weight is zero.
+    """
+    weights = weights.unsqueeze(-1)
+    peak = log_densities.detach().masked_fill(weights == 0, -math.inf).amax(0)
+    largest = math.log(torch.finfo(log_densities.dtype).max) - 1
+    parts = weights * (log_densities - peak).clamp_max(largest).exp()
+    total = parts.sum(0)
+    return parts / total, peak + total.log()
+
+
+def path_moments(
+    t: Tensor, interpolant: Interpolant, mean0: Tensor, mean1: Tensor, cov0: Tensor, cov1: Tensor, cross_cov: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """E X_t, its derivative, Cov(X_t) and Cov(dX_t/dt, X_t); one leading entry per time if t has shape (n,)."""
+    coefficients = interpolant.coefficients(t)
+    if not all(torch.isfinite(c.detach()).all() for c in coefficients):
+        raise ValueError("t must be a time at which the path has a velocity: the derivative of alpha or beta is not finite")
+    if t.ndim:
+        mean0, mean1 = mean0.unsqueeze(-2), mean1.unsqueeze(-2)
+        cov0, cov1, cross_cov = cov0.unsqueeze(-3), cov1.unsqueeze(-3), cross_cov.unsqueeze(-3)
+    a, b, da, db = (c.unsqueeze(-1) for c in coefficients)
+    mean, d_mean = a * mean0 + b * mean1, da * mean0 + db * mean1
+    a, b, da, db = (c.unsqueeze(-1) for c in (a, b, da, db))
+    cov = a**2 * cov0 + b**2 * cov1 + a * b * (cross_cov + cross_cov.mT)
+    cross = a * da * cov0 + b * db * cov1 + da * b * cross_cov + a * db * cross_cov.mT
+    return mean, d_mean, cov, cross
+
+
+def cross_covariance(cov0: Tensor, cov1: Tensor, cross_cov) -> Tensor:
+    """The checked ``cross_cov`` (None: zeros): with it, the joint covariance of (X0, X1) must be positive semi-definite."""
+    if cross_cov is None:
+        return torch.zeros_like(cov0)
+    given, dim = check.as_tensor(cross_cov, "cross_cov"), cov0.shape[-1]
+    if given.ndim < 2 or given.shape[-2:] != (dim, dim):
+        raise ValueError(f"cross_cov must have shape (..., {dim}, {dim}), got {tuple(given.shape)}")
+    check.batch("the covariances and cross_cov", cov0.shape, cov1.shape, given.shape)
+    cross_cov = given.to(cov0)
+    blocks = torch.broadcast_tensors(cov0, cross_cov, cross_cov.mT, cov1)
+    joint = torch.cat([torch.cat(blocks[:2], -1), torch.cat(blocks[2:], -1)], -2).detach()
+    joint = joint.to(min(given.dtype, joint.dtype, key=lambda dtype: torch.finfo(dtype).bits))  # as precise as it came in
+    check.semidefinite(joint, "cross_cov must leave the joint covariance of (X0, X1) positive semi-definite")
+    return cross_cov
 
 
 def regress(x: Tensor, mean: Tensor, d_mean: Tensor, cov: Tensor, cross: Tensor, *, per_point: bool) -> Tensor:
@@ -79,15 +219,23 @@ def regress(x: Tensor, mean: Tensor, d_mean: Tensor, cov: Tensor, cross: Tensor,
         mean, d_mean = mean.unsqueeze(-2), d_mean.unsqueeze(-2)
     centred = x - mean
     column = centred.unsqueeze(-1) if per_point else centred.mT
-    values = torch.linalg.eigvalsh(cov.detach())
-    if (values[..., 0] > rank_tolerance(cov) * values[..., -1]).all():
-        solved = torch.cholesky_solve(column, torch.linalg.cholesky(cov))
-    else:
-        solved = torch.linalg.pinv(cov, rtol=rank_tolerance(cov), hermitian=True) @ column
-        off = (cov @ solved - column).detach().abs().amax()
-        if off > 1e-6 * (1 + column.detach().abs().amax()):
+    solved, definite = solve_on_range(cov, column)
+    if not definite:
+        eps = torch.finfo(x.dtype).eps
+        off = (cov @ solved - column).detach().abs().amax(-2)
+        spread = column.detach().abs().amax(-2) + cov.detach().diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True).sqrt()
+        rounding = x.detach().abs().amax(-1) + mean.detach().abs().amax(-1)
+        rounding = rounding.unsqueeze(-1) if per_point else rounding
+        if (off > max(1e-6, 100 * eps) * spread + 100 * eps * rounding).any():
             raise ValueError(
                 "x must lie on the support of X_t: its covariance is singular at this t, and the velocity is undefined"
             )
     slope = cross @ solved
-    return d_mean + (slope.squeeze(-1) if per_point else slope.mT)
+    return representable(d_mean + (slope.squeeze(-1) if per_point else slope.mT))
+
+
+def representable(found: Tensor) -> Tensor:
+    """``found``, refused if it overflows: finite laws and points have finite values, but their squares need not be floats."""
+    if not torch.isfinite(found).all():
+        raise ValueError("the laws and x must be of a size whose squares are floating-point numbers, got an overflow")
+    return found

@@ -6,6 +6,7 @@ computed as differences of log-densities, so they stay finite arbitrarily far in
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +14,15 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
-from dynot_lite.laws.gaussian import Gaussian, cross_covariance, path_moments
-from dynot_lite.laws.linear_algebra import log_normal, regress
+from dynot_lite._base.differentiation import refuse_graph
+from dynot_lite.laws.gaussian import Gaussian
+from dynot_lite.laws.linear_algebra import cross_covariance, log_normal, path_moments, posterior, regress, representable
 from dynot_lite.paths.interpolants import LINEAR, Interpolant
 
 __all__ = ["GaussianMixture", "fm_velocity_diracs", "fm_velocity_mixture"]
+
+PART = 2**22
+"""So many numbers are held at once where components and points are paired."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +57,16 @@ class GaussianMixture:
         return Gaussian(self.means, self.covs)
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` independent points, shape (n, d)."""
+        """``n`` independent points, shape (n, d); ValueError for weights that require a gradient, of which a sample has none."""
+        refuse_graph(self.weights, "weights")
         component = randomness.choices(self.weights, n, generator=generator)
         noise = randomness.normal(n, self.means.shape[1], generator=generator, like=self.means)
         return self.means[component] + (self.components.factor[component] @ noise.unsqueeze(-1)).squeeze(-1)
 
     def log_prob(self, x) -> Tensor:
         """Log-density at x, shape (n, d) -> (n,)."""
-        return torch.logsumexp(self.weights.log().unsqueeze(-1) + self.components.log_prob(x), 0)
+        x = _points(x, self.means)
+        return representable(posterior(self.weights, log_normal(x - self.means.unsqueeze(-2), self.covs))[1])
 
 
 def fm_velocity_mixture(
@@ -79,7 +86,7 @@ def fm_velocity_mixture(
         cross_cov: Cov(X0, X1) within each component, shape (K, d, d) or (d, d); None for zero.
 
     Returns:
-        Velocities, shape (n, d).
+        Velocities, shape (n, d); computed in parts of the points, since K n d numbers are needed (K n d² with a time per point).
 
     Raises:
         ValueError: bad weights, a joint covariance that is not positive semi-definite, a time at which some Cov(X_t) within a
@@ -91,13 +98,20 @@ def fm_velocity_mixture(
         raise ValueError(f"means0 and means1 must have one shape (K, d), got {tuple(means0.shape)}, {tuple(means1.shape)}")
     weights = check.weights(weights, means0.shape[0], like=means0)
     p, q = Gaussian(means0, cov0), Gaussian(means1, cov1)
-    x = check.points(x, "x", dim=p.dim, like=means0)
-    t = check.time(t, n=x.shape[-2], like=means0)
-    mean, d_mean, cov, cross = path_moments(p, q, t, cross_covariance(p, q, cross_cov), interpolant)
-    per_point = t.ndim > 0
-    centred = x - (mean if per_point else mean.unsqueeze(-2))
-    posterior = torch.softmax(weights.log().unsqueeze(-1) + log_normal(centred, cov, per_point=per_point), 0)
-    return (posterior.unsqueeze(-1) * regress(x, mean, d_mean, cov, cross, per_point=per_point)).sum(0)
+    x = _points(x, means0)
+    times = check.time(t, n=x.shape[-2], like=means0)
+    cross_cov = cross_covariance(p.cov, q.cov, cross_cov)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        per_point = t.ndim > 0
+        mean, d_mean, cov, cross = path_moments(t, interpolant, p.mean, q.mean, p.cov, q.cov, cross_cov)
+        centred = x - (mean if per_point else mean.unsqueeze(-2))
+        shares, _ = posterior(weights, log_normal(centred, cov, per_point=per_point))
+        return (shares.unsqueeze(-1) * regress(x, mean, d_mean, cov, cross, per_point=per_point)).sum(0)
+
+    rows = max(1, PART // (means0.numel() * (p.dim if times.ndim else 1)))
+    parts = zip(x.split(rows), times.split(rows) if times.ndim else itertools.repeat(times), strict=False)
+    return representable(torch.cat([velocity(*part) for part in parts]))
 
 
 def fm_velocity_diracs(points, t, x, *, weights=None) -> Tensor:
@@ -113,19 +127,42 @@ def fm_velocity_diracs(points, t, x, *, weights=None) -> Tensor:
         weights: shape (K,); None for equal weights.
 
     Returns:
-        Velocities, shape (n, d).
+        Velocities, shape (n, d). Memory: a few arrays of n K numbers, none of n K d.
 
     Raises:
         ValueError: t = 1, weights that are not a probability vector, shapes that do not fit.
     """
     points = check.points(points, "points")
-    x = check.points(x, "x", dim=points.shape[-1], like=points)
+    if points.ndim != 2:
+        raise ValueError(f"points must have shape (K, d), got {tuple(points.shape)}")
+    x = _points(x, points)
     t = check.time(t, n=x.shape[-2], like=points)
     if (t == 1).any():
         raise ValueError("t must be less than 1: the velocity towards point masses is unbounded at t = 1")
     k = points.shape[0]
     weights = torch.full((k,), 1 / k).to(points) if weights is None else check.weights(weights, k, like=points)
     t = t.reshape(-1, 1)
-    distance = (x.unsqueeze(-2) - t.unsqueeze(-1) * points).square().sum(-1)
-    posterior = torch.softmax(weights.log() - distance / (2 * (1 - t) ** 2), -1)
-    return (posterior @ points - x) / (1 - t)
+    shares, _ = posterior(weights, -(_squared_distances(points, t, x) / (2 * (1 - t) ** 2)).mT)
+    return representable((shares.mT @ points - x) / (1 - t))
+
+
+def _squared_distances(points: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """‖x_i − t_i y_k‖², (n, K), up to a number for each i.
+
+    Close to the points by differences, since squares of size ‖y‖² leave an error that (1−t)² magnifies; far from all of them by
+    products, since ‖x‖² would. Derivatives are those of the products: no array of n K d numbers.
+    """
+    centre = points.mean(0)
+    y, z = points - centre, x - t * centre
+    products = t**2 * y.square().sum(-1) - 2 * t * (z @ y.mT)
+    with torch.no_grad():
+        near = torch.linalg.vector_norm(z, dim=-1, keepdim=True) < 2 * t * torch.linalg.vector_norm(y, dim=-1).amax()
+        direct = t**2 * torch.cdist(z / torch.where(near, t, 1.0), y, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return torch.where(near, direct.detach(), products.detach()) + (products - products.detach())
+
+
+def _points(x, means: Tensor) -> Tensor:
+    x = check.points(x, "x", dim=means.shape[-1], like=means)
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape (n, d), got {tuple(x.shape)}")
+    return x

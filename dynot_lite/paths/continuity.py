@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import elsewhere, gradients, leaf, recording, refuse_graph
 from dynot_lite._base.samplers import Velocity, evaluate
-from dynot_lite.paths.flows import divergence
+from dynot_lite.paths.flows import velocity_and_divergence
 
 __all__ = ["bump", "gauss_legendre", "kinetic_energy", "strong_residual", "weak_residual"]
 
@@ -23,7 +24,9 @@ Path = Callable[[float], tuple[Tensor, Tensor]]
 
 def gauss_legendre(order: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights, shape (order,), of Gauss–Legendre quadrature on [0, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(check.count(order, "order"))
+    if check.count(order, "order") > 2000:
+        raise ValueError(f"order must be at most 2000 (its nodes are eigenvalues), got {order}")
+    nodes, weights = np.polynomial.legendre.leggauss(order)
     return torch.as_tensor(0.5 * (nodes + 1)), torch.as_tensor(0.5 * weights)
 
 
@@ -45,26 +48,23 @@ def weak_residual(
         The relative residual, a float.
 
     Raises:
-        ValueError: a test function that vanishes identically on the path, shapes that do not fit, values that are not finite.
+        ValueError: a test function that vanishes identically on the path, or that depends on t or x and has no graph, shapes
+            that do not fit, values that are not finite.
     """
     balance = scale = 0.0
     for t, weight in _time_nodes(times):
         x, w = _measure(path, t)
-        with torch.enable_grad():
-            s = torch.full_like(x[:, 0], t).requires_grad_()
-            x = x.detach().requires_grad_()
-            value = test_function(s, x).sum()
-            d_time, d_space = torch.autograd.grad(value, (s, x), materialize_grads=True)
-        v = evaluate(velocity, t, x.detach()).detach()
+        v = evaluate(velocity, t, x.clone()).detach()
+        _, d_time, d_space = _derivatives(test_function, torch.full_like(x[:, 0], t), x, "test_function")
         transport = (d_space * v).sum(-1)
         balance += weight * (w * (d_time + transport)).sum().item()
         scale += weight * (w * (d_time.abs() + transport.abs())).sum().item()
     for t, sign in ((0.0, 1.0), (1.0, -1.0)):
         x, w = _measure(path, t)
-        balance += sign * (w * test_function(torch.full_like(x[:, 0], t), x)).sum().item()
-    if not scale > 0:
+        balance += sign * (w * _values(test_function, torch.full_like(x[:, 0], t), x, "test_function")).sum().item()
+    if scale == 0:
         raise ValueError("test_function must not be constant on the path: it tests nothing")
-    return abs(balance) / scale
+    return _finite(abs(balance) / scale, "path, velocity and test_function")
 
 
 def strong_residual(density: Callable[[Tensor, Tensor], Tensor], velocity: Velocity, t: float, x) -> Tensor:
@@ -73,21 +73,27 @@ def strong_residual(density: Callable[[Tensor, Tensor], Tensor], velocity: Veloc
     Args:
         density: ρ(t, x) with t of shape () and x (n, d) -> (n,), by torch operations in both arguments.
         velocity: callable (t, x) -> (n, d), by torch operations in x.
+
+    Raises:
+        ValueError: a density or velocity that depends on an argument and has no graph there, shapes that do not fit, values that
+            are not finite, a t or x that requires a gradient (none is passed on).
     """
-    x = check.points(x, "x").detach()
-    time = torch.tensor(float(t), dtype=torch.float64).to(x)
-    d_time = torch.func.jvp(lambda s: density(s, x), (time,), (torch.ones_like(time),))[1]
-    flux = divergence(lambda s, x: density(time, x).unsqueeze(-1) * velocity(t, x), t, x)
-    return (d_time + flux).detach()
+    x = check.points(x, "x")
+    refuse_graph(x, "x")
+    refuse_graph(t, "t")
+    rho, d_time, d_space = _derivatives(density, torch.tensor(float(t), dtype=torch.float64).to(x), x, "density")
+    with torch.no_grad():
+        v, rate = velocity_and_divergence(velocity, t, x)
+    return _finite(d_time + (d_space * v).sum(-1) + rho * rate, "density and velocity")
 
 
 def kinetic_energy(path: Path, velocity: Velocity, *, times: int | tuple = 64) -> float:
-    """The kinetic energy ∫₀¹∫‖v_t‖² dμ_t dt, without ½; arguments as in :func:`weak_residual`."""
+    """The kinetic energy ∫₀¹∫‖v_t‖² dμ_t dt, without ½; arguments and errors as in :func:`weak_residual`."""
     energy = 0.0
     for t, weight in _time_nodes(times):
         x, w = _measure(path, t)
-        energy += weight * (w * evaluate(velocity, t, x).detach().square().sum(-1)).sum().item()
-    return energy
+        energy += weight * (w * evaluate(velocity, t, x.clone()).detach().square().sum(-1)).sum().item()
+    return _finite(energy, "path and velocity")
 
 
 def bump(centre, radius: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -98,9 +104,13 @@ def bump(centre, radius: float) -> Callable[[Tensor, Tensor], Tensor]:
         radius: of the supporting ball in space-time.
     """
     centre = check.as_tensor(centre, "centre")
+    if centre.ndim != 1:
+        raise ValueError(f"centre must have shape (d + 1,), got {tuple(centre.shape)}")
     check.positive(radius, "radius")
 
     def psi(t: Tensor, x: Tensor) -> Tensor:
+        if x.shape[-1] + 1 != len(centre):
+            raise ValueError(f"centre must hold a time and the {x.shape[-1]} coordinates of x, got {len(centre)} numbers")
         place = torch.cat([t.unsqueeze(-1), x], -1)
         inside = 1 - ((place - centre.to(place)) / radius).square().sum(-1)
         # The double where keeps the gradient finite (zero) outside the ball.
@@ -110,8 +120,35 @@ def bump(centre, radius: float) -> Callable[[Tensor, Tensor], Tensor]:
     return psi
 
 
+def _values(function: Callable[[Tensor, Tensor], Tensor], t: Tensor, x: Tensor, name: str) -> Tensor:
+    value = function(t.clone(), x.clone())
+    if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+        raise ValueError(f"{name} must return a tensor of shape ({len(x)},), got {getattr(value, 'shape', value)}")
+    return value
+
+
+def _derivatives(function: Callable[[Tensor, Tensor], Tensor], t: Tensor, x: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """f(t, x), ∂_t f and ∇f at the points, for one time, shape (), or one per point."""
+    with recording():
+        s, y = leaf(t), leaf(x)
+        value = _values(function, s, y, name)
+        each = torch.ones_like(value).requires_grad_()
+        later = lambda: _values(function, (s + 0.382) % 1, y, name)
+        (d_time,) = gradients(value, s, [each], again=later, name=name, create_graph=not s.ndim)
+        if d_time.requires_grad:  # Σ each · ∂_t f, since the time is one for all
+            (d_time,) = torch.autograd.grad(d_time, each, retain_graph=True)
+        (d_space,) = gradients(value, y, [each.detach()], again=lambda: _values(function, s, elsewhere(y), name), name=name)
+    return value.detach(), d_time, d_space
+
+
+def _finite(found, whose: str):
+    if not torch.isfinite(torch.as_tensor(found)).all():
+        raise ValueError(f"{whose} must have finite values on the path, got a residual or an energy that is not finite")
+    return found
+
+
 def _time_nodes(times: int | tuple):
-    nodes, weights = gauss_legendre(times) if isinstance(times, int) else times
+    nodes, weights = times if isinstance(times, (tuple, list)) else gauss_legendre(times)
     nodes, weights = check.as_tensor(nodes, "times"), check.as_tensor(weights, "times")
     if nodes.ndim != 1 or nodes.shape != weights.shape or ((nodes < 0) | (nodes > 1)).any():
         raise ValueError(f"times must be nodes in [0, 1] and weights of one shape (k,), got {nodes.shape}, {weights.shape}")
@@ -119,6 +156,10 @@ def _time_nodes(times: int | tuple):
 
 
 def _measure(path: Path, t: float) -> tuple[Tensor, Tensor]:
-    x, w = path(t)
-    x = check.points(x, "path points")
-    return x, check.weights(w, x.shape[0], "path weights", like=x)
+    found = path(t)
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        raise ValueError(f"path must return (points, weights), got {type(found).__name__}")
+    x = check.points(found[0], "path points")
+    if x.ndim != 2:
+        raise ValueError(f"path points must have shape (n, d), got {tuple(x.shape)}")
+    return x, check.weights(found[1], x.shape[0], "path weights", like=x)

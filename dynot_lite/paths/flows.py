@@ -1,7 +1,7 @@
 """Flows of a velocity field v(t, x): points, trajectories, divergence and likelihood.
 
 The velocity is any callable v(t, x) with a float t and points x of shape (n, d), or (n, ...) where no divergence is asked for;
-what it returns is compared with x on every call.
+what it returns is compared with x on every call. It gets a copy of x, which it may change.
 """
 
 from __future__ import annotations
@@ -9,31 +9,34 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from scipy.integrate import solve_ivp
+from scipy.integrate import DOP853
 from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
+from dynot_lite._base.differentiation import elsewhere, gradients, leaf, recording, refuse_graph
 from dynot_lite._base.samplers import Velocity, evaluate
 
 __all__ = ["divergence", "hutchinson_divergence", "integrate", "integrate_adaptive", "log_prob", "trajectory"]
 
 
 def _euler(v: Velocity, t: float, x: Tensor, h: float) -> Tensor:
-    return x + h * v(t, x)
+    return torch.add(x, v(t, x), alpha=h)
 
 
 def _midpoint(v: Velocity, t: float, x: Tensor, h: float) -> Tensor:
-    return x + h * v(t + h / 2, x + h / 2 * v(t, x))
+    return torch.add(x, v(t + h / 2, torch.add(x, v(t, x), alpha=h / 2)), alpha=h)
 
 
 def _rk4(v: Velocity, t: float, x: Tensor, h: float) -> Tensor:
-    k1 = v(t, x)
-    k2 = v(t + h / 2, x + h / 2 * k1)
-    k3 = v(t + h / 2, x + h / 2 * k2)
-    k4 = v(t + h, x + h * k3)
-    return x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    k = v(t, x)
+    end = torch.add(x, k, alpha=h / 6)  # each slope is used before the next: the velocity may return one buffer again and again
+    for ahead, weight in ((h / 2, h / 3), (h / 2, h / 3), (h, h / 6)):
+        k = v(t + ahead, torch.add(x, k, alpha=ahead))
+        end = torch.add(end, k, alpha=weight)
+    return end
 
 
 METHODS = {"euler": _euler, "midpoint": _midpoint, "rk4": _rk4}
@@ -53,7 +56,8 @@ def integrate(velocity: Velocity, x0, *, t0: float = 0.0, t1: float = 1.0, steps
         Points at time t1, shape (n, d); differentiable with respect to x0 and to what the velocity depends on.
 
     Raises:
-        ValueError: an unknown method, steps < 1, points or times that are not finite, a velocity of another shape than x.
+        ValueError: an unknown method, steps < 1, points or times that are not finite (or require a gradient: times), a velocity
+            of another shape than x, an end that is not finite.
 
     >>> integrate(lambda t, x: 3 * t**2 + 0 * x, torch.tensor([[1.0]])).round(decimals=3)
     tensor([[2.]])
@@ -70,28 +74,68 @@ def trajectory(
 
 
 def integrate_adaptive(
-    velocity: Velocity, x0, *, t0: float = 0.0, t1: float = 1.0, rtol: float = 1e-10, atol: float = 1e-12
+    velocity: Velocity,
+    x0,
+    *,
+    t0: float = 0.0,
+    t1: float = 1.0,
+    rtol: float = 1e-10,
+    atol: float | None = None,
+    max_iterations: int = 100_000,
 ) -> Tensor:
     """The flow map by SciPy's eighth-order method with step control: for oracles and stiff ends, in float64, not differentiable.
+
+    Args:
+        rtol: relative error of a step; below 2.2e-14, rounding, it has no more effect.
+        atol: absolute error of a step; None for ``rtol``/100 times the median size of x0 and of the way it would go at its
+            first speed.
+        max_iterations: the largest number of evaluations of the velocity.
 
     Returns:
         Points at time t1, shape (n, d).
 
     Raises:
-        ValueError: as :func:`integrate`.
-        RuntimeError: the step control failed before t1.
+        ValueError: as :func:`integrate`; tolerances that are not positive; an x0 that requires a gradient.
+        RuntimeError: the step control failed before t1, or needs more evaluations; the message says how far it came.
     """
     x0 = check.points(x0, "x0")
-    t0, t1 = _interval(t0, t1)
+    refuse_graph(x0, "x0")
+    t0, t1 = _number(t0, "t0"), _number(t1, "t1")
+    rtol = max(check.positive(rtol, "rtol"), 100 * np.finfo(float).eps)
+    check.count(max_iterations, "max_iterations")
+    calls, sound, reached = 0, True, t0
 
-    def right_side(t: float, flat):
-        return evaluate(velocity, t, torch.as_tensor(flat.reshape(x0.shape)).to(x0.device)).numpy(force=True).ravel()
+    def failure(reason: str) -> RuntimeError:
+        where = "" if sound else ", where the velocity is not finite"
+        return RuntimeError(f"the flow could not be integrated to t = {t1:g}: at t = {reached:.6g}{where}, {reason}")
 
-    start = x0.to(torch.float64).numpy(force=True).ravel()
-    solution = solve_ivp(right_side, (t0, t1), start, method="DOP853", rtol=rtol, atol=atol)
-    if not solution.success:
-        raise RuntimeError(f"the flow could not be integrated to t = {t1:g}: {solution.message}")
-    return torch.as_tensor(solution.y[:, -1].reshape(x0.shape)).to(x0.device)
+    def right_side(t: float, flat: np.ndarray) -> np.ndarray:
+        nonlocal calls, sound
+        calls += 1
+        if calls > max_iterations:
+            raise failure(f"max_iterations = {max_iterations} evaluations are used up")
+        v = evaluate(velocity, t, torch.tensor(flat.reshape(x0.shape)).to(x0.device))
+        found = v.detach().to("cpu", torch.float64, copy=True).numpy().ravel()
+        sound = bool(np.isfinite(found).all())
+        return found
+
+    x = x0.to(torch.float64).numpy(force=True).ravel()
+    first = right_side(t0, x)
+    if not sound:
+        raise ValueError(f"velocity must be finite at x0, got NaN or infinity at t = {t0:g}")
+    sizes = np.abs(x) + abs(t1 - t0) * np.abs(first)
+    size = float(np.median(sizes) or sizes.max() or 1.0)
+    absolute = 0.01 * rtol * size if atol is None else check.positive(atol, "atol")
+    with np.errstate(all="ignore"):  # a trial step may overflow, and is then made shorter
+        solver = DOP853(right_side, t0, x, t1, rtol=rtol, atol=absolute)
+        while solver.status == "running":
+            message = solver.step()
+            reached = solver.t
+            if message is not None:
+                raise failure(message)
+    if not np.isfinite(solver.y).all():
+        raise failure("the points are not finite")
+    return torch.tensor(solver.y.reshape(x0.shape)).to(x0.device)
 
 
 def divergence(velocity: Velocity, t: float, x) -> Tensor:
@@ -99,18 +143,25 @@ def divergence(velocity: Velocity, t: float, x) -> Tensor:
 
     Differentiable where gradients are enabled. The velocity at a point may depend on that point only.
 
+    Raises:
+        ValueError: a velocity of another shape than x, or one that depends on x and has no graph, which is no divergence of zero.
+
     >>> divergence(lambda t, x: x**2, 0.0, torch.tensor([[1.0, 2.0]]))
     tensor([6.], grad_fn=<SumBackward1>)
     """
-    return _contract(velocity, t, x, lambda x: torch.eye(x.shape[-1]).to(x).unsqueeze(1).expand(-1, *x.shape), torch.sum)
+    return velocity_and_divergence(velocity, t, check.points(x, "x"))[1]
 
 
 def hutchinson_divergence(
     velocity: Velocity, t: float, x, *, probes: int = 1, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Hutchinson's unbiased estimate E⟨ε, (∇v) ε⟩ of the divergence, (n, d) -> (n,), with Rademacher ``probes`` per point."""
-    check.count(probes, "probes")
-    return _contract(velocity, t, x, lambda x: randomness.signs(probes, *x.shape, generator=generator, like=x), torch.mean)
+    """Hutchinson's unbiased estimate E⟨ε, (∇v) ε⟩ of the divergence, (n, d) -> (n,), with Rademacher ``probes`` per point.
+
+    Errors as for :func:`divergence`.
+    """
+    x = check.points(x, "x")
+    signs = randomness.signs(check.count(probes, "probes"), *x.shape, generator=generator, like=x)
+    return velocity_and_divergence(velocity, t, x, signs)[1]
 
 
 def log_prob(
@@ -140,49 +191,42 @@ def log_prob(
         Log-densities, shape (n,).
 
     Raises:
-        ValueError: as :func:`integrate`.
+        ValueError: as :func:`integrate` and :func:`divergence`; a log_prob0 of another shape, or that is NaN.
     """
     x1 = check.points(x1, "x1")
-    fixed = None
+    signs = None
     if probes is not None:
-        fixed = randomness.signs(check.count(probes, "probes"), *x1.shape, generator=generator, like=x1)
+        signs = randomness.signs(check.count(probes, "probes"), *x1.shape, generator=generator, like=x1)
 
     def augmented(t: float, state: Tensor) -> Tensor:
-        x = state[:, :-1]
-        if fixed is None:
-            rate = divergence(velocity, t, x)
-        else:
-            rate = _contract(velocity, t, x, lambda x: fixed, torch.mean)
-        return torch.cat([evaluate(velocity, t, x), rate.unsqueeze(-1)], -1)
+        v, rate = velocity_and_divergence(velocity, t, state[:, :-1], signs)
+        return torch.cat([v, rate.unsqueeze(-1)], -1)
 
     start = torch.cat([x1, torch.zeros_like(x1[:, :1])], -1)
     end = integrate(augmented, start, t0=t1, t1=t0, steps=steps, method=method)
-    return log_prob0(end[:, :-1]) + end[:, -1]
+    density = log_prob0(end[:, :-1])
+    if not isinstance(density, Tensor) or density.shape != x1.shape[:1] or density.isnan().any():
+        raise ValueError(f"log_prob0 must return numbers of shape ({len(x1)},), got {getattr(density, 'shape', density)}")
+    return density + end[:, -1]
 
 
-def _contract(velocity: Velocity, t: float, x, directions: Callable, reduce: Callable) -> Tensor:
-    """⟨ε, (∇v) ε⟩ for each of the directions ε, shape (k, n, d), reduced over them."""
+def velocity_and_divergence(velocity: Velocity, t: float, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """v(t, x) and its divergence, by one evaluation: exact, or the mean of ⟨ε, (∇v) ε⟩ over ``signs`` ε of shape (k, n, d)."""
     differentiable = torch.is_grad_enabled()
-    x = check.points(x, "x")
-    with torch.enable_grad():
-        if not x.requires_grad:
-            x = x.detach().requires_grad_()
-        v = evaluate(velocity, t, x)
-        terms = []
-        for direction in directions(x):
-            if not v.requires_grad:  # a field that does not depend on x
-                terms.append(torch.zeros_like(x[..., 0]))
-                continue
-            (product,) = torch.autograd.grad(
-                v, x, direction, create_graph=differentiable, retain_graph=True, materialize_grads=True
-            )
-            terms.append((product * direction).sum(-1))
-        return reduce(torch.stack(terms), 0)
+    with recording():
+        y = x if x.requires_grad else leaf(x)
+        v = evaluate(velocity, t, y.clone())
+        directions = torch.eye(y.shape[-1]).to(y).unsqueeze(1).expand(-1, *y.shape) if signs is None else signs
+        again = lambda: evaluate(velocity, t, elsewhere(y))
+        found = gradients(v, y, directions, again=again, name="velocity", create_graph=differentiable)
+        terms = torch.stack([(product * direction).sum(-1) for product, direction in zip(found, directions, strict=True)])
+        rate = terms.sum(0) if signs is None else terms.mean(0)
+    return (v, rate) if differentiable else (v.detach(), rate.detach())
 
 
 def _march(velocity: Velocity, x0, t0: float, t1: float, steps: int, method: str):
     x = check.points(x0, "x0")
-    t0, t1 = _interval(t0, t1)
+    t0, t1 = _number(t0, "t0"), _number(t1, "t1")
     check.count(steps, "steps")
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, got {method!r}")
@@ -191,13 +235,19 @@ def _march(velocity: Velocity, x0, t0: float, t1: float, steps: int, method: str
     low, high = min(t0, t1), max(t0, t1)
 
     def field(t: float, x: Tensor) -> Tensor:
-        return evaluate(velocity, min(max(t, low), high), x)
+        return evaluate(velocity, min(max(t, low), high), x.clone())
 
     yield t0, x
     for i in range(steps):
         x = METHODS[method](field, t0 + i * h, x, h)
+        if i == steps - 1 and not torch.isfinite(x.detach()).all():
+            raise ValueError(f"velocity must keep the points finite, got NaN or infinity at t = {t1:g}")
         yield (t1 if i == steps - 1 else t0 + (i + 1) * h), x
 
 
-def _interval(t0: float, t1: float) -> tuple[float, float]:
-    return float(check.as_tensor(t0, "t0")), float(check.as_tensor(t1, "t1"))
+def _number(value, name: str) -> float:
+    refuse_graph(value, name)
+    number = check.as_tensor(value, name)
+    if number.numel() != 1:
+        raise ValueError(f"{name} must be a number, got shape {tuple(number.shape)}")
+    return number.item()
