@@ -4,9 +4,9 @@ import dataclasses
 import inspect
 import typing
 
+import grammar
 import pytest
 
-import grammar
 from dynot_lite._base.results import Result
 
 ENTRIES = list(grammar.entries())

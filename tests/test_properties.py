@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-
 from calls import Call, calls
 
 CALLS = calls()

@@ -1,8 +1,8 @@
 """Calls of the room ``laws``."""
 
 import torch
-
 from calls import Call
+
 from dynot_lite.laws.gaussian import (
     Affine,
     Gaussian,

@@ -3,8 +3,8 @@
 from functools import partial
 
 import torch
-
 from calls import Call
+
 from dynot_lite.potentials.action_matching import (
     AutodiffAction,
     OptimalAction,
