@@ -59,7 +59,7 @@ def image_grid(images, *, columns: int, gap: int = 1) -> np.ndarray:
            [ 3.,  4., nan,  7.,  8.]])
     """
     images = np.asarray(images, dtype=float)
-    side = int(round(images[0].size ** 0.5))
+    side = round(images[0].size ** 0.5)
     rows = -(-len(images) // columns)
     canvas = np.full((rows, columns, side + gap, side + gap), np.nan)
     canvas.reshape(-1, side + gap, side + gap)[: len(images), :side, :side] = images.reshape(-1, side, side)

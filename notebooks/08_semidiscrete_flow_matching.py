@@ -228,7 +228,7 @@ claim("SD-7", split.std() / pooled.std())
 # %%
 cells_y = 1.9 * randn(60, 2) + torch.tensor([0.8, -0.4], dtype=torch.float64)
 cells_b = random_weights(60)
-coupling = SemidiscreteCoupling(cells_y, cells_b)
+coupling = SemidiscreteCoupling(cells_y, weights=cells_b)
 fresh = randn(400_000, 2)
 
 
@@ -346,7 +346,7 @@ problems = {
 bars, dual_z = {}, []
 for name, axes_ in problems.items():
     points, weights, exact, exact_cost, covariance = product_solution(axes_)
-    coupling = SemidiscreteCoupling(points, weights)
+    coupling = SemidiscreteCoupling(points, weights=weights)
     result = coupling.fit(tol=2e-3, generator=rng).require()
     error = (coupling.potentials - exact).numpy()
     unit = np.sqrt(np.trace(covariance) / (result.iterations * len(points)))
@@ -1104,7 +1104,7 @@ show(
 # %%
 five = torch.tensor([[1.5, 0.2], [-1.0, 1.3], [-0.4, -1.6], [0.3, 0.5], [1.2, -1.1]], dtype=torch.float64)
 five_weights = torch.tensor([0.1, 0.3, 0.15, 0.25, 0.2], dtype=torch.float64)
-coupling = SemidiscreteCoupling(five, five_weights)
+coupling = SemidiscreteCoupling(five, weights=five_weights)
 coupling.fit(tol=2e-4, generator=rng).require()
 
 

@@ -32,12 +32,17 @@ SHARED = {
     "callback": "called from time to time with what there is so far",
 }
 # What only one subject has. A new name here is a decision: look first whether an old one means the same.
-SUBJECT = set()
+SUBJECT = {
+    "atol", "beta", "boundary", "classes", "clip", "compile", "conditions", "cost", "cross_cov", "depth", "dtype", "ema", "epsilon", "group",
+    "growth_length", "heads", "interpolant", "like", "loss", "mask", "mass", "matrix", "method", "noise", "offset", "pole", "potential",
+    "potentials", "precision", "probes", "product", "quadrature", "rtol", "samples", "scale", "schedule", "sigma", "size", "squares",
+    "strength", "sweeps", "t", "t0", "t1", "temperature", "time_weight", "times", "warm_up", "width", "workers",
+}  # fmt: skip
 # Names that mean what one of the names above means.
 FORBIDDEN = {
     "max_iter", "max_steps", "max_epochs", "n_iter", "niter", "maxiter", "numItermax", "iterations", "epochs", "n_steps",
     "num_steps",
-    "evaluations", "nfe", "lr", "rate", "batch_size", "tol_chi2", "tolerance", "eps", "reg", "on_epoch", "on_step", "rng", "seed",
+    "evaluations", "nfe", "lr", "rate", "batch_size", "tol_chi2", "tolerance", "eps", "reg", "on_epoch", "on_step", "rng",
     "verbose", "show_progress", "a", "b", "weights_x", "weights_y", "init", "initial",
 }  # fmt: skip
 

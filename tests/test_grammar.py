@@ -11,16 +11,7 @@ from dynot_lite._base.results import Result
 
 ENTRIES = list(grammar.entries())
 # Where a value has an obvious place, a default may stand there without its name.
-POSITIONAL_DEFAULTS = {
-    "Gaussian.quadrature",
-    "Estimate.upper",
-    "Estimate.lower",
-    "action_network",
-    "ICNN",
-    "w2_benchmark",
-    "load_points",
-    "main",
-}
+POSITIONAL_DEFAULTS = {"noise", "labels", "order", "deviations", "widths", "directory", "device", "arguments"}
 
 
 def complaints(item: grammar.Entry) -> list[str]:
@@ -45,7 +36,7 @@ def complaints(item: grammar.Entry) -> list[str]:
         if (
             parameter.kind is parameter.POSITIONAL_OR_KEYWORD
             and parameter.default is not parameter.empty
-            and item.name not in POSITIONAL_DEFAULTS
+            and parameter.name not in POSITIONAL_DEFAULTS
         ):
             found.append(f"{parameter.name} has a default and must be keyword-only")
     if item.name.split(".")[-1] == "fit" and item.returns.strip("'\"") == item.name.split(".")[0]:

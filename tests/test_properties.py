@@ -1,4 +1,4 @@
-"""Properties of every public function, run over the calls of ``calls.py``: makes of arrays, bad values, units, translations, threads."""
+"""Properties of all public functions, over the calls of ``calls.py``: makes, bad values, units, translations, threads."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Ascent:
         rate = self.scale / (count * self.atoms.mass).clamp(min=1)
         while self.noises < stop * count:
             scores = _scores(self.atoms, self.noise, self.epsilon, self.iterate)
-            hits = total(scores.sums(self.noise.draw(share, generator)).shares, group)
+            hits = total(scores.sums(self.noise.draw(share, generator=generator)).shares, group)
             gain = min((1 + self.iterations) ** -DECAY, count / batch)
             self.iterate.addcmul_(rate, batch * self.atoms.mass - hits, value=gain)
             self.noises, self.steps = self.noises + batch, self.steps + 1
@@ -72,7 +72,7 @@ class Ascent:
 
 def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Generator | None, group=None) -> Ascent:
     """The moments of the noise, the best of three initial potentials, and the mean gap there."""
-    x, size = noise.draw(CALIBRATION, generator).double(), ranks(group)
+    x, size = noise.draw(CALIBRATION, generator=generator).double(), ranks(group)
     flat, y, count = x.flatten(1), atoms.centred, len(atoms)
     moments = total(torch.cat([flat.mean(0)[None], flat.mT @ flat / len(x)]), group) / size
     centre, cov_noise = moments[0], moments[1:] - moments[0].outer(moments[0])

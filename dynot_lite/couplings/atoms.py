@@ -37,7 +37,7 @@ class Atoms:
         members: the points of positive weight, ordered by atom.
     """
 
-    def __init__(self, points, weights=None):
+    def __init__(self, points, *, weights=None):
         self.points = points = check.points(points, "points").detach()
         n = len(points)
         if n < 2:
@@ -63,7 +63,7 @@ class Atoms:
     def __len__(self) -> int:
         return len(self.centred)
 
-    def member(self, atom: Tensor, generator: torch.Generator | None) -> Tensor:
+    def member(self, atom: Tensor, *, generator: torch.Generator | None) -> Tensor:
         """A point for each atom: where several coincide, one of them with probabilities in proportion to their weights."""
         if len(self.members) == len(self):
             return self.members[atom]
@@ -103,7 +103,7 @@ class Noise:
         self.law, self._like = law, like
         self.centre = torch.zeros(like[0].numel(), dtype=torch.float64, device=like.device)
 
-    def draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def draw(self, n: int, *, generator: torch.Generator | None) -> Tensor:
         """``n`` noises of the shape of the points, on their device; normal ones in float32, as the search is."""
         shape = tuple(self._like.shape[1:])
         if callable(self.law):

@@ -85,7 +85,7 @@ class Certificate:
         counts, squares, scalars = map(torch.zeros_like, totals)
         remaining = math.ceil(n / ranks(group))
         while remaining:
-            x = self._scores.noise.draw(min(remaining, 8192), generator)
+            x = self._scores.noise.draw(min(remaining, 8192), generator=generator)
             part, wide = self._scores.sums(x, product=True), x.flatten(1).double()
             counts += part.shares
             squares += part.squares

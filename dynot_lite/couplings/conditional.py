@@ -130,7 +130,7 @@ class JointCoupling(IndexedPairs):
         law, (own,) = Noise(noise, like=self.points), self._conditions
 
         def augmented(n: int, *, generator: torch.Generator | None = None) -> Tensor:
-            x = law.draw(n, generator)
+            x = law.draw(n, generator=generator)
             if conditions is None:
                 z = own[randomness.integers(len(own), n, generator=generator, like=own)]
             else:

@@ -6,7 +6,8 @@ Every process holds all the points. The output file is also the checkpoint, writ
 on from there::
 
     torchrun --standalone --nproc-per-node 4 -m dynot_lite.couplings.distributed points.npy potentials.pt --tol 0.05
-    coupling = SemidiscreteCoupling(*load_points("points.npy"))
+    points, weights = load_points("points.npy")
+    coupling = SemidiscreteCoupling(points, weights=weights)
     coupling.load_state_dict(checkpoints.read("potentials.pt"))
 
 A process that dies makes the others fail at their next exchange and torchrun exit with an error; with ``--max-restarts 3`` it
@@ -75,7 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _fit(options: argparse.Namespace, device: torch.device) -> int:
     rank = distributed.get_rank()
-    coupling = SemidiscreteCoupling(*load_points(options.points, device), epsilon=options.epsilon)
+    points, weights = load_points(options.points, device)
+    coupling = SemidiscreteCoupling(points, weights=weights, epsilon=options.epsilon)
     # The first process reads the checkpoint for all: they need not share a disk, and cannot read two versions of it.
     box = [checkpoints.read(options.output) if rank == 0 and options.output.exists() else None]
     distributed.broadcast_object_list(box, src=0, device=device)

@@ -43,7 +43,7 @@ class PairList(IndexedPairs):
             yield place, self._noise(start // BLOCK)[: place.stop - start]
 
     def _noise(self, block: int) -> Tensor:
-        return self._law.draw(BLOCK, torch.Generator(self.device).manual_seed(self.seed + block))
+        return self._law.draw(BLOCK, generator=torch.Generator(self.device).manual_seed(self.seed + block))
 
     def pair_index(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``n`` noises and the index of their points: whole blocks in random order, all of them before any comes again.
@@ -104,7 +104,7 @@ def prepare(coupling: SemidiscreteCoupling, n: int, *, generator: torch.Generato
     empty = PairList(coupling, seed, device.type, torch.zeros(n, dtype=torch.int64, device=device), 0.0)
     index, own = empty.index, torch.zeros(n, device=device)
     for place, x in empty.blocks():
-        index[place] = atom = scores.assign(x, generator)
+        index[place] = atom = scores.assign(x, generator=generator)
         own[place] = scores.at(x, atom)
     first = index.clone()
     while True:

@@ -99,7 +99,7 @@ class Scores:
             squares += part.square_().sum(0)
         return Sums(shares.double(), squares.double(), torch.cat(values), inner)
 
-    def assign(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    def assign(self, x: Tensor, *, generator: torch.Generator | None) -> Tensor:
         """The atom of the best score of each noise, for ε > 0 one drawn from the b-weighted softmax, shape (n,).
 
         The draw is exact without holding more than a block: a block's own choice, made by inverting its distribution function,

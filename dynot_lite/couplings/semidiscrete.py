@@ -6,7 +6,7 @@ cell of y_j; so each noise lowers the potential of the point it hits. For ε > 0
 −ε log Σ_j b_j exp((g_j − c)/ε), and m the mean of the b-weighted softmax. Potentials for the cost −⟨x, y⟩, which are what the
 code iterates on, are g − ½‖y‖². Quick start::
 
-    coupling = SemidiscreteCoupling(points)                 # or (points, weights, epsilon=0.1)
+    coupling = SemidiscreteCoupling(points)                 # or (points, weights=, epsilon=)
     coupling.fit(tol=0.05, generator=generator).require()
     x0, x1 = coupling.pair(256, generator=generator)        # coupling.pair is a pair sampler,
     pairs = coupling.pairs(labels)                          # and so is this one, of (x0, x1, labels)
@@ -83,8 +83,8 @@ class SemidiscreteCoupling(IndexedPairs):
         ValueError: bad points, weights or ε; fewer than two distinct points of positive weight.
     """
 
-    def __init__(self, points, weights=None, *, epsilon: float = 0.0):
-        self.atoms = Atoms(points, weights)
+    def __init__(self, points, *, weights=None, epsilon: float = 0.0):
+        self.atoms = Atoms(points, weights=weights)
         super().__init__(self.atoms.points)
         self.weights = self.atoms.weights
         value = check.as_tensor(epsilon, "epsilon")
@@ -213,13 +213,15 @@ class SemidiscreteCoupling(IndexedPairs):
         of a point. Scores are compared in float32; the rare ties are settled by the order of the points.
         """
         scores = self.scores()
-        return self.atoms.member(scores.assign(batch(x, "x", like=self.points).detach(), generator), generator)
+        return self.atoms.member(
+            scores.assign(batch(x, "x", like=self.points).detach(), generator=generator), generator=generator
+        )
 
     def pair_index(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``n`` independent noises of the law of ``fit`` and the indices of their points, shapes (n, ...) and (n,)."""
         scores = self.scores()
-        x0 = scores.noise.draw(check.count(n, "n"), generator)
-        return x0.to(self.points.dtype), self.atoms.member(scores.assign(x0, generator), generator)
+        x0 = scores.noise.draw(check.count(n, "n"), generator=generator)
+        return x0.to(self.points.dtype), self.atoms.member(scores.assign(x0, generator=generator), generator=generator)
 
     def c_transform(self, x) -> Tensor:
         """min_j (½‖x − y_j‖² − g_j), or −ε log Σ_j b_j exp((g_j − ½‖x − y_j‖²)/ε), shape (n, ...) -> (n,), with ⟨b, g⟩ = 0.

@@ -89,10 +89,10 @@ def test_two_processes_one_killed(tmp_path):
     assert launcher.returncode == 0, errors
     result = json.loads(output)
     assert "resumed" in errors and result["converged"] and reached < result["iterations"] <= limit + 5
-    together = SemidiscreteCoupling(points, b)
+    together = SemidiscreteCoupling(points, weights=b)
     together.load_state_dict(checkpoints.read(checkpoint))
     assert together.iterations == pytest.approx(result["iterations"])
-    alone = SemidiscreteCoupling(points, b)
+    alone = SemidiscreteCoupling(points, weights=b)
     fit = alone.fit(tol=0.02, generator=generator(1)).require()
     assert together.chi2(50_000, generator=generator(2)).value < 0.02
     assert abs(result["dual_value"] - fit.dual_value) < 5 * (fit.dual_std + result["dual_std"])

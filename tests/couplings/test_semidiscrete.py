@@ -223,7 +223,7 @@ def test_noise_of_another_law():
     """Uniform noise on the line: cells end at its quantiles."""
     y, b = torch.tensor([[0.1], [0.4], [2.0]], dtype=F64), [0.5, 0.3, 0.2]
     uniform = lambda n, *, generator=None: torch.rand(n, 1, generator=generator)
-    coupling = SemidiscreteCoupling(y, b)
+    coupling = SemidiscreteCoupling(y, weights=b)
     coupling.fit(uniform, tol=1e-3, generator=generator()).require()
     g = coupling.potentials - 0.5 * y[:, 0] ** 2
     assert -(g[1] - g[0]) / 0.3 == pytest.approx(0.5, abs=0.03) and -(g[2] - g[1]) / 1.6 == pytest.approx(0.8, abs=0.03)
@@ -358,11 +358,11 @@ def test_callback_and_progress(monkeypatch):
         ((torch.zeros(2, 5, 2),), {}, "distinct"),
         ((torch.tensor([[0.0], [torch.nan]]),), {}, "points"),
         ((torch.tensor([[0.0], [torch.inf]]),), {}, "points"),
-        ((torch.eye(3), [0.5, 0.6, -0.1]), {}, "weights"),
-        ((torch.eye(3), [0.5, 0.6, 0.1]), {}, "weights"),
-        ((torch.eye(3), [0.5, 0.5]), {}, "weights"),
-        ((torch.eye(3), [1.0, 0.0, 0.0]), {}, "distinct"),
-        ((torch.eye(3), [torch.nan, 0.5, 0.5]), {}, "weights"),
+        ((torch.eye(3),), {"weights": [0.5, 0.6, -0.1]}, "weights"),
+        ((torch.eye(3),), {"weights": [0.5, 0.6, 0.1]}, "weights"),
+        ((torch.eye(3),), {"weights": [0.5, 0.5]}, "weights"),
+        ((torch.eye(3),), {"weights": [1.0, 0.0, 0.0]}, "distinct"),
+        ((torch.eye(3),), {"weights": [torch.nan, 0.5, 0.5]}, "weights"),
         ((torch.eye(3),), {"epsilon": -0.1}, "epsilon"),
         ((torch.eye(3),), {"epsilon": math.nan}, "epsilon"),
         ((torch.eye(3),), {"epsilon": "big"}, "epsilon"),
