@@ -1194,7 +1194,7 @@ def differences(function, x, step):
 
 
 six, six_weights, epsilon = 1.5 * randn(6, 2), random_weights(6), 1.0
-coupling = SemidiscreteCoupling(six, six_weights, epsilon=epsilon)
+coupling = SemidiscreteCoupling(six, weights=six_weights, epsilon=epsilon)
 coupling.fit(tol=0.05, generator=rng).require()
 potentials, flow = coupling.potentials, ExactFlow(coupling)
 

@@ -21,14 +21,14 @@ def unequal(n, seed=0, low=0.4):
 
 
 def fitted(points, weights=None, *, seed=0, epsilon=0.0, **options):
-    coupling = SemidiscreteCoupling(points, weights, epsilon=epsilon)
+    coupling = SemidiscreteCoupling(points, weights=weights, epsilon=epsilon)
     return coupling, coupling.fit(generator=generator(seed), **options).require()
 
 
 def with_potentials(coupling, g):
     """A coupling that has the potentials g, for ½‖x − y‖²."""
     state = coupling.state_dict()
-    other = SemidiscreteCoupling(coupling.points, coupling.weights, epsilon=coupling.epsilon)
+    other = SemidiscreteCoupling(coupling.points, weights=coupling.weights, epsilon=coupling.epsilon)
     state["average"] = g - 0.5 * coupling.points.to(F64).square().sum(1)
     other.load_state_dict(state)
     return other

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from clouds import cloud, eight_gaussians_and_moons, half_squared
+from cloud_pairs import cloud, eight_gaussians_and_moons, half_squared
 from instances import generator
 from scipy.optimize import linear_sum_assignment
 

@@ -6,7 +6,7 @@ import numpy as np
 import ot
 import pytest
 import torch
-from clouds import cloud, eight_gaussians_and_moons, half_squared, random_weights
+from cloud_pairs import cloud, eight_gaussians_and_moons, half_squared, random_weights
 from instances import generator
 from scipy.optimize import linear_sum_assignment, linprog
 

@@ -262,10 +262,10 @@ def test_seeds():
 def test_resuming_from_a_file_is_going_on(epsilon, tmp_path):
     base = cloud(40, 3)
     points, b = torch.cat([base, base[:3]]), torch.cat([unequal(42), torch.zeros(1, dtype=F64)])
-    coupling = SemidiscreteCoupling(points, b, epsilon=epsilon)
+    coupling = SemidiscreteCoupling(points, weights=b, epsilon=epsilon)
     assert coupling.fit(max_iterations=5, generator=generator(0)) is coupling.result
     checkpoints.save(coupling.state_dict(), tmp_path / "state.pt")
-    other = SemidiscreteCoupling(points, b, epsilon=epsilon)
+    other = SemidiscreteCoupling(points, weights=b, epsilon=epsilon)
     other.fit(max_iterations=1, generator=generator(7))
     other.load_state_dict(checkpoints.read(tmp_path / "state.pt"))
     assert other.result is None and torch.equal(other.potentials, coupling.potentials) and other.iterations == coupling.iterations
@@ -282,7 +282,7 @@ def test_states_that_do_not_fit_are_refused():
         (SemidiscreteCoupling(points, epsilon=0.2), "epsilon"),
         (SemidiscreteCoupling(points), "epsilon"),
         (SemidiscreteCoupling(points + 1, epsilon=0.1), "other points"),
-        (SemidiscreteCoupling(points, unequal(20), epsilon=0.1), "other points"),
+        (SemidiscreteCoupling(points, weights=unequal(20), epsilon=0.1), "other points"),
     ):
         with pytest.raises(ValueError, match=message):
             other.load_state_dict(state)
