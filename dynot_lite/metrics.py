@@ -1,7 +1,5 @@
 """How good a flow or a map is: path energy, straightness, exact W₂² and energy distance of samples, L2-UVP and cosine."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Figures in one style: legible in print and for colour-blind readers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Checkpoints that a killed process cannot damage: the one writer and reader."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

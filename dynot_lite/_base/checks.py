@@ -1,7 +1,5 @@
 """Checks of what users pass in: each returns the checked tensor or raises a ValueError that names the argument."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -5,8 +5,6 @@ its argument. A second evaluation elsewhere tells them apart. (A function that c
 graph: that is not seen.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The one progress bar."""
 
-from __future__ import annotations
-
 from tqdm import tqdm
 
 

@@ -5,8 +5,6 @@ generator numbers come from torch's own generator of the data's device. ``like``
 have torch's default dtype and stay where the generator lives.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

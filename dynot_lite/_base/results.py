@@ -1,7 +1,5 @@
 """What a solve or fit returns."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Self
 

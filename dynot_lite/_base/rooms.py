@@ -1,7 +1,5 @@
 """Rooms whose modules are attributes, imported when they are first asked for: ``import dynot_lite`` stays quick."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from types import ModuleType

@@ -4,8 +4,6 @@ A comparison of shapes costs nothing beside the call, and catches what would bro
 shape (n, d) gives a finite, wrong loss. Whether values are finite is looked at where it is asked for: on a GPU it waits for them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 

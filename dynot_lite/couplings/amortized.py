@@ -6,8 +6,6 @@ on potentials of solved problems (RA-OT) or from maximising the dual objective (
 entropic c-transform of f, and the plan is a_i b_j exp((f_i + g_j − c_ij)/ε).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

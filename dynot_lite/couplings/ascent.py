@@ -1,7 +1,5 @@
 """Averaged stochastic ascent of the semi-dual of noise and atoms: where it starts, its steps, and what can be saved of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Points and noise may have any shape (n, ...). Here they are flattened, centred and rounded to float32, and nowhere else.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 

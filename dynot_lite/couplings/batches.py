@@ -17,8 +17,6 @@ ride along: the pairing does not see them, and ties them to regions of the sourc
 The cost is c(x, y) = ½‖x − y‖², the entropic problem E c + ε KL(π ‖ p0⊗p1). Where a peer writes ‖x − y‖² + reg KL, reg = 2ε.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

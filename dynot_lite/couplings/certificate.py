@@ -1,7 +1,5 @@
 """Sums over fresh noise, shared among processes, and what they certify: χ² of the cell masses, the dual value, the cost."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

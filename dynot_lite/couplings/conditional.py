@@ -1,7 +1,5 @@
 """Semidiscrete couplings for conditional models: one per class, or one of a joint cost."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

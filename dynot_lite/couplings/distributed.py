@@ -14,8 +14,6 @@ A process that dies makes the others fail at their next exchange and torchrun ex
 starts them again instead, from the checkpoint. Computation is on the GPUs (nccl) where there are any, else on the CPU (gloo).
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime

@@ -1,7 +1,5 @@
 """The exact flow of the pairs of a semidiscrete coupling with ε > 0 and normal noise: its velocity and its score."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Pair samplers that know the index of the point each noise goes to: whatever belongs to the points goes along."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 import torch

@@ -4,8 +4,6 @@ A plan is a matrix (n, m) with the two weights as marginals. The cost is c(x, y)
 E c + ε KL(π ‖ p0⊗p1). Where a peer writes ‖x − y‖² + reg KL, reg = 2ε. Both solvers compute in float64.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable

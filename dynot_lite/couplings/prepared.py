@@ -1,7 +1,5 @@
 """Pairs of a semidiscrete coupling drawn in advance, every point exactly as often as its weight says."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

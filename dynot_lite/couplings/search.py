@@ -1,7 +1,5 @@
 """The search of the semidiscrete coupling, in blocks: it never holds more than a block of the scores of noise and atoms."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -41,7 +39,7 @@ class Scores:
     log_mass: Tensor
     epsilon: float
 
-    def among(self, atoms: Tensor) -> Scores:
+    def among(self, atoms: Tensor) -> "Scores":
         """The scores of some atoms only, given by their indices."""
         return replace(self, atoms=self.atoms[atoms], offsets=self.offsets[atoms], log_mass=self.log_mass[atoms])
 

@@ -12,8 +12,6 @@ code iterates on, are g − ½‖y‖². Quick start::
     pairs = coupling.pairs(labels)                          # and so is this one, of (x0, x1, labels)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -126,7 +124,7 @@ class SemidiscreteCoupling(IndexedPairs):
         tol: float = 0.05,
         max_iterations: float | None = None,
         group=None,
-        callback: Callable[[SemidiscreteCoupling], object] | None = None,
+        callback: "Callable[[SemidiscreteCoupling], object] | None" = None,
         generator: torch.Generator | None = None,
         progress: bool | None = None,
     ) -> SemidiscreteFit:

@@ -4,8 +4,6 @@ On the line the optimal plan matches quantiles whatever the convex cost. The pot
 integral, f' = x − T(x), of any monotone T that lies between the smallest and the largest point to which mass at x may go.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

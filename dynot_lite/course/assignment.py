@@ -1,7 +1,5 @@
 """A problem set: its solved notebook, its graded parts, and the version for students."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

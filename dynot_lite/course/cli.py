@@ -1,7 +1,5 @@
 """The command ``python -m dynot_lite course``."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path

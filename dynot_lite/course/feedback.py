@@ -1,7 +1,5 @@
 """What grading writes: a page of feedback per student, the table of points, and the table in which a person enters points."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import html

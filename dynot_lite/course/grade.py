@@ -1,7 +1,5 @@
 """Grading: submissions run in isolation, what they return is compared here, and the points and feedback are written."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import secrets

@@ -1,7 +1,5 @@
 """What grading finds out about one submission."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from dynot_lite.course.oracle.compare import Finding

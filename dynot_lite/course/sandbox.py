@@ -4,8 +4,6 @@ What is enforced, on Linux with user namespaces: see :mod:`dynot_lite.course._la
 together are watched from outside. Elsewhere nothing but time and memory is watched, and a caller must ask for that: ``trust``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -81,7 +79,7 @@ class Sandbox:
         self.current: int | None = None
         self.closed = False
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> "Sandbox":
         return self
 
     def __exit__(self, *_) -> None:

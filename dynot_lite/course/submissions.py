@@ -1,7 +1,5 @@
 """What students hand in: files are found and read here, and nothing in them is trusted."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

@@ -1,7 +1,5 @@
 """Data that come in files of this package: the cities of the world."""
 
-from __future__ import annotations
-
 from importlib import resources
 
 import numpy as np

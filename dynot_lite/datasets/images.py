@@ -1,7 +1,5 @@
 """Real images that need no download: two photographs and the colours in them, and handwritten digits."""
 
-from __future__ import annotations
-
 import torch
 from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor

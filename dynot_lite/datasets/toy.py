@@ -1,7 +1,5 @@
 """Laws in the plane: samplers ``(n, generator=) -> (n, 2)`` in torch's default dtype, on the device of the generator."""
 
-from __future__ import annotations
-
 import functools
 import math
 

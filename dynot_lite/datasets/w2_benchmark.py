@@ -4,8 +4,6 @@ The source is a mixture of three Gaussians, the map T the gradient of the sum of
 and shifted so that the target T#p0 has mean 0 and mean coordinate variance 1. The networks are public checkpoints.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

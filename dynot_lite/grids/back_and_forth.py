@@ -9,8 +9,6 @@ push-forwards, μ − S_#ν and ν − T_#μ, where T = Id − ∇φ and S = Id 
 Reference: Jacobs and Léger, A fast approach to optimal transport: the back-and-forth method (2020).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@
 References: Benamou and Brenier (2000); Papadakis, Peyré and Oudet (2014), Optimal transport with proximal splitting.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from itertools import pairwise, product

@@ -3,8 +3,6 @@
 Both are bounds for the piecewise constant densities with the given cell averages, and hold up to rounding.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from dynot_lite.grids import operators as grid

@@ -6,8 +6,6 @@ divergence} is I P I*, P being the projection of face values, one Poisson proble
 with the proximal map of Σ ½|m|²/ρ at the cell centres, one cubic equation in each cell.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

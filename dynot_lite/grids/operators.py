@@ -4,8 +4,6 @@ The box is [0, 1]^d with N_1 × … × N_d cells; a density is the array of its 
 Walls (``periodic=False``, no flux) go with the cosine transform, the torus (``periodic=True``) with the Fourier transform.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

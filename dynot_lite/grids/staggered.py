@@ -4,8 +4,6 @@ Time has K slabs and the box N_1 × … × N_d cells. Densities live on the time
 component i on the faces across axis i, so the divergence of (ρ, m) is exact in every cell.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +81,7 @@ class Staggered:
     workers: int | None
 
     @classmethod
-    def build(cls, shape, steps, horizon, periodic, growth, mask, workers) -> Staggered:
+    def build(cls, shape, steps, horizon, periodic, growth, mask, workers) -> "Staggered":
         time = grid.eigenvalues(steps) / horizon**2 + (0.0 if growth is None else growth**-2)
         if mask is None:
             scale = grid.inverse(np.add.outer(time, grid.half_spectrum(shape, periodic=periodic)))

@@ -4,8 +4,6 @@ L_AM(s) = E s_0(x0) - E s_1(x1) + ∫ E[∂_t s_t(x_t) + ½|∇s_t(x_t)|²] dt. 
 ∂_t s + ½|∇s|² = 0, so the integral vanishes whatever the path: L_AM(s_Ψ) = L_OT(Ψ) - ½(E|x0|² + E|x1|²) (arXiv 2510.27385).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Protocol

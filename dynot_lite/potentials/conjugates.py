@@ -6,8 +6,6 @@ apart, before a fresh one takes its place. It keeps its conjugate point and an e
 a visit costs few gradients, while the stream of fresh points leaves nothing to over-fit.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +47,7 @@ class Equation:
     t: Tensor
     y: Tensor
 
-    def at(self, rows: Tensor) -> Equation:
+    def at(self, rows: Tensor) -> "Equation":
         """Some of the rows."""
         return Equation(self.gradient, self.hessian, self.t[rows], self.y[rows])
 

@@ -5,8 +5,6 @@ map is the flow x -> (1 - t) x + t ∇Ψ(x), the gradient of Ψ_t = (1 - t)|·|�
 problem: the point z with ∇Ψ_t(z) = y is the one that maximises <y, z> - Ψ_t(z).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial

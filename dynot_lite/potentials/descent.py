@@ -5,8 +5,6 @@ semi-dual the same up to s² and constants. L = s Qᵀ A^½, with A the matrix o
 Cov(x') = Cov(y') diagonal of trace d: the fit starts at Ψ' = ½|x'|² and its conjugate problems are well conditioned.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable
@@ -88,13 +86,13 @@ class Coordinates:
         return (y.to(self.mean1) - self.mean1) @ self.backward.T
 
     @classmethod
-    def identity(cls, like: Tensor) -> Coordinates:
+    def identity(cls, like: Tensor) -> "Coordinates":
         """No change, for a potential that the caller brings."""
         zero, eye = torch.zeros_like(like[0]), torch.eye(like.shape[1]).to(like)
         return cls(zero, zero, eye, eye, 1.0)
 
     @classmethod
-    def balancing(cls, x0: Tensor, x1: Tensor) -> Coordinates:
+    def balancing(cls, x0: Tensor, x1: Tensor) -> "Coordinates":
         """From samples; raises ValueError where their covariances have no Gaussian map with an inverse."""
         laws = []
         for points, name in ((x0, "source"), (x1, "target")):

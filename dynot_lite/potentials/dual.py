@@ -1,7 +1,5 @@
 """The semi-dual of optimal transport, L_OT(Ψ) = E Ψ(x0) + E Ψ*(x1): what its value certifies, and Ψ learnt from samples."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Optimal flow matching: flow matching restricted to the straight-line fields of convex potentials (arXiv 2403.13117)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

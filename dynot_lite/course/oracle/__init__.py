@@ -3,8 +3,6 @@
 Never imported by the process of a submission, whose sandbox does not even show this folder.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What an oracle is made of, and the comparison of a submission's values with it."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
