@@ -612,7 +612,7 @@ claim_part("PS3-9", globals())
 def sliced_bound(x, y, a, b, theta):
     """The largest D(s), s ≥ 0; a number."""
     ### BEGIN SOLUTION
-    f = potentials_1d(x @ theta.T, y @ theta.T, a, b).mean(1)
+    f = potentials_1d(x @ theta.T, y @ theta.T, weights0=a, weights1=b).mean(1)
     x, y, a, b, f = (np.asarray(value, dtype=float) for value in (x, y, a, b, f))
     cost = 0.5 * ((x[:, None] - y) ** 2).sum(2)
 

@@ -215,14 +215,14 @@ def sliced_map(x, m0, S0, m1, S1):
     "d times the mean, not the best multiple": (
         "ps3-10", 8, """
 def sliced_bound(x, y, a, b, theta):
-    f = x.shape[1] * potentials_1d(x @ theta.T, y @ theta.T, a, b).mean(1)
+    f = x.shape[1] * potentials_1d(x @ theta.T, y @ theta.T, weights0=a, weights1=b).mean(1)
     return a @ f + b @ (0.5 * (x[:, None] - y).square().sum(2) - f[:, None]).amin(0)""",
     ),
     "the sliced distance instead of a dual value": (
         "ps3-10", 8, """
 def sliced_bound(x, y, a, b, theta):
     from dynot_lite.couplings.sliced import w2_squared_sliced
-    return 0.5 * w2_squared_sliced(x, y, theta, a, b)""",
+    return 0.5 * w2_squared_sliced(x, y, theta, weights0=a, weights1=b)""",
     ),
     "labels first, whatever they cost": (
         "ps3-11", 5, """
@@ -494,7 +494,7 @@ def test_the_plan_on_the_line_is_that_of_the_quantiles():
         plan = couplings.line_plan(x, y, a, b)
         assert np.abs(plan.sum(1) - a).max() < 1e-12 and np.abs(plan.sum(0) - b).max() < 1e-12
         cost = (plan * (x[:, None] - y) ** 2).sum()
-        assert abs(cost - w2_squared_1d(*map(torch.from_numpy, (x, y, a, b))).item()) < 1e-12
+        assert abs(cost - w2_squared_1d(x, y, weights0=a, weights1=b).item()) < 1e-12
         rows, columns = np.nonzero(plan > 1e-12)
         assert ((x[rows] - x[rows][:, None]) * (y[columns] - y[columns][:, None])).min() > -1e-12  # monotone, so unique
 
