@@ -1,7 +1,9 @@
 """The command line ``python -m dynot_lite``."""
 
 import argparse
+import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from dynot_lite.companion import benchmark, notebooks, record, runner, table
 from dynot_lite.companion.ledger import PRESETS, registry
+from dynot_lite.companion.processes import holding
 from dynot_lite.course import cli as course
 
 __all__ = ["main"]
@@ -46,6 +49,16 @@ PEERS = """\
 Install the packages of peers.txt, and nothing else, into the folder .peers. Benchmarks that compare with one of them are skipped
 where it is missing. Nothing but these benchmarks sees that folder, and no package in it replaces one of ours."""
 
+# What stops a command that is right, in words.
+CAUSES = {
+    errno.ENOSPC: "the disk is full; what had finished stays, the same command goes on from there",
+    errno.EDQUOT: "your share of the disk is used up; what had finished stays, the same command goes on from there",
+    errno.EROFS: "this is read-only: name a folder that can be written to (reproduce --output FOLDER), or work in a copy",
+}
+CAUSES |= dict.fromkeys((errno.EACCES, errno.EPERM), CAUSES[errno.EROFS])
+# What pytest has of the caller's environment besides what kernels have.
+PYTESTS = ("PYTEST_", "TERM", "COLUMNS", "CI", "NO_COLOR", "FORCE_COLOR")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
@@ -59,9 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognised arguments: {' '.join(rest)}")
     options.rest = rest
     try:
-        return options.run(options)
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
     except notebooks.NotebookError as error:
         print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # who read this has heard enough; at its end, Python must not try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in CAUSES:
+            raise
+        print(f"{error.filename or 'writing'}: {CAUSES[error.errno]}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted: what had finished stays, the same command goes on from there", file=sys.stderr)
@@ -88,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument("--force", action="store_true", help="run also what finished unchanged")
     reproduce.add_argument(
-        "--record", action="store_true", help="if all succeed, renew the results of record in figures/ (full preset only)"
+        "--record",
+        action="store_true",
+        help="keep outputs and results in notebooks/ and figures/, of every notebook that succeeds (full preset, committed tree)",
     )
     reproduce.set_defaults(run=_reproduce)
 
@@ -115,6 +140,8 @@ def _reproduce(options: argparse.Namespace) -> int:
         print("--record keeps results of the full preset only: add --preset full", file=sys.stderr)
         return 2
     home = notebooks.root()
+    if options.record:
+        record.check_tree(home)
     outcomes = runner.reproduce(
         home / "notebooks",
         options.output or home / "build",
@@ -131,48 +158,63 @@ def _reproduce(options: argparse.Namespace) -> int:
     print(table.terminal(claims, {key: value for outcome in outcomes for key, value in outcome.results.items()}))
     failed = [outcome.notebook for outcome in outcomes if outcome.status == "failed"]
     print(f"{len(names)} notebooks: " + (f"{len(failed)} FAILED ({', '.join(failed)})" if failed else "all succeeded"))
-    skipped = [key for outcome in outcomes for key, value in outcome.results.items() if value["verdict"] == "SKIP"]
-    if options.record and failed:
-        print("nothing recorded", file=sys.stderr)
-    elif options.record and skipped:
-        needed = "need the peers (python3 run.py peers), or the data of notebook 06 (DYNOT_DATA)"
-        print(f"nothing recorded: {', '.join(skipped)} {needed}", file=sys.stderr)
-        return 1
-    elif options.record:
-        record.record(outcomes, home / "figures")
+    return _record(outcomes, home) if options.record else 1 if failed else 0
+
+
+def _record(outcomes: Sequence[record.Outcome], home: Path) -> int:
+    """Record every notebook that can be; what succeeded is kept when another failed."""
+    record.check_tree(home)  # again: what was edited meanwhile may be in the results
+    refused = 0
+    with holding(home / "build" / "execute"):
+        for outcome in outcomes:
+            if why := record.objection(outcome, home):
+                print(f"{outcome.notebook}: not recorded: {why}", file=sys.stderr)
+                refused += 1
+            else:
+                print(f"{outcome.notebook}: recorded" + ("" if record.record(outcome, home) else ", as it was"))
         table.write(registry(), home / "figures")
-    return 1 if failed else 0
+    return 1 if refused else 0
 
 
 def _test(options: argparse.Namespace) -> int:
     home = notebooks.root()
+    work = home / "build" / "compare"
+    copies = (work / "notebooks").relative_to(home).as_posix()
     # Notebooks first, because they take longest; a file named on the command line stands for all of these.
-    chosen = any(argument.split("::")[0].endswith((".py", ".ipynb")) for argument in options.rest)
-    command = [sys.executable, "-m", "pytest", *([] if chosen else ["notebooks", "tests", "dynot_lite"])]
+    rest = [re.sub(r"^(?:.*[/\\])?(\w+\.ipynb)", rf"{copies}/\1", argument) for argument in options.rest]
+    chosen = any(argument.split("::")[0].endswith((".py", ".ipynb")) for argument in rest)
+    command = [sys.executable, "-m", "pytest", *([] if chosen else [copies, "tests", "dynot_lite"])]
     command += ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "--nbval-sanitize-with=tests/nbval.cfg"]
     # By file, because the cells of a notebook share a kernel; and in the order given.
     command += ["-n", "2", "--dist=loadfile", "--no-loadscope-reorder"]
-    command += ["--color=auto" if sys.stdout.isatty() else "--color=no", *options.rest]  # nbval colours a file, too
+    command += ["--color=auto" if sys.stdout.isatty() else "--color=no", *rest]  # nbval colours a file, too
     os.chdir(home)
-    if sys.platform != "win32":
-        os.execve(command[0], command, notebooks.kernel_environment())  # signals and exit code are pytest's own
-    with subprocess.Popen(command, env=notebooks.kernel_environment()) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # pytest has it, too, and stops
-                continue
+    with holding(work, inherited=True):
+        if not chosen or any(copies in argument for argument in rest):
+            record.fill(home / "notebooks", work / "notebooks")
+        environment = {name: value for name, value in os.environ.items() if name.startswith(PYTESTS)}
+        environment |= notebooks.kernel_environment(work / "jupyter")
+        if sys.platform != "win32":
+            os.execve(command[0], command, environment)  # signals and exit code are pytest's own, and so is the lock
+        with subprocess.Popen(command, env=environment) as process:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:  # pytest has it, too, and stops
+                    continue
 
 
 def _execute(options: argparse.Namespace) -> int:
     folder = notebooks.root() / "notebooks"
     complaints = []
-    for name in notebooks.find_notebooks(folder, options.notebooks):
-        begin = time.perf_counter()
-        source = notebooks.source_path(folder, name)
-        notebooks.execute(source, timeout=options.timeout)
-        print(f"{name}: executed in {time.perf_counter() - begin:.1f} s", flush=True)
-        complaints += notebooks.check(source, registry())
+    names = notebooks.find_notebooks(folder, options.notebooks)
+    with holding(folder.parent / "build" / "execute"):
+        for name in names:
+            begin = time.perf_counter()
+            source = notebooks.source_path(folder, name)
+            notebooks.execute(source, timeout=options.timeout)
+            print(f"{name}: executed in {time.perf_counter() - begin:.1f} s", flush=True)
+            complaints += notebooks.check(source, registry())
     print("".join(f"{complaint}\n" for complaint in complaints), end="", file=sys.stderr)
     return 1 if complaints else 0
 

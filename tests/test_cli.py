@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -99,7 +100,7 @@ def test_only_the_full_preset_is_recorded(monkeypatch, capsys):
 
 
 def test_without_notebooks_there_is_a_clear_error(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.setattr(notebooks, "PACKAGE", tmp_path / "a" / "b")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["reproduce"]) == 1
     assert "no folder notebooks/" in capsys.readouterr().err
@@ -117,23 +118,60 @@ def test_an_interruption_ends_with_130(monkeypatch, capsys):
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_a_success_is_recorded_and_a_failure_is_not(monkeypatch, tmp_path, capsys):
+def test_what_succeeded_is_recorded_and_what_failed_or_was_skipped_is_not(monkeypatch, tmp_path, capsys):
     entry = Claim(id="T-1", notebook="one", statement="Small", source="nowhere", kind="identity", at_most=1.0)
-    recorded, statuses, skipped = [], iter(["failed", "done", "done"]), {"T-1": {"value": None, "verdict": "SKIP"}}
-    results = iter([{}, skipped, {}])
+    recorded, checked = [], []
     monkeypatch.setattr(cli, "registry", lambda: {"T-1": entry})
     monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
-    monkeypatch.setattr(record, "record", lambda outcomes, figures: recorded.append(figures))
+    monkeypatch.setattr(record, "check_tree", checked.append)
+    monkeypatch.setattr(record, "objection", lambda outcome, home: "" if outcome.notebook == "one" else "for a reason")
+    monkeypatch.setattr(record, "record", lambda outcome, home: recorded.append(outcome.notebook) or outcome.seconds > 0)
+    ran = []
     monkeypatch.setattr(
-        runner, "reproduce", lambda *_, **__: [record.Outcome("one", next(statuses), tmp_path, 1.0, next(results))]
+        runner, "reproduce", lambda *_, **__: [record.Outcome(name, "done", tmp_path, seconds, {}) for name, seconds in ran]
     )
+    ran[:] = [("one", 1.0), ("two", 1.0)]
     assert cli.main(["reproduce", "--preset", "full", "--record"]) == 1
-    assert recorded == [] and "nothing recorded" in capsys.readouterr().err
-    assert cli.main(["reproduce", "--preset", "full", "--record"]) == 1
-    assert recorded == [] and "T-1 need the peers" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert recorded == ["one"] and "two: not recorded: for a reason" in shown.err and "one: recorded\n" in shown.out
+    ran[:] = [("one", 0.0)]
     assert cli.main(["reproduce", "--preset", "full", "--record"]) == 0
-    assert recorded == [tmp_path / "figures"]
+    assert "one: recorded, as it was" in capsys.readouterr().out
+    assert checked == [tmp_path] * 4  # before and after
     assert "| T-1 | Small |" in (tmp_path / "figures" / "claims.md").read_text(encoding="utf-8")
+
+
+def test_a_tree_that_cannot_record_runs_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
+    monkeypatch.setattr(runner, "reproduce", pytest.fail)
+    assert cli.main(["reproduce", "--preset", "full", "--record"]) == 1
+    assert "no git revision" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "read-only")]
+)
+def test_what_the_system_refuses_is_said_in_one_sentence(monkeypatch, capsys, number, words):
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number), "/x/build")
+
+    monkeypatch.setattr(runner, "reproduce", refused)
+    assert cli.main(["reproduce"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("/x/build: ") and words in shown and shown.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no /dev/full and no signal for a closed pipe")
+def test_a_closed_pipe_and_a_full_disk_end_a_command_without_a_traceback():
+    command = [sys.executable, "-m", "dynot_lite", "claims"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1 and done.stderr.startswith("writing: the disk is full") and "Traceback" not in done.stderr
 
 
 def test_claims_are_printed_and_written(monkeypatch, tmp_path, capsys):
@@ -186,12 +224,13 @@ def test_the_test_command_fails_on_a_changed_number_and_on_a_timeout_and_runs_on
     results = {test: result for result, test in found}
     assert done.returncode == 1, done.stdout + done.stderr
     assert results == {
-        "notebooks/changed.ipynb::Cell 0": "PASSED",
-        "notebooks/changed.ipynb::Cell 1": "FAILED",
-        "notebooks/right.ipynb::Cell 0": "PASSED",
-        "notebooks/right.ipynb::Cell 1": "PASSED",
-        "notebooks/slow.ipynb::Cell 0": "PASSED",
-        "notebooks/slow.ipynb::Cell 1": "FAILED",
+        "build/compare/notebooks/changed.ipynb::Cell 0": "PASSED",
+        "build/compare/notebooks/changed.ipynb::Cell 2": "FAILED",
+        "build/compare/notebooks/right.ipynb::Cell 0": "PASSED",
+        "build/compare/notebooks/right.ipynb::Cell 2": "PASSED",
+        "build/compare/notebooks/slow.ipynb::Cell 0": "PASSED",
+        "build/compare/notebooks/slow.ipynb::Cell 2": "FAILED",
+        **{f"build/compare/notebooks/{name}.ipynb::Cell 1": "PASSED" for name in ("changed", "right", "slow")},  # the preset
         "tests/test_one.py::test_one": "PASSED",
         "dynot_lite/docs.py::docs": "FAILED",
     }

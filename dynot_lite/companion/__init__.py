@@ -6,7 +6,7 @@ try:
     from dynot_lite.companion.figures import show
 except ModuleNotFoundError as error:
     raise ImportError(f"dynot_lite.companion needs {error.name}: install dynot_lite[notebooks]") from error
-from dynot_lite.companion.ledger import claim, skip, start
+from dynot_lite.companion.ledger import claim, say, skip, start
 
-__all__ = ["claim", "show", "skip", "start"]
-__getattr__ = lazily(__name__, "benchmark", "figures", "ledger", "notebooks", "record", "runner", "table")
+__all__ = ["claim", "say", "show", "skip", "start"]
+__getattr__ = lazily(__name__, "benchmark", "figures", "ledger", "notebooks", "origin", "processes", "record", "runner", "table")

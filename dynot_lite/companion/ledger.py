@@ -6,17 +6,23 @@ cell, and then :func:`claim` for each statement that it has just computed.
 
 from __future__ import annotations
 
+import datetime
 import functools
+import importlib.metadata
 import json
 import math
 import os
+import platform
 import re
+import subprocess
+import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "PRESETS", "Claim", "claim", "read_registry", "registry", "skip", "start"]
+__all__ = ["KINDS", "PRESETS", "Claim", "claim", "read_registry", "registry", "say", "skip", "start"]
 
 PRESETS = ("quick", "full")
 KINDS = ("identity", "inequality", "rate", "counter-example", "reproduction", "benchmark")
@@ -24,6 +30,11 @@ KINDS = ("identity", "inequality", "rate", "counter-example", "reproduction", "b
 # The runner names the folder that takes a notebook's raw numbers and figures; without it the notebook only prints.
 RUN_DIR = "DYNOT_RUN_DIR"
 CLAIMS_FILE = "claims.jsonl"
+KERNEL_FILE = "kernel.json"  # which interpreter and which package the notebook ran with
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# What a recording writes itself: a change of these does not make a tree whose results have no revision. "*" spans folders.
+OUTPUTS = (":!notebooks/*.ipynb", ":!figures")
 
 _session: dict[str, Any] = {"notebook": None, "preset": None, "seed": None}
 
@@ -58,10 +69,15 @@ class Claim:
         """Whether a value outside the bounds is a failure in this preset; benchmarks count in the full one only."""
         return self.kind != "benchmark" or preset == "full"
 
-    def line(self, verdict: str, missing: str = "") -> str:
-        """What a notebook prints for this claim, the same on every machine; ``missing`` is what a skipped one lacks."""
+    def verdict(self, value: float, preset: str) -> str:
+        """What a measured value says in this preset: PASS, FAIL, or SEEN if nothing is asserted."""
+        return ("PASS" if self.accepts(value) else "FAIL") if self.asserted(preset) else "SEEN"
+
+    def line(self, verdict: str, value: float | None = None, missing: str = "") -> str:
+        """What a notebook prints for this claim; ``missing`` is what a skipped one lacks."""
+        measured = "" if value is None else f"  measured {value:.2g}"
         remarks = {"SEEN": "  [asserted in the full preset]", "SKIP": f"  [{missing}]"}
-        return f"{verdict} {self.id}  {self.statement}  ({self.bound})" + remarks.get(verdict, "")
+        return f"{verdict} {self.id}  {self.statement}  ({self.bound})" + measured + remarks.get(verdict, "")
 
 
 def read_registry(folder: Path) -> dict[str, Claim]:
@@ -110,11 +126,11 @@ def _read_claim(identifier: str, notebook: str, fields: dict[str, Any]) -> Claim
 @functools.cache
 def registry() -> dict[str, Claim]:
     """All registered claims by identifier, in the order of the notebooks."""
-    return read_registry(Path(__file__).parent / "claims")
+    return read_registry(PACKAGE / "companion" / "claims")
 
 
 def start(notebook: str, *, preset: str, seed: int) -> None:
-    """Begin a run of ``notebook``: validates the parameters and sets the plotting style.
+    """Begin a run of ``notebook``: validates the parameters, sets the plotting style, and prints what the outputs are of.
 
     Raises ValueError for a preset other than ``"quick"`` or ``"full"``, or a seed that is not a non-negative integer.
     """
@@ -125,7 +141,44 @@ def start(notebook: str, *, preset: str, seed: int) -> None:
     from dynot_lite import plots
 
     plots.set_style()
-    _session.update(notebook=notebook, preset=preset, seed=seed)
+    session = {"notebook": notebook, "preset": preset, "seed": seed}
+    if folder := run_dir():
+        (folder / KERNEL_FILE).write_text(json.dumps([sys.executable, str(PACKAGE)]), encoding="utf-8")
+    if _session != session:  # the hidden tests of a problem set start it part by part
+        now = datetime.datetime.now(datetime.UTC).isoformat()
+        packages = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
+        told = {"revision": revision() or "unknown", "time": now, "python": platform.python_version(), "packages": packages}
+        print("run: " + run_line({"preset": preset, "seed": seed, **told}))
+    _session.update(session)
+
+
+def run_line(origin: Mapping[str, Any]) -> str:
+    """What outputs are of, in one line: parameters, revision, date and versions."""
+    parts = ["preset {preset}", "seed {seed}", "revision {revision}", "{time:.10}", "Python {python}"]
+    versions = [f"{name} {origin['packages'][name]}" for name in ("torch", "numpy")]
+    return ", ".join([part.format(**origin) for part in parts] + versions)
+
+
+def revision() -> str | None:
+    """The short name of the revision of the package, with "+" if more than outputs is uncommitted; None without git."""
+    head = git(PACKAGE.parent, "rev-parse", "--short", "HEAD")
+    return head and head + ("+" if changes(PACKAGE.parent) else "")
+
+
+def changes(home: Path) -> str | None:
+    """What git says is changed or new in ``home``, the outputs of a recording aside; None where there is no git."""
+    return git(home, "status", "--porcelain", "--", ".", *OUTPUTS)
+
+
+def git(home: Path, *arguments: str) -> str | None:
+    """What git prints, or None if it fails or is not there."""
+    try:
+        run = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(home), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return run.stdout.strip()
 
 
 def run_dir() -> Path | None:
@@ -136,18 +189,15 @@ def run_dir() -> Path | None:
 def claim(identifier: str, value: float) -> None:
     """Assert that ``value`` (a number, or an array or tensor with one element) meets the registered claim.
 
-    Prints one line that is the same on every machine, records the raw number with the run, and raises AssertionError if
-    the value is outside the registered bounds or not finite. A benchmark is asserted in the full preset only.
-    Raises KeyError if the identifier is not registered, ValueError if it belongs to another notebook or :func:`start` was
-    not called.
+    Prints one line, records the raw number with the run, and raises AssertionError if the value is outside the registered
+    bounds or not finite. A benchmark is asserted in the full preset only. Raises KeyError if the identifier is not
+    registered, ValueError if it belongs to another notebook or :func:`start` was not called.
     """
     entry = _entry(identifier)
     # .item() raises for more than one element, where float() would differ between NumPy and torch.
     value = float(value.item() if hasattr(value, "item") else value)
-    asserted, passed = entry.asserted(_session["preset"]), entry.accepts(value)
-    verdict = ("PASS" if passed else "FAIL") if asserted else "SEEN"
-    # JSON has no infinities and no NaN: null stands for them.
-    _append(entry, value if math.isfinite(value) else None, verdict)
+    verdict = entry.verdict(value, _session["preset"])
+    _append(entry, value, verdict)
     if verdict == "FAIL":
         raise AssertionError(f"{identifier}: measured {value:.6g}, required {entry.bound}")
 
@@ -162,6 +212,11 @@ def skip(identifier: str, missing: str = "the peer is not installed") -> None:
     if entry.kind != "benchmark":
         raise ValueError(f"{identifier} is of kind {entry.kind!r}; only a benchmark can be skipped")
     _append(entry, None, "SKIP", missing)
+
+
+def say(*values: object) -> None:
+    """Print numbers that depend on the preset or the clock: the tests do not compare these lines, which begin with "· "."""
+    print("\n".join(f"· {line}" for line in " ".join(map(str, values)).split("\n")))
 
 
 def _entry(identifier: str) -> Claim:
@@ -179,6 +234,8 @@ def _entry(identifier: str) -> Claim:
 def _append(entry: Claim, value: float | None, verdict: str, missing: str = "") -> None:
     """Write the result to the run's record and print its line."""
     if folder := run_dir():
+        # JSON has no infinities and no NaN: null stands for them.
+        number = value if value is not None and math.isfinite(value) else None
         with open(folder / CLAIMS_FILE, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"id": entry.id, "value": value, "verdict": verdict}) + "\n")
-    print(entry.line(verdict, missing))
+            stream.write(json.dumps({"id": entry.id, "value": number, "verdict": verdict}) + "\n")
+    print(entry.line(verdict, value, missing))

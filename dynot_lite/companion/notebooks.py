@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import jupytext
+import matplotlib
 import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
 from jupytext.combine import combine_inputs_with_outputs
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
 
-from dynot_lite.companion.ledger import RUN_DIR, Claim
+from dynot_lite.companion.ledger import PACKAGE, Claim
 
 __all__ = [
     "NotebookError",
     "check",
+    "code_hash",
     "execute",
     "find_notebooks",
+    "keep_identifiers",
     "kernel_environment",
     "plain",
     "read_executed",
     "read_source",
     "root",
     "source_path",
+    "write",
 ]
 
 KERNEL = "python3"
@@ -37,7 +44,20 @@ METADATA = {
     "jupytext": {"formats": "ipynb,py:percent"},
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": KERNEL},
 }
+# What a kernel has of its caller's environment: where programs, files and the language are (Windows starts nothing without
+# its own), and what can change a number, on purpose or not.
+INHERITED = (
+    *("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "TMP", "TEMP", "DYNOT_DATA"),
+    *("SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA"),
+)
+NUMERICAL = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE")
+# One thread, because two notebooks run at a time, and sums then have one order on a machine; no bars.
+FIXED = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONNOUSERSITE"), "1"),
+    **dict.fromkeys(("PYTHONUTF8", "TQDM_DISABLE"), "1"),
+}
 PARAMETERS = {"preset": "quick", "seed": 0}
+RECORD = "dynot_lite"  # the metadata of a notebook whose outputs are of record
 LARGEST_NOTEBOOK = 3_000_000
 
 
@@ -50,11 +70,10 @@ def root() -> Path:
 
     Raises NotebookError if neither has a folder of notebooks.
     """
-    package = Path(__file__).resolve().parents[2]
-    for folder in (package, Path.cwd()):
+    for folder in (PACKAGE.parent, Path.cwd()):
         if (folder / "notebooks").is_dir():
             return folder
-    raise NotebookError(f"no folder notebooks/ in {package} or {Path.cwd()}: run this inside a clone of the repository")
+    raise NotebookError(f"no folder notebooks/ in {PACKAGE.parent} or {Path.cwd()}: run this inside a clone of the repository")
 
 
 def source_path(folder: Path, name: str) -> Path:
@@ -77,18 +96,21 @@ def find_notebooks(folder: Path, names: list[str] | None = None) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def kernel_environment() -> dict[str, str]:
-    """The environment in which every notebook runs, whoever starts it: one thread, this package and kernel, no bars."""
-    # Without MPLBACKEND, figures appear as in a notebook opened by hand.
-    environment = {name: value for name, value in os.environ.items() if name not in (RUN_DIR, "MPLBACKEND")}
-    # Two notebooks run at a time, so the threads of one would slow the other; and sums then have one order on a machine.
-    environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+def kernel_environment(folder: Path) -> dict[str, str]:
+    """The environment in which every notebook runs, whoever starts it: of the caller's own, what :data:`INHERITED` names.
+
+    ``folder`` takes what a kernel reads and writes besides: the definition of the kernel, which is this interpreter's
+    whatever else is installed under that name, and the profile of IPython, which begins empty.
+    """
+    kernel = folder / "kernels" / KERNEL
+    kernel.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    definition = {"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(definition), encoding="utf-8")
+    environment = {name: os.environ[name] for name in (*INHERITED, *NUMERICAL) if name in os.environ}
+    environment |= dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_PATH"), str(folder))
     # The notebook must import the package that started it, also where another clone is installed.
-    package = str(Path(__file__).resolve().parents[2])
-    inherited = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", package)]
-    environment["PYTHONPATH"] = os.pathsep.join([package, *inherited])
-    # A kernel of the same name in the user's home must not win over the one of this environment.
-    return environment | {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUTF8": "1", "TQDM_DISABLE": "1"}
+    return environment | FIXED | {"PYTHONPATH": str(PACKAGE.parent), "MATPLOTLIBRC": matplotlib.get_data_path()}
 
 
 def plain(text: str) -> str:
@@ -121,7 +143,12 @@ def _identifier(name: str, index: int, source: str) -> str:
     return hashlib.sha256(f"{name}\0{index}\0{source}".encode()).hexdigest()[:12]
 
 
-def _keep_identifiers(notebook: NotebookNode, old: NotebookNode) -> None:
+def code_hash(notebook: NotebookNode) -> str:
+    """The SHA-256 of the code that outputs are of."""
+    return hashlib.sha256("\0".join(cell.source for cell in _code_cells(notebook)).encode()).hexdigest()
+
+
+def keep_identifiers(notebook: NotebookNode, old: NotebookNode) -> None:
     """Give the cells of ``notebook`` the identifiers of the cells of ``old`` that Jupytext takes them to come from."""
     matched = [cell.get("id") for cell in combine_inputs_with_outputs(notebook, old, fmt="py:percent").cells]
     kept = {cell.get("id") for cell in old.cells} & set(matched)
@@ -132,7 +159,7 @@ def _keep_identifiers(notebook: NotebookNode, old: NotebookNode) -> None:
             cell.id = _identifier(cell.id, 0, cell.source)
 
 
-def _write(notebook: NotebookNode, path: Path) -> None:
+def write(notebook: NotebookNode, path: Path) -> None:
     """Write ``notebook`` to ``path`` in one step: a reader sees the old file or the new one."""
     temporary = path.with_suffix(".partial.ipynb")
     try:
@@ -152,7 +179,7 @@ def execute(path: Path, *, timeout: int = 600) -> NotebookNode:
     target = path.with_suffix(".ipynb")
     notebook = read_source(path)
     if target.exists():
-        _keep_identifiers(notebook, read_executed(target))
+        keep_identifiers(notebook, read_executed(target))
     started = [0]
     client = NotebookClient(
         notebook,
@@ -164,9 +191,15 @@ def execute(path: Path, *, timeout: int = 600) -> NotebookNode:
         on_cell_start=lambda cell, cell_index: started.append(cell_index + 1),
     )
     # The kernel writes here what is no cell's output: remarks about its connection, and its last words if it crashes.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as kernel_log:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as kernel_log,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own,
+    ):
+        environment = kernel_environment(Path(own))
+        # It is the client that looks up the kernel's definition, in this process.
+        client.create_kernel_manager().kernel_spec_manager = KernelSpecManager(kernel_dirs=[f"{own}/kernels"])
         try:
-            client.execute(env=kernel_environment(), stderr=kernel_log)
+            client.execute(env=environment, stderr=kernel_log)
         except (CellControlSignal, DeadKernelError) as error:  # a cell raised or took too long; the kernel died
             message = f"{path.name}, cell {started[-1]} of {len(notebook.cells)}: {type(error).__name__}\n{plain(str(error))}"
             if isinstance(error, DeadKernelError):
@@ -174,7 +207,7 @@ def execute(path: Path, *, timeout: int = 600) -> NotebookNode:
                 message += f"\n{kernel_log.read()[-2000:]}"
             raise NotebookError(message) from None
     notebook.metadata.pop("language_info", None)
-    _write(notebook, target)
+    write(notebook, target)
     return notebook
 
 
@@ -190,6 +223,7 @@ def check(path: Path, claims: Mapping[str, Claim]) -> list[str]:
     source, executed = read_source(path), read_executed(target)
     problems = [
         *pair_problems(source, executed),
+        *record_problems(executed),
         *parameter_problems(source),
         *execution_problems(executed),
         *figure_problems(executed),
@@ -211,6 +245,14 @@ def pair_problems(source: NotebookNode, executed: NotebookNode) -> list[str]:
         if numbers := [str(number) for number, (cell, other) in pairs if of(cell) != of(other)]:
             problems.append(f"{name} of cell {', '.join(numbers)} differs between .py and .ipynb: execute the notebook again")
     return problems
+
+
+def record_problems(executed: NotebookNode) -> list[str]:
+    """Outputs of record are of the full preset, and of the code beside them."""
+    made = executed.metadata.get(RECORD)
+    if made is None or (made.get("preset"), made.get("code")) == ("full", code_hash(executed)):
+        return []
+    return ["its stored outputs are of other code, or not of the full preset: record it anew"]
 
 
 def parameter_problems(notebook: NotebookNode) -> list[str]:
@@ -258,15 +300,17 @@ def claim_problems(name: str, executed: NotebookNode, claims: Mapping[str, Claim
     lines = [line.rstrip() for text in streams for line in text.splitlines()]
     own = {identifier: entry for identifier, entry in claims.items() if entry.notebook == name}
     called = set(re.findall(r"""\bclaim\(\s*["']([^"']+)["']""", source))
-    verdicts = [re.match(r"(PASS|FAIL|SEEN) ([A-Z][A-Z0-9]*-\d+[a-z]?)  ", line) for line in lines]
-    called |= {verdict[2] for verdict in verdicts if verdict}
+    pattern = r"(PASS|FAIL|SEEN) (([A-Z][A-Z0-9]*-\d+[a-z]?)  .*?)(?:  measured \S+)?(?:  \[[^\]]*\])?"
+    verdicts = [found for line in lines if (found := re.fullmatch(pattern, line))]
+    said = {found[2] for found in verdicts}
+    called |= {found[3] for found in verdicts}
     return [
         *(f"{identifier} is claimed, but not registered for this notebook" for identifier in sorted(called - set(own))),
-        *(f"{verdict[2]} failed" for verdict in verdicts if verdict and verdict[1] == "FAIL"),
+        *(f"{found[3]} failed" for found in verdicts if found[1] == "FAIL"),
         *(
             f"{identifier} is registered, but its line is not among the outputs: {expected}"
             for identifier, entry in own.items()
-            if (expected := entry.line("PASS" if entry.asserted("quick") else "SEEN")) not in lines
+            if (expected := entry.line("PASS"))[5:] not in said
         ),
     ]
 

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
+import math
 import re
+import secrets
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import psutil
 
 from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
-from dynot_lite.companion.ledger import CLAIMS_FILE, RUN_DIR, Claim
+from dynot_lite.companion.ledger import CLAIMS_FILE, KERNEL_FILE, PACKAGE, RUN_DIR, Claim
 from dynot_lite.companion.notebooks import NotebookError
-from dynot_lite.companion.record import Outcome, as_json, peers, provenance
+from dynot_lite.companion.origin import fingerprint, provenance, sha256
+from dynot_lite.companion.processes import end_processes, holding, signals
+from dynot_lite.companion.record import Outcome, as_json
 
-__all__ = ["CELL_SECONDS", "fingerprint", "reproduce"]
+__all__ = ["CELL_SECONDS", "reproduce"]
 
 CELL_SECONDS = {"quick": 600, "full": 4 * 3600}
+RUNNING, EXECUTED, RESULT, SCHEMA = "running", "executed.ipynb", "result.json", 1
+HERE = [sys.executable, str(PACKAGE)]  # what a notebook must say that it ran with
 
 
 def reproduce(
@@ -46,37 +48,52 @@ def reproduce(
     """Run the notebooks of ``folder`` with papermill into ``output/preset``, ``jobs`` at a time, and tell how each ended.
 
     ``output/preset/notebooks`` takes the executed notebooks, ``output/preset/results/NAME`` the claims, figures and
-    provenance. A notebook that finished before with the same inputs (see :func:`fingerprint`) is not run again unless
-    ``force``. ``timeout`` is in seconds per cell. What a failed notebook produced is kept under ``NAME.failed``.
-    Raises NotebookError for an unknown name or wrong parameters, KeyboardInterrupt if interrupted or told to terminate: all
-    processes that were started have ended by then, and unfinished output is removed.
+    provenance. A notebook that finished before with the same inputs (see :func:`origin.fingerprint`), and whose files are
+    as it left them, is not run again unless ``force``. ``timeout`` is in seconds per cell. What a failed notebook produced
+    is kept under ``NAME.failed``. Processes that an earlier run left behind are ended first.
+    Raises NotebookError for an unknown name, wrong parameters, or a folder that another process holds; KeyboardInterrupt if
+    interrupted or told to terminate: all processes that were started have ended by then, and unfinished output is removed.
     """
-    names = notebooks.find_notebooks(folder, names)
     base = output.resolve() / preset
-    outcomes: dict[str, Outcome] = {}
-    waiting: list[_Run] = []
-    for name in names:
+    runs = []
+    for name in notebooks.find_notebooks(folder, names):
         run = _Run(notebooks.source_path(folder.resolve(), name), base, preset, seed, claims)
         if problems := notebooks.parameter_problems(run.notebook):
             raise NotebookError(f"{name}: {problems[0]}")
-        run.remove(".partial")
+        runs.append(run)
+    with holding(base):
+        # Only the holder may touch what lies here, and only after those that an earlier run left have ended.
+        end_processes(base)
+        for left in (base / RUNNING).glob("*/results/result.json"):
+            _publish(left.parents[1], base)
+        shutil.rmtree(base / RUNNING, ignore_errors=True)
+        return _run(runs, jobs, timeout or CELL_SECONDS[preset], force)
+
+
+def _run(runs: list[_Run], jobs: int, timeout: int, force: bool) -> list[Outcome]:
+    """Run those that did not finish before, ``jobs`` at a time."""
+    outcomes: dict[str, Outcome] = {}
+    waiting, running = [], []
+    for run in runs:
         run.remove(".failed")
         finished = None if force else run.finished()
         if finished:
-            outcomes[name] = finished
+            outcomes[run.name] = finished
         else:
             waiting.append(run)
-    running: list[_Run] = []
-    with _signals() as stop, contextlib.closing(_Report(sum(run.cells for run in waiting))) as report:
+    with signals() as stop, contextlib.closing(_Report(sum(run.cells for run in waiting))) as report:
         for name in outcomes:
             report.say(f"{name}: unchanged since it last finished, not run again (--force runs it)")
+        for run in waiting:
+            if run.damage:
+                report.say(f"{run.name}: {run.damage}, so it runs again")
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     run = waiting.pop(0)
                     running.append(run)
                     report.started(run.name)
-                    run.start(timeout or CELL_SECONDS[preset])
+                    run.start(timeout)
                 time.sleep(0.1)
                 if stop.is_set():
                     raise KeyboardInterrupt
@@ -88,21 +105,9 @@ def reproduce(
                         outcomes[run.name] = outcome
                         report.finished(outcome)
         finally:
-            _end_processes({str(run.results) for run in running})
             for run in running:
-                run.remove(".partial")
-    return [outcomes[name] for name in names]
-
-
-def fingerprint(source: Path, *, preset: str, seed: int) -> str:
-    """The SHA-256 of all that the results of a notebook depend on: its source, package, pins, peers, preset and seed."""
-    package = Path(__file__).resolve().parents[1]
-    files = [source, *sorted(path for path in package.rglob("*") if path.suffix in (".py", ".toml", ".npz"))]
-    pins = package.parent / "constraints.txt"
-    digest = hashlib.sha256(f"{preset}\0{seed}\0{sorted(peers().items())}".encode())
-    for path in [*files, *([pins] if pins.exists() else [])]:
-        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+                run.abandon()
+    return [outcomes[run.name] for run in runs]
 
 
 # ------------------------------------------------------------------------------------------------------ one notebook
@@ -110,7 +115,7 @@ def fingerprint(source: Path, *, preset: str, seed: int) -> str:
 
 @dataclass
 class _Run:
-    """One notebook on its way: a papermill process that writes to ``NAME.partial`` names, renamed when it has ended."""
+    """One notebook on its way: a papermill process in a folder of its own, whose parts get their names when it has ended."""
 
     source: Path
     base: Path
@@ -123,49 +128,58 @@ class _Run:
         self.key = fingerprint(self.source, preset=self.preset, seed=self.seed)
         self.notebook = notebooks.read_source(self.source)
         self.cells = len(self.notebook.cells) + 1  # papermill adds one with the parameters
-        self.output = self._output(".partial")
-        self.results = self._results(".partial")
+        # Another name for every run: what cannot be ended, on another machine, say, writes to where nobody looks.
+        self.folder = self.base / RUNNING / f"{self.name}-{secrets.token_hex(4)}"
+        self.output, self.results = self.folder / EXECUTED, self.folder / "results"
         self.log = self.results / "papermill.log"
         self.log_position = 0
-
-    def _output(self, ending: str = "") -> Path:
-        return self.base / "notebooks" / f"{self.name}{ending}.ipynb"
-
-    def _results(self, ending: str = "") -> Path:
-        return self.base / "results" / f"{self.name}{ending}"
+        self.damage = ""
 
     def remove(self, ending: str) -> None:
-        self._output(ending).unlink(missing_ok=True)
-        if self._results(ending).exists():
-            shutil.rmtree(self._results(ending))
+        _output(self.base, self.name, ending).unlink(missing_ok=True)
+        shutil.rmtree(_results(self.base, self.name, ending), ignore_errors=True)
 
     def finished(self) -> Outcome | None:
-        """The outcome of an earlier run of the same inputs, if there was one."""
+        """The outcome of an earlier run of the same inputs, if there was one and all that it made is as it left it."""
+        output, results = _output(self.base, self.name), _results(self.base, self.name)
+        if not (results / RESULT).exists():
+            return None
         try:
-            result = json.loads((self._results() / "result.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if result.get("key") != self.key or not self._output().exists():
-            return None
-        return Outcome(self.name, "unchanged", self._output(), result["seconds"], result["claims"])
+            result = json.loads((results / RESULT).read_text(encoding="utf-8"))
+            if (result["schema"], result["key"]) != (SCHEMA, self.key):
+                return None
+            self.damage = "" if result["files"] == _hashes(output, results) else "a file that it made is missing or changed"
+            measured = self._read_claims(results)
+            self.damage = self.damage or self._objection(results, measured)
+            outcome = Outcome(self.name, "unchanged", output, float(result["seconds"]), measured)
+        except FileNotFoundError:
+            self.damage = "the notebook that it made is missing"
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            self.damage = "its earlier result cannot be read"
+        return None if self.damage else outcome
 
     def start(self, timeout: int) -> None:
         self.begin = time.perf_counter()
-        self.output.parent.mkdir(parents=True, exist_ok=True)
+        self.origin = provenance(preset=self.preset, seed=self.seed)
         self.results.mkdir(parents=True)
         # papermill reads no .py; built from the .py anew, the input cannot be an older .ipynb.
-        given = self.results / "input.ipynb"
+        given = self.folder / "input.ipynb"
         given.write_text(nbformat.writes(self.notebook), encoding="utf-8")
-        command = [sys.executable, "-m", "papermill", str(given), str(self.output), "--kernel", notebooks.KERNEL]
+        command = [sys.executable, "-P", "-m", "papermill", str(given), str(self.output), "--kernel", notebooks.KERNEL]
         command += ["--cwd", str(self.source.parent), "-r", "preset", self.preset, "-p", "seed", str(self.seed)]
         command += ["--execution-timeout", str(timeout), "--start-timeout", "120", "--log-output", "--no-progress-bar"]
         # A process group of its own: Ctrl-C in a terminal reaches this process alone, which then ends the others.
         apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
-        environment = notebooks.kernel_environment() | {RUN_DIR: str(self.results)}
+        environment = notebooks.kernel_environment(self.folder / "jupyter") | {RUN_DIR: str(self.results)}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, **apart
             )
+
+    def abandon(self) -> None:
+        """End what runs, and remove what it wrote."""
+        end_processes(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def new_cells(self) -> int:
         """How many cells have ended since the last call, as papermill's log tells."""
@@ -182,101 +196,103 @@ class _Run:
         if code is None:
             return None
         # A killed papermill, or a notebook that started processes, may leave some behind.
-        _end_processes({str(self.results)})
-        results = self._read_claims()
-        own = [entry for entry in self.claims.values() if entry.notebook == self.name]
-        failed = [identifier for identifier, result in results.items() if result["verdict"] == "FAIL"]
-        missing = [entry.id for entry in own if entry.id not in results]
-        if code:
-            error = _last_words(self.log.read_text(encoding="utf-8", errors="replace"))
-        elif failed:  # the notebook caught the exception
-            error = f"claims failed: {', '.join(failed)}"
-        elif missing:
-            error = f"registered claims were not exercised: {', '.join(missing)}"
-        else:
-            error = ""
+        end_processes(self.folder)
+        results, error = {}, _last_words(self.log.read_text(encoding="utf-8", errors="replace")) if code else ""
+        try:
+            results = self._read_claims(self.results)
+            error = error or self._objection(self.results, results)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            error = error or "its claims cannot be read: the disk may have been full"
         return self._keep(results, error)
 
-    def _read_claims(self) -> dict[str, dict[str, Any]]:
+    def _read_claims(self, folder: Path) -> dict[str, dict[str, Any]]:
         results: dict[str, dict[str, Any]] = {}
-        path = self.results / CLAIMS_FILE
+        path = folder / CLAIMS_FILE
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             entry = json.loads(line)
             # A claim made more than once counts as failed if it failed once.
             if results.get(entry["id"], {}).get("verdict") != "FAIL":
-                results[entry.pop("id")] = entry
+                results[entry["id"]] = {"value": entry["value"], "verdict": entry["verdict"]}
         return results
+
+    def _objection(self, folder: Path, results: Mapping[str, Mapping[str, Any]]) -> str:
+        """Why a notebook that ran to its end has not succeeded; empty if it has."""
+        own = [entry for entry in self.claims.values() if entry.notebook == self.name]
+        failed, other = [], []
+        for entry in own:
+            result = results.get(entry.id, {"value": None, "verdict": "SKIP"})
+            value = math.nan if result["value"] is None else float(result["value"])
+            if result["verdict"] == "FAIL":
+                failed.append(entry.id)
+            elif result["verdict"] not in ("SKIP", entry.verdict(value, self.preset)):
+                other.append(entry.id)
+        missing = [entry.id for entry in own if entry.id not in results]
+        kernel = folder / KERNEL_FILE
+        ran = json.loads(kernel.read_text(encoding="utf-8")) if kernel.exists() else HERE
+        if failed:  # the notebook caught the exception
+            return f"claims failed: {', '.join(failed)}"
+        if missing:
+            return f"registered claims were not exercised: {', '.join(missing)}"
+        if other:
+            return f"verdicts that do not follow from the values: {', '.join(other)}"
+        return "" if ran == HERE else f"it ran with {' and '.join(ran)}, not with {' and '.join(HERE)}"
 
     def _keep(self, results: dict[str, dict[str, Any]], error: str) -> Outcome:
         seconds = time.perf_counter() - self.begin
-        ending = ".failed" if error else ""
-        origin = provenance(preset=self.preset, seed=self.seed)
-        (self.results / "provenance.json").write_text(as_json(origin), encoding="utf-8")
-        (self.results / "input.ipynb").unlink(missing_ok=True)
-        if not error:
+        (self.results / "provenance.json").write_text(as_json(self.origin), encoding="utf-8")
+        if error:
+            self.remove(".failed")
+            path = _output(self.base, self.name, ".failed")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if self.output.exists():  # papermill may have failed before it wrote anything
+                self.output.replace(path)
+            self.results.rename(_made(_results(self.base, self.name, ".failed")))
+        else:
             self.log.unlink()
-            result = {"key": self.key, "seconds": round(seconds, 2), "claims": results}
-            (self.results / "result.json").write_text(as_json(result), encoding="utf-8")
-        # The results last: until they are there, with the new key, the run does not count as finished.
-        self.remove(ending)
-        path = self._output(ending)
-        if self.output.exists():  # papermill may have failed before it wrote anything
-            self.output.replace(path)
-        self.results.rename(self._results(ending))
+            # What was edited while the notebook ran may be in its results or not.
+            key = self.key if self.key == fingerprint(self.source, preset=self.preset, seed=self.seed) else "edited meanwhile"
+            result = {"schema": SCHEMA, "key": key, "seconds": round(seconds, 2), "files": _hashes(self.output, self.results)}
+            (self.results / "result.partial").write_text(as_json(result), encoding="utf-8")
+            (self.results / "result.partial").replace(self.results / RESULT)
+            _publish(self.folder, self.base)
+            path = _output(self.base, self.name)
+        shutil.rmtree(self.folder, ignore_errors=True)
         return Outcome(self.name, "failed" if error else "done", path, seconds, results, error)
+
+
+def _output(base: Path, name: str, ending: str = "") -> Path:
+    return base / "notebooks" / f"{name}{ending}.ipynb"
+
+
+def _results(base: Path, name: str, ending: str = "") -> Path:
+    return base / "results" / f"{name}{ending}"
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _publish(folder: Path, base: Path) -> None:
+    """Give what succeeded in ``folder`` its final names. Interrupted anywhere, it can be called again."""
+    name = folder.name.rpartition("-")[0]
+    shutil.rmtree(_results(base, name), ignore_errors=True)
+    if (folder / EXECUTED).exists():
+        (folder / EXECUTED).replace(_made(_output(base, name)))
+    (folder / "results").rename(_made(_results(base, name)))
+
+
+def _hashes(output: Path, results: Path) -> dict[str, str]:
+    """The SHA-256 of the executed notebook, and of everything beside the file that these are written to."""
+    files = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
+    files = {EXECUTED: output} | {name: path for name, path in sorted(files.items()) if name != RESULT}
+    return {name: sha256(path) for name, path in files.items()}
 
 
 def _last_words(log: str) -> str:
     """The end of papermill's log that a reader needs: the traceback of the cell, or of papermill itself."""
     lines = [line for line in notebooks.plain(log).splitlines() if line.strip()]
     return "\n".join(lines[-20:])
-
-
-# --------------------------------------------------------------------------------------------- processes and progress
-
-
-def _end_processes(folders: set[str]) -> None:
-    """End every process that was started for a run into one of ``folders``, children of children included."""
-    # Found by their environment and not by their parents: a kernel whose papermill died has lost its parent.
-    # Again, because one may have started another meanwhile; not for ever, because a hung disk makes some immortal.
-    for _ in range(5):
-        family = [process for process in psutil.process_iter() if _run_dir_of(process) in folders]
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
-        for process in psutil.wait_procs(family, timeout=3)[1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(family, timeout=3)
-        if not family:
-            break
-
-
-def _run_dir_of(process: psutil.Process) -> str | None:
-    try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return process.environ().get(RUN_DIR)
-    except (psutil.Error, OSError):
-        return None
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, termination and the closing of the terminal set, so that none interrupts a step half-way."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread alone
-        yield stop
-        return
-    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    # What is ignored stays so: a run under nohup, or in the background of a script, is not to be stopped.
-    caught = [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in caught}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from dynot_lite.companion import claim, ledger, show, skip, start
+from dynot_lite.companion import claim, ledger, say, show, skip, start
 from dynot_lite.companion.record import read
 from dynot_lite.companion.table import markdown, terminal, write
 
@@ -112,17 +113,52 @@ def test_an_identifier_belongs_to_one_notebook(tmp_path):
 )
 def test_bounds_are_inclusive_and_what_is_not_finite_fails(claims, capsys, identifier, inside, outside):
     start("tiny", preset="quick", seed=0)
+    capsys.readouterr()
     for value in inside:
         claim(identifier, value)
-        assert capsys.readouterr().out == claims[identifier].line("PASS") + "\n"
+        assert capsys.readouterr().out == f"{claims[identifier].line('PASS')}  measured {value:.2g}\n"
     for value in outside:
         with pytest.raises(AssertionError, match=f"{identifier}: measured"):
             claim(identifier, value)
-        assert capsys.readouterr().out == claims[identifier].line("FAIL") + "\n"
+        assert capsys.readouterr().out == f"{claims[identifier].line('FAIL')}  measured {value:.2g}\n"
 
 
-def test_the_line_does_not_show_the_value(claims):
-    assert claims["T-1"].line("PASS") == "PASS T-1  A residual vanishes  (≤ 1e-09)"
+def test_the_line_shows_verdict_statement_bound_and_two_digits_of_the_value(claims):
+    assert claims["T-1"].line("PASS", 6.04e-13) == "PASS T-1  A residual vanishes  (≤ 1e-09)  measured 6e-13"
+    assert claims["T-3"].line("FAIL", math.nan) == "FAIL T-3  A slope is about two  (≥ 1.9, ≤ 2.1)  measured nan"
+
+
+def test_start_says_once_what_the_outputs_are_of(claims, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv(ledger.RUN_DIR, str(tmp_path))
+    for _ in range(2):
+        start("tiny", preset="quick", seed=3)
+    pattern = (
+        r"run: preset quick, seed 3, revision (unknown|[0-9a-f]{7,}\+?), 20\d\d-\d\d-\d\d, Python 3\.\S+, torch 2\S+, numpy \S+\n"
+    )
+    assert re.fullmatch(pattern, capsys.readouterr().out)
+    assert json.loads((tmp_path / ledger.KERNEL_FILE).read_text()) == [sys.executable, str(ledger.PACKAGE)]
+
+
+def test_the_revision_shows_changes_but_not_of_outputs(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "PACKAGE", tmp_path / "package")
+    assert ledger.revision() is None
+    for name in ("notebooks/assignments/one.ipynb", "figures/one.png", "one.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1", encoding="utf-8")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "one"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    clean = ledger.revision()
+    for name in ("notebooks/assignments/one.ipynb", "figures/two.png"):
+        (tmp_path / name).write_text("2", encoding="utf-8")
+    assert ledger.revision() == clean and "+" not in clean
+    (tmp_path / "two.py").write_text("2", encoding="utf-8")
+    assert ledger.revision() == clean + "+"
+
+
+def test_what_is_said_is_marked_line_by_line(capsys):
+    say("after", 3, "steps:\n  0.5")
+    assert capsys.readouterr().out == "· after 3 steps:\n·   0.5\n"
 
 
 @pytest.mark.parametrize(
@@ -142,8 +178,9 @@ def test_other_values_raise(claims, value):
 
 def test_a_benchmark_is_asserted_in_the_full_preset_only(claims, capsys):
     start("tiny", preset="quick", seed=0)
+    capsys.readouterr()
     claim("T-4", 3.0)
-    assert capsys.readouterr().out == "SEEN T-4  Faster by a factor  (≥ 50)  [asserted in the full preset]\n"
+    assert capsys.readouterr().out == "SEEN T-4  Faster by a factor  (≥ 50)  measured 3  [asserted in the full preset]\n"
     start("tiny", preset="full", seed=0)
     with pytest.raises(AssertionError):
         claim("T-4", 3.0)
@@ -155,6 +192,7 @@ def test_a_benchmark_without_its_peer_is_skipped_and_nothing_else_is(claims, cap
     with pytest.raises(ValueError, match="start"):
         skip("T-4")
     start("tiny", preset="full", seed=0)
+    capsys.readouterr()
     skip("T-4")
     assert capsys.readouterr().out == "SKIP T-4  Faster by a factor  (≥ 50)  [the peer is not installed]\n"
     assert json.loads((tmp_path / ledger.CLAIMS_FILE).read_text()) == {"id": "T-4", "value": None, "verdict": "SKIP"}

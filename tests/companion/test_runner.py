@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
 from dynot_lite import cli
-from dynot_lite.companion import notebooks, runner
+from dynot_lite.companion import notebooks, origin, record, runner
 from dynot_lite.companion.ledger import RUN_DIR, read_registry
 from dynot_lite.companion.notebooks import NotebookError
-from dynot_lite.companion.record import record
-from dynot_lite.companion.runner import fingerprint, reproduce
+from dynot_lite.companion.runner import reproduce
 
 REGISTRY = """
 [{0}-1]
@@ -121,7 +124,7 @@ def test_parameters_figures_and_provenance_arrive(run):
     base, _, _ = run
     assert (base / "seen").read_text() == "quick 4 5"
     results = base / "build" / "quick" / "results" / "good"
-    files = ["claims.jsonl", "empty.png", "film.gif", "provenance.json", "result.json", "table.csv"]
+    files = ["claims.jsonl", "empty.png", "film.gif", "kernel.json", "provenance.json", "result.json", "table.csv"]
     assert sorted(path.name for path in results.iterdir()) == files
     origin = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
     assert (origin["preset"], origin["seed"]) == ("quick", 4)
@@ -132,20 +135,6 @@ def test_parameters_figures_and_provenance_arrive(run):
 def test_the_sources_are_left_alone(run):
     base, _, _ = run
     assert sorted(path.name for path in (base / "notebooks").iterdir()) == sorted(["claims", *(f"{name}.py" for name in NAMES)])
-
-
-def test_the_record_holds_values_figures_and_seconds(run, tmp_path):
-    _, _, outcomes = run
-    (tmp_path / "results.json").write_text('{"other": {"claims": {}}}', encoding="utf-8")
-    (tmp_path / "good").mkdir()
-    (tmp_path / "good" / "old.png").write_bytes(b"")
-    record([outcomes["good"]], tmp_path)
-    assert [path.name for path in sorted((tmp_path / "good").iterdir())] == ["empty.png", "film.gif", "table.csv"]
-    recorded = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert list(recorded) == ["good", "other"]
-    assert recorded["good"]["claims"] == outcomes["good"].results
-    assert recorded["good"]["seconds"] > 0
-    assert "torch" in recorded["good"]["provenance"]["packages"]
 
 
 def test_no_process_is_left(run):
@@ -187,30 +176,192 @@ def test_what_finished_is_run_again_only_if_something_changed(tmp_path, write_no
     assert [path.name for path in good.parent.iterdir()] == ["one.ipynb"]
 
 
-def test_the_key_depends_on_source_preset_seed_package_and_pins(tmp_path, monkeypatch):
-    package = tmp_path / "dynot_lite" / "companion"
-    package.mkdir(parents=True)
-    monkeypatch.setattr(runner, "__file__", str(package / "runner.py"))
-    source = tmp_path / "one.py"
-    files = [source, package / "runner.py", package / "claims.toml", tmp_path / "constraints.txt"]
-    keys = set()
-    for path in files:
-        path.write_text("1", encoding="utf-8")
-    for path in files:
-        keys.add(fingerprint(source, preset="quick", seed=0))
-        path.write_text("2", encoding="utf-8")
-    keys |= {fingerprint(source, preset=preset, seed=seed) for preset, seed in [("quick", 0), ("full", 0), ("quick", 1)]}
-    assert len(keys) == len(files) + 3
-    (package / "runner.pyc").write_text("other", encoding="utf-8")
-    assert fingerprint(source, preset="quick", seed=1) in keys
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, write_notebook):
+    """A run of one small notebook with a claim, a figure and a table."""
+    base = tmp_path_factory.mktemp("finished")
+    write_notebook(base / "notebooks", "good", *cells_of("good", base), ledger=True)
+    (base / "notebooks" / "claims").mkdir()
+    (base / "notebooks" / "claims" / "good.toml").write_text(REGISTRY.format("GOOD"), encoding="utf-8")
+    claims = read_registry(base / "notebooks" / "claims")
+    reproduce(base / "notebooks", base / "build", claims)
+    return base, claims
 
 
-def test_a_missing_kernel_fails_the_run(tmp_path, write_notebook, monkeypatch):
-    write_notebook(tmp_path / "notebooks", "one", "1")
-    monkeypatch.setattr(notebooks, "KERNEL", "no_such_kernel")
+def put(path, text):
+    path.write_text(text, encoding="utf-8")
+
+
+def edit_result(path, **fields):
+    put(path, json.dumps(json.loads(path.read_text(encoding="utf-8")) | fields))
+
+
+def false_claim(results):
+    """A claim that fails, entered as if the run had left it so."""
+    lines = (results / "claims.jsonl").read_text(encoding="utf-8").replace("1e-12", "1.0")
+    put(results / "claims.jsonl", lines)
+    files = json.loads((results / "result.json").read_text(encoding="utf-8"))["files"]
+    edit_result(results / "result.json", files=files | {"claims.jsonl": origin.sha256(results / "claims.jsonl")})
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda results, notebook: None, "unchanged"),
+        (lambda results, notebook: put(results / "result.json", "[]"), "cannot be read"),
+        (lambda results, notebook: put(results / "result.json", "{"), "cannot be read"),
+        (lambda results, notebook: edit_result(results / "result.json", schema=0), ""),
+        (lambda results, notebook: edit_result(results / "result.json", files={}), "missing or changed"),
+        (lambda results, notebook: put(notebook, ""), "missing or changed"),
+        (lambda results, notebook: put(notebook, notebook.read_text(encoding="utf-8")[:-9]), "missing or changed"),
+        (lambda results, notebook: notebook.unlink(), "is missing"),
+        (lambda results, notebook: (results / "empty.png").unlink(), "missing or changed"),
+        (lambda results, notebook: put(results / "table.csv", "dim,uvp\n2,1"), "missing or changed"),
+        (lambda results, notebook: put(results / "claims.jsonl", "[]\n"), "cannot be read"),
+        (lambda results, notebook: false_claim(results), "do not follow from the values: GOOD-1"),
+    ],
+)
+def test_a_result_counts_only_as_the_run_left_it(finished, tmp_path, capsys, monkeypatch, harm, words):
+    base, claims = finished
+    shutil.copytree(base / "build", tmp_path / "build")
+    folder = tmp_path / "build" / "quick"
+    harm(folder / "results" / "good", folder / "notebooks" / "good.ipynb")
+    monkeypatch.setattr(runner._Run, "start", lambda run, timeout: setattr(run, "begin", 0))
+    monkeypatch.setattr(runner._Run, "new_cells", lambda run: 0)
+    monkeypatch.setattr(runner._Run, "poll", lambda run: record.Outcome(run.name, "again", run.output, 0.0, {}))
+    (outcome,) = reproduce(base / "notebooks", tmp_path / "build", claims)
+    assert outcome.status == ("unchanged" if words == "unchanged" else "again")
+    assert words in capsys.readouterr().out
+
+
+def test_nothing_of_the_caller_reaches_the_kernel(tmp_path, write_notebook, monkeypatch):
+    profile = tmp_path / "home" / ".ipython" / "profile_default"
+    (profile / "startup").mkdir(parents=True)
+    put(profile / "ipython_config.py", 'c.InteractiveShell.ast_node_interactivity = "all"')
+    put(profile / "startup" / "a.py", "surprise = 1")
+    put(tmp_path / "home" / "startup.py", "surprise = 1")
+    put(tmp_path / "home" / "matplotlibrc", "axes.grid: True")
+    kernel = tmp_path / "home" / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    put(kernel / "kernel.json", json.dumps({"argv": ["false"], "display_name": "another", "language": "python"}))
+    for name, value in {
+        "HOME": str(tmp_path / "home"),
+        "IPYTHONDIR": str(profile.parent),
+        "JUPYTER_PATH": str(kernel.parents[1]),
+        "MATPLOTLIBRC": str(tmp_path / "home"),
+        "PYTHONOPTIMIZE": "2",
+        "PYTHONSTARTUP": str(tmp_path / "home" / "startup.py"),
+        "PYTHONPATH": str(tmp_path / "home"),
+        "MPLBACKEND": "pdf",
+        "EXAMPLE": "1",
+        "DYNOT_DATA": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+    cell = """
+        1
+        import os, sys
+        import matplotlib
+        assert sys.flags.optimize == 0 and __debug__
+        print("surprise" in globals(), os.environ.get("EXAMPLE"), "PYTHONSTARTUP" in os.environ, os.environ["DYNOT_DATA"])
+        print(sys.executable, matplotlib.rcParams["axes.grid"], matplotlib.get_backend().endswith("inline"))
+        2
+    """
+    source = write_notebook(tmp_path / "notebooks", "one", cell)
     (outcome,) = reproduce(tmp_path / "notebooks", tmp_path / "build", {})
-    assert outcome.status == "failed"
-    assert "No such kernel named no_such_kernel" in outcome.error
+    assert outcome.status == "done", outcome.error
+    expected = f"False None False {tmp_path}\n{sys.executable} False True\n"
+    for notebook in (notebooks.read_executed(outcome.path), notebooks.execute(source)):
+        first, *others = notebook.cells[-1].outputs
+        assert first.text == expected and [output.data["text/plain"] for output in others] == ["2"]
+    assert sorted(path.name for path in (tmp_path / "home").iterdir() if path.name.startswith(".")) == [".ipython"]
+    assert sorted(path.name for path in profile.iterdir()) == ["ipython_config.py", "startup"]
+
+
+def test_a_notebook_that_ran_elsewhere_fails(tmp_path, write_notebook):
+    cell = (
+        "from dynot_lite.companion.ledger import run_dir\n(run_dir() / 'kernel.json').write_text('[\"/python\", \"/package\"]')"
+    )
+    write_notebook(tmp_path / "notebooks", "one", cell)
+    (outcome,) = reproduce(tmp_path / "notebooks", tmp_path / "build", {})
+    assert (outcome.status, outcome.error.partition(", not")[0]) == ("failed", "it ran with /python and /package")
+
+
+def test_what_was_edited_during_the_run_is_run_again(tmp_path, write_notebook):
+    source = tmp_path / "notebooks" / "one.py"
+    write_notebook(source.parent, "one", f"open({str(source)!r}, 'a').write('#')")
+    assert [reproduce(source.parent, tmp_path / "build", {})[0].status for _ in range(2)] == ["done", "done"]
+
+
+# Each notebook says at both ends of its run which kernel it is.
+STAMPED = """
+import os, time
+from pathlib import Path
+stamp = os.urandom(8).hex()
+Path(os.environ["DYNOT_RUN_DIR"], "first.csv").write_text(stamp)
+print(stamp)
+# %%
+time.sleep(1)
+Path(os.environ["DYNOT_RUN_DIR"], "second.csv").write_text(stamp)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_killed_at_any_moment_and_started_again_at_once_nothing_is_mixed_lost_or_left(tmp_path, write_notebook):
+    folder, build = tmp_path / "notebooks", tmp_path / "build" / "quick"
+    for name in ("one", "two"):
+        write_notebook(folder, name, STAMPED)
+    program = f"""
+        from pathlib import Path
+        from dynot_lite.companion.runner import reproduce
+        reproduce(Path({str(folder)!r}), Path({str(tmp_path / "build")!r}), {{}}, jobs=1)
+    """
+
+    def stamp(name: str) -> str:
+        notebook = notebooks.read_executed(build / "notebooks" / f"{name}.ipynb")
+        said = {(build / "results" / name / f"{end}.csv").read_text() for end in ("first", "second")}
+        said.add(notebook.cells[2].outputs[0].text.strip())
+        assert len(said) == 1, said  # all of one run
+        return said.pop()
+
+    moments = random.Random(7)
+    for _ in range(int(os.environ.get("DYNOT_KILLS", "3"))):
+        shutil.rmtree(build, ignore_errors=True)
+        process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()  # "one: started"
+        time.sleep(moments.uniform(0, 9))
+        process.kill()
+        process.communicate()
+        before = {name: stamp(name) for name in ("one", "two") if (build / "results" / name / "result.json").exists()}
+        outcomes = reproduce(folder, tmp_path / "build", {})
+        assert {outcome.notebook: outcome.status for outcome in outcomes if outcome.notebook in before} == dict.fromkeys(
+            before, "unchanged"
+        )
+        assert not any(outcome.error for outcome in outcomes)
+        assert before.items() <= {name: stamp(name) for name in ("one", "two")}.items()
+        assert processes_under(tmp_path) == []
+        assert list((build / "running").glob("*")) == []
+
+
+def test_what_was_finished_but_not_yet_in_its_place_is_not_lost(finished, tmp_path):
+    base, claims = finished
+    shutil.copytree(base / "build", tmp_path / "build")
+    folder = tmp_path / "build" / "quick"
+    (folder / "running" / "good-0").mkdir(parents=True)
+    (folder / "results" / "good").rename(folder / "running" / "good-0" / "results")
+    (outcome,) = reproduce(base / "notebooks", tmp_path / "build", claims)
+    assert outcome.status == "unchanged"
+    assert list((folder / "running").glob("*")) == []
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path, write_notebook):
+    write_notebook(tmp_path / "notebooks", "one", "import time\ntime.sleep(3)")
+    with ThreadPoolExecutor(2) as two:
+        runs = [two.submit(reproduce, tmp_path / "notebooks", tmp_path / "build", {}) for _ in range(2)]
+    errors = [run.exception() for run in runs if run.exception()]
+    assert [str(error).partition(", since")[0] for error in errors] == [
+        f"{tmp_path / 'build' / 'quick'} is in use by process {os.getpid()} on {platform.node()}"
+    ]
+    assert [run.result()[0].status for run in runs if not run.exception()] == ["done"]
 
 
 def test_misspelt_parameters_are_refused_before_anything_runs(tmp_path, write_notebook):
