@@ -265,7 +265,14 @@ def test_any_generator_serves_any_device(home, device, kind, tmp_path):
         fit(x, 2 * y + 1, **options, generator=torch.Generator(home).manual_seed(0), callback=kill)
     found = fit(x, 2 * y + 1, **options, generator=torch.Generator(home).manual_seed(0))
     assert found.history[-1].step == 30 and found.transport(x).device.type == device
-    assert l2_uvp(found.transport(x), 2 * x + 1, 8.0) < 20
+    if kind != "log-sum-exp":  # which starts far away
+        assert l2_uvp(found.transport(x), 2 * x + 1, 8.0) < 20
+    if home == "cpu" and kind != "ofm":  # the same numbers are drawn: the map is that of a run on the CPU alone
+        options |= dict(checkpoint=None)
+        if kind == "log-sum-exp":
+            options["potential"] = LogSumExp(2, 4, matrix=torch.eye(2), generator=torch.Generator().manual_seed(3))
+        alone = fit(x.cpu(), 2 * y.cpu() + 1, **options, generator=torch.Generator().manual_seed(0))
+        assert l2_uvp(found.transport(x).cpu(), alone.transport(x.cpu()), 8.0) < 0.1
 
 
 def ofm_anywhere(potential, x0, x1, *, generator):
