@@ -34,16 +34,19 @@ REPRODUCE = """\
 Run notebooks with papermill into build/PRESET/: notebooks/ takes the executed notebooks, results/NAME/ the measured values,
 figures and versions. The notebooks of the repository are not touched. Then print the table of claims.
 
-A notebook that finished before is run again only if it, the package, constraints.txt, the preset or the seed changed. Of a
-notebook that failed, what it did is kept as NAME.failed.ipynb. Ctrl-C ends all processes; what is finished stays."""
+A notebook that finished before is run again only if something that it depends on changed (its source, what it imports, versions,
+data, preset, seed), or a file that it made. Of a notebook that failed, what it did is kept as NAME.failed.ipynb. Ctrl-C ends all
+processes; what is finished stays. One process at a time may run into a folder."""
 
 TEST = """\
-Run the unit tests, the examples in docstrings, and every committed notebook against its stored outputs (nbval), two files at
-a time. Arguments are handed to pytest: "test -x" stops at the first failure, "test tests/laws/test_gaussian.py" runs one file."""
+Run the unit tests, the examples in docstrings, and every committed notebook, in the quick preset, against its stored outputs
+(nbval), two files at a time; what depends on the preset is not compared. Arguments are handed to pytest:
+"test -x" stops at the first failure, "test tests/laws/test_gaussian.py" runs one file."""
 
 EXECUTE = """\
 Run notebooks from notebooks/NAME.py, quick preset, and store them with their outputs as notebooks/NAME.ipynb. The .py is only
-read; cells keep their identifiers. If a cell fails, the old .ipynb stays."""
+read; cells keep their identifiers. If a cell fails, the old .ipynb stays. Outputs of record are of the full preset, and come
+from "reproduce --preset full --record"; after an edit of the text alone, --text keeps them."""
 
 PEERS = """\
 Install the packages of peers.txt, and nothing else, into the folder .peers. Benchmarks that compare with one of them are skipped
@@ -123,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     execute = command("execute", help="run committed notebooks in place", description=EXECUTE)
     execute.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names such as 00_start_here; default: all")
     execute.add_argument("--timeout", type=course.at_least(1), default=600, metavar="SECONDS", help="for one cell (default: 600)")
+    execute.add_argument("--text", action="store_true", help="run nothing: take over edited text, and keep the outputs")
     execute.set_defaults(run=_execute)
 
     claims = command("claims", help="print the table of claims", description="Print all claims, with the values of record.")
@@ -212,8 +216,11 @@ def _execute(options: argparse.Namespace) -> int:
         for name in names:
             begin = time.perf_counter()
             source = notebooks.source_path(folder, name)
-            notebooks.execute(source, timeout=options.timeout)
-            print(f"{name}: executed in {time.perf_counter() - begin:.1f} s", flush=True)
+            if options.text:
+                notebooks.take_text(source)
+            else:
+                notebooks.execute(source, timeout=options.timeout)
+                print(f"{name}: executed in {time.perf_counter() - begin:.1f} s", flush=True)
             complaints += notebooks.check(source, registry())
     print("".join(f"{complaint}\n" for complaint in complaints), end="", file=sys.stderr)
     return 1 if complaints else 0

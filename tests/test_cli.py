@@ -64,7 +64,7 @@ def test_help_names_every_command_and_option(capsys):
         ("peers",): ["peers.txt", ".peers"],
         ("reproduce",): ["--preset", "--seed", "--jobs", "--output", "--timeout", "--force", "--record", "Ctrl-C"],
         ("test",): ["pytest"],
-        ("execute",): ["--timeout", "notebooks/NAME.py"],
+        ("execute",): ["--timeout", "--text", "notebooks/NAME.py"],
         ("claims",): ["--write"],
     }.items():
         with pytest.raises(SystemExit) as stopped:

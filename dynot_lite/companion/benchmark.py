@@ -1,7 +1,5 @@
 """Side-by-side timing: candidates run in turn in one process, on one thread each; and the peers that some of them need."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import shutil

@@ -1,23 +1,22 @@
 """Figures of the notebooks: shown with alternative text, and kept by the runner."""
 
-from __future__ import annotations
-
 import io
 import re
 
 from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from dynot_lite.companion.ledger import run_dir
 
 __all__ = ["show"]
 
 
-def show(figure: Figure, name: str, *, alt: str) -> None:
-    """Display ``figure`` with the alternative text ``alt`` and close it; under the runner also save ``name.png``.
+def show(figure: Figure, name: str, *, alt: str, photograph: bool = False) -> None:
+    """Display ``figure`` with the alternative text ``alt`` and close it; under the runner also save it as ``name.png``.
 
+    A ``photograph``, which 256 colours would show in bands, becomes a JPEG, ``name.jpg``.
     Raises ValueError if ``name`` is not of the form ``lower_case_name`` or already taken in this run, or if ``alt`` is
     shorter than a sentence.
     """
@@ -28,16 +27,23 @@ def show(figure: Figure, name: str, *, alt: str) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    picture = _small(buffer.getvalue())
+    kind, picture = _compact(Image.open(buffer).convert("RGB"), photograph)
     if folder := run_dir():
-        if (folder / f"{name}.png").exists():
+        path = folder / f"{name}.{'jpg' if photograph else 'png'}"
+        if path.exists():
             raise ValueError(f"name must differ from figure to figure, got {name!r} twice")
-        (folder / f"{name}.png").write_bytes(picture)
-    display({"image/png": picture, "text/plain": f"[figure] {alt}"}, raw=True, metadata={"image/png": {"alt": alt}})
+        path.write_bytes(picture)
+    display({kind: picture, "text/plain": f"[figure] {alt}"}, raw=True, metadata={kind: {"alt": alt}})
 
 
-def _small(picture: bytes) -> bytes:
-    """The same opaque PNG in fewer bytes: without its alpha channel, and without the version of the software that drew it."""
+def _compact(image: Image.Image, photograph: bool) -> tuple[str, bytes]:
+    """The MIME type and the bytes of a picture that looks the same: of 256 colours, unless these can be told from all."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    if photograph:
+        image.save(buffer, format="JPEG", quality=90, subsampling=0, optimize=True, progressive=True)
+        return "image/jpeg", buffer.getvalue()
+    few = image.quantize(256, kmeans=3, dither=Image.Dither.NONE)
+    # In grey levels, the mean over the picture: plots have 0.1, thin lines over a gradient more than 0.6.
+    error = max(ImageStat.Stat(ImageChops.difference(image, few.convert("RGB"))).mean)
+    (few if error <= 0.6 else image).save(buffer, format="PNG", optimize=True)
+    return "image/png", buffer.getvalue()

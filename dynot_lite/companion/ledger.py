@@ -4,8 +4,6 @@ The registry is data: one TOML file per notebook in ``claims/``. A notebook call
 cell, and then :func:`claim` for each statement that it has just computed.
 """
 
-from __future__ import annotations
-
 import datetime
 import functools
 import importlib.metadata

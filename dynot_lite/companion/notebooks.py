@@ -1,7 +1,5 @@
 """The paired notebooks: reading, in-place execution of the committed ones, and the checks that the tests run on them."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json
@@ -36,6 +34,7 @@ __all__ = [
     "read_source",
     "root",
     "source_path",
+    "take_text",
     "write",
 ]
 
@@ -172,8 +171,8 @@ def write(notebook: NotebookNode, path: Path) -> None:
 def execute(path: Path, *, timeout: int = 600) -> NotebookNode:
     """Run the notebook whose source is ``path`` (``NAME.py``) from the top and write ``NAME.ipynb`` beside it.
 
-    The source is only read. Cells keep the identifiers they have in an older ``NAME.ipynb``, and nothing that varies from
-    run to run is stored. ``timeout`` is in seconds per cell.
+    The source is only read. Cells keep the identifiers they have in an older ``NAME.ipynb``, and of what varies from run to
+    run nothing is stored but what the notebook prints. ``timeout`` is in seconds per cell.
     Raises NotebookError with the failing cell and its traceback; the older ``NAME.ipynb`` is then left as it was.
     """
     target = path.with_suffix(".ipynb")
@@ -209,6 +208,22 @@ def execute(path: Path, *, timeout: int = 600) -> NotebookNode:
     notebook.metadata.pop("language_info", None)
     write(notebook, target)
     return notebook
+
+
+def take_text(path: Path) -> None:
+    """Take the text of ``NAME.py`` into ``NAME.ipynb``, whose outputs stay. Raises NotebookError if the code differs."""
+    target = path.with_suffix(".ipynb")
+    if not target.exists():
+        raise NotebookError(f"{target.name} does not exist: execute the notebook")
+    notebook, old = read_source(path), read_executed(target)
+    if code_hash(notebook) != code_hash(old):
+        raise NotebookError(f"the code of {path.name} differs from {target.name}, too: execute the notebook, or record it")
+    keep_identifiers(notebook, old)
+    for cell, before in zip(_code_cells(notebook), _code_cells(old), strict=True):
+        cell.update(outputs=before.outputs, execution_count=before.execution_count)
+    if RECORD in old.metadata:
+        notebook.metadata[RECORD] = old.metadata[RECORD]
+    write(notebook, target)
 
 
 # ------------------------------------------------------------------------------------------------------------ checks

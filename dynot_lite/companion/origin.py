@@ -1,7 +1,5 @@
 """Where results come from: the revision, the versions, and all that a notebook imports, as one hash."""
 
-from __future__ import annotations
-
 import ast
 import datetime
 import functools

@@ -1,7 +1,5 @@
 """Processes and the folders that they own: a lock that names its holder, and the end of what an earlier run left behind."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import os

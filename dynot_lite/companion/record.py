@@ -1,7 +1,5 @@
 """What is kept of a run: its outcome, and the record of the full preset in ``notebooks/`` and ``figures/``."""
 
-from __future__ import annotations
-
 import base64
 import importlib.metadata
 import io

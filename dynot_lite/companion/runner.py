@@ -1,7 +1,5 @@
 """The run of all notebooks with papermill: in parallel, resumable, judged by exit codes, and clean when interrupted."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
@@ -70,7 +68,7 @@ def reproduce(
         return _run(runs, jobs, timeout or CELL_SECONDS[preset], force)
 
 
-def _run(runs: list[_Run], jobs: int, timeout: int, force: bool) -> list[Outcome]:
+def _run(runs: list["_Run"], jobs: int, timeout: int, force: bool) -> list[Outcome]:
     """Run those that did not finish before, ``jobs`` at a time."""
     outcomes: dict[str, Outcome] = {}
     waiting, running = [], []

@@ -1,7 +1,5 @@
 """The table of claims: as text for a terminal, and as ``figures/claims.md``."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Mapping

@@ -205,6 +205,24 @@ def test_a_picture_is_the_same_if_nobody_sees_the_difference():
     assert not record._same(picture(30, 100), picture(30, 200))
 
 
+def test_edited_text_is_taken_over_and_outputs_stay(copy):
+    home, outcome = copy
+    record.record(outcome, home)
+    source = home / "notebooks" / "tiny.py"
+    target, claims = source.with_suffix(".ipynb"), read_registry(home / "notebooks" / "claims")
+    old, text = notebooks.read_executed(target), source.read_text(encoding="utf-8")
+    source.write_text("# %% [markdown]\n# # A title\n\n" + text, encoding="utf-8")
+    notebooks.take_text(source)
+    new = notebooks.read_executed(target)
+    assert new.cells[0].source == "# A title" and new.cells[1:] == old.cells and new.metadata == old.metadata
+    assert notebooks.check(source, claims) == []
+    before = target.read_bytes()
+    source.write_text(text.replace("two is", "2 is"), encoding="utf-8")
+    with pytest.raises(NotebookError, match=r"code of tiny\.py differs"):
+        notebooks.take_text(source)
+    assert target.read_bytes() == before
+
+
 # -------------------------------------------------------------------------------------------------------- refusals
 
 
