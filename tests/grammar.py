@@ -94,8 +94,10 @@ def entry(place: str, name: str, function, returns: str | None = None) -> Entry:
     parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
     data = tuple(("*" if p.kind is p.VAR_POSITIONAL else "") + p.name for p in parameters if p.kind < p.KEYWORD_ONLY)
     options = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-    annotation = returns or signature.return_annotation
-    return Entry(place, name, data, options, "?" if annotation is signature.empty else str(annotation), function, signature)
+    if returns is None and signature.return_annotation is not signature.empty:
+        # A name as a name, whether the module keeps its annotations as text or not.
+        returns = re.sub(r"[\w.]+\.(\w+)", r"\1", inspect.formatannotation(signature.return_annotation)).strip("'\"")
+    return Entry(place, name, data, options, returns or "?", function, signature)
 
 
 def solves(item: Entry) -> bool:
@@ -109,7 +111,9 @@ def table() -> str:
     lines = ["| where | function | data | options | gives |", "|---|---|---|---|---|"]
     for item in entries():
         if solves(item):
-            options = ", ".join(f"**{name}**" if name in SHARED else name for name in item.options) or "–"
+            more = [parameter.name for parameter in item.signature.parameters.values() if parameter.kind is parameter.VAR_KEYWORD]
+            names = [f"**{name}**" if name in SHARED else name for name in item.options] + [f"*further {name}*" for name in more]
+            options = ", ".join(names) or "–"
             returns = item.returns.replace("|", "\\|")
             lines.append(
                 f"| `{item.room}` | `{item.name}` | {', '.join(item.data)} | {options} | {returns} |".replace(
