@@ -6,6 +6,7 @@
 import dataclasses
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 from dynot_lite._base.results import Result
