@@ -240,7 +240,7 @@ def _march(velocity: Velocity, x0, t0: float, t1: float, steps: int, method: str
     yield t0, x
     for i in range(steps):
         x = METHODS[method](field, t0 + i * h, x, h)
-        if i == steps - 1 and not torch.isfinite(x.detach()).all():
+        if i == steps - 1 and not check.finite(x):
             raise ValueError(f"velocity must keep the points finite, got NaN or infinity at t = {t1:g}")
         yield (t1 if i == steps - 1 else t0 + (i + 1) * h), x
 
