@@ -412,7 +412,8 @@ def _solve_flow(p: Gaussian, q: Gaussian, time: Tensor, cross_cov: Tensor, inter
 
     start = torch.eye(p.dim).to(ends[0]).expand(torch.broadcast_shapes(p.cov.shape, q.cov.shape, cross_cov.shape))
     rtol = max(1e-13, 0.01 * torch.finfo(p.mean.dtype).eps)
-    return integrate_adaptive(right_side, start, t1=float(time), rtol=rtol, atol=0.1 * rtol).to(p.mean)
+    options = {"rtol": rtol, "atol": 0.1 * rtol, "max_iterations": 20_000}
+    return integrate_adaptive(right_side, start, t1=float(time), **options).to(p.mean)
 
 
 def _cast(p: Gaussian, like: Tensor) -> Gaussian:

@@ -107,7 +107,8 @@ def integrate_adaptive(
 
     def failure(reason: str) -> RuntimeError:
         where = "" if sound else ", where the velocity is not finite"
-        return RuntimeError(f"the flow could not be integrated to t = {t1:g}: at t = {reached:.6g}{where}, {reason}")
+        reason = reason.rstrip(".").lower()
+        return RuntimeError(f"the flow could not be integrated to t = {t1:g}, only to t = {reached:.6g}{where}: {reason}")
 
     def right_side(t: float, flat: np.ndarray) -> np.ndarray:
         nonlocal calls, sound
