@@ -17,17 +17,7 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
 from dynot_lite._base.differentiation import refuse_graph
-from dynot_lite.laws.linear_algebra import (
-    cross_covariance,
-    log_normal,
-    path_moments,
-    polar,
-    regress,
-    representable,
-    root_of_product,
-    solve_on_range,
-    square_root,
-)
+from dynot_lite.laws import linear_algebra as algebra
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.paths.flows import integrate_adaptive
 from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
@@ -83,7 +73,7 @@ class Gaussian:
         mean, cov = mean.expand(*batch, dim), cov.expand(*batch, dim, dim)
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "cov", cov)
-        root, definite = square_root(cov)
+        root, definite = algebra.square_root(cov)
         object.__setattr__(self, "factor", root)
         object.__setattr__(self, "definite", definite)
 
@@ -100,7 +90,7 @@ class Gaussian:
 
     def log_prob(self, x) -> Tensor:
         """Log-density at x, shape (..., n, d) -> (..., n); raises ValueError if the covariance is singular."""
-        return representable(log_normal(_points(x, self) - self.mean.unsqueeze(-2), self.cov))
+        return algebra.representable(algebra.log_normal(_points(x, self) - self.mean.unsqueeze(-2), self.cov))
 
     def quadrature(self, order: int = 20) -> tuple[Tensor, Tensor]:
         """Gauss–Hermite nodes (order**d, d) and weights (order**d,): exact for polynomials of degree < 2 order in each variable.
@@ -165,7 +155,7 @@ def w2_squared(p: Gaussian, q: Gaussian) -> Tensor:
     """
     q = _beside(p, q)
     start, end = _optimal_factors(p, q)
-    return representable(((p.mean - q.mean) ** 2).sum(-1) + ((start - end) ** 2).sum((-2, -1)))
+    return algebra.representable(((p.mean - q.mean) ** 2).sum(-1) + ((start - end) ** 2).sum((-2, -1)))
 
 
 def monge_map(p: Gaussian, q: Gaussian) -> Affine:
@@ -213,9 +203,9 @@ def fm_velocity(p: Gaussian, q: Gaussian, t, x, *, cross_cov=None, interpolant: 
     q = _beside(p, q)
     x = _points(x, p, q)
     t = check.time(t, n=x.shape[-2], like=p.mean)
-    cross_cov = cross_covariance(p.cov, q.cov, cross_cov)
-    mean, d_mean, cov, cross = path_moments(t, interpolant, p.mean, q.mean, p.cov, q.cov, cross_cov)
-    return regress(x, mean, d_mean, cov, cross, per_point=t.ndim > 0)
+    cross_cov = algebra.cross_covariance(p.cov, q.cov, cross_cov)
+    mean, d_mean, cov, cross = algebra.path_moments(t, interpolant, p.mean, q.mean, p.cov, q.cov, cross_cov)
+    return algebra.regress(x, mean, d_mean, cov, cross, per_point=t.ndim > 0)
 
 
 def fm_flow(p: Gaussian, q: Gaussian, t: float, *, cross_cov=None, interpolant: Interpolant = LINEAR) -> Affine:
@@ -240,13 +230,13 @@ def fm_flow(p: Gaussian, q: Gaussian, t: float, *, cross_cov=None, interpolant: 
         eye = torch.eye(p.dim).to(white)
         if alpha == 0 and not q.definite:
             refuse_graph(time, "t = 1, where q is singular,")
-            root = beta * root_of_product(white, definite=False)
+            root = beta * algebra.root_of_product(white, definite=False)
         else:
-            root = root_of_product(torch.cat([(alpha * eye).expand_as(white), beta * white], -1), definite=True)
+            root = algebra.root_of_product(torch.cat([(alpha * eye).expand_as(white), beta * white], -1), definite=True)
         # From the left triangular systems are solved faster.
         matrix = torch.linalg.solve_triangular(p.factor.mT, (p.factor @ root).mT, upper=True).mT
     else:
-        matrix = _solve_flow(p, q, time, cross_covariance(p.cov, q.cov, cross_cov), interpolant)
+        matrix = _solve_flow(p, q, time, algebra.cross_covariance(p.cov, q.cov, cross_cov), interpolant)
     return Affine(matrix, alpha * p.mean + beta * q.mean - (matrix @ p.mean.unsqueeze(-1)).squeeze(-1))
 
 
@@ -266,21 +256,21 @@ def fm_kinetic_energy(p: Gaussian, q: Gaussian, *, cross_cov=None, interpolant: 
         RuntimeError: the quadrature did not reach its tolerance (the energy may be infinite).
     """
     q = _beside(p, q)
-    cross = cross_covariance(p.cov, q.cov, cross_cov)
+    cross = algebra.cross_covariance(p.cov, q.cov, cross_cov)
     if cross_cov is None and interpolant in (LINEAR, TRIGONOMETRIC):
         apart, geometric = _commuting_distance(p, q)
         if interpolant is LINEAR:
-            return representable(((q.mean - p.mean) ** 2).sum(-1) + apart + (2 - 0.5 * math.pi) * geometric)
+            return algebra.representable(((q.mean - p.mean) ** 2).sum(-1) + apart + (2 - 0.5 * math.pi) * geometric)
         squares, product = (p.mean**2 + q.mean**2).sum(-1), (p.mean * q.mean).sum(-1)
-        return representable(math.pi**2 / 8 * (squares + apart) - 0.5 * math.pi * product)
+        return algebra.representable(math.pi**2 / 8 * (squares + apart) - 0.5 * math.pi * product)
     ends = [a.to(torch.float64) for a in (p.mean, q.mean, p.cov, q.cov, cross)]
 
     def power(times: Tensor) -> Tensor:
-        _, d_mean, cov, cross_t = path_moments(times, interpolant, *ends)
-        return (d_mean**2).sum(-1) + (solve_on_range(cov, cross_t.mT)[0] * cross_t.mT).sum((-2, -1))
+        _, d_mean, cov, cross_t = algebra.path_moments(times, interpolant, *ends)
+        return (d_mean**2).sum(-1) + (algebra.solve_on_range(cov, cross_t.mT)[0] * cross_t.mT).sum((-2, -1))
 
     with torch.no_grad():
-        size = representable(power(ends[0].new_tensor(0.5)) + (p.cov + q.cov).diagonal(dim1=-2, dim2=-1).sum(-1))
+        size = algebra.representable(power(ends[0].new_tensor(0.5)) + (p.cov + q.cov).diagonal(dim1=-2, dim2=-1).sum(-1))
         size = torch.where(size > 0, size, 1.0)
         share = lambda t: (power(ends[0].new_tensor(t)) / size).numpy(force=True)
         energy, error, info = quad_vec(share, 0.0, 1.0, epsabs=1e-13, epsrel=1e-11, limit=100, norm="max", full_output=True)
@@ -288,11 +278,13 @@ def fm_kinetic_energy(p: Gaussian, q: Gaussian, *, cross_cov=None, interpolant: 
         raise RuntimeError(f"the energy did not converge: {info.message} (estimated error {error:.1e})")
     energy = torch.as_tensor(energy).to(size) * size
     if torch.is_grad_enabled() and any(a.requires_grad for a in ends):
+        for value in [law.cov for law in (p, q) if not law.definite] + [cross] * (not (p.definite and q.definite)):
+            refuse_graph(value, "the covariance of a singular law, and cross_cov beside it,")
         low, high = torch.as_tensor(info.intervals).to(size).mT.unsqueeze(-1)
         nodes, weights = (a.to(size) for a in gauss_legendre(21))
         values = power((low + (high - low) * nodes).flatten())
         energy = (values * ((high - low) * weights).flatten()).sum(-1)
-    return representable(energy.to(p.mean))
+    return algebra.representable(energy.to(p.mean))
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,15 +308,18 @@ def entropic_plan(p: Gaussian, q: Gaussian, epsilon: float) -> EntropicPlan:
     q = _beside(p, q)
     half = 0.5 * check.positive(epsilon, "epsilon")
     middle = p.factor.mT @ q.factor
-    values = torch.linalg.svdvals(middle)
+    values = torch.linalg.svdvals(middle.detach())
     # An ε below rounding is raised to it: the plan changes by as much, and no inverse overflows.
-    shift = (values[..., :1, None].detach() * torch.finfo(values.dtype).eps).clamp_min(half) * torch.eye(p.dim).to(middle)
-    root = root_of_product(torch.cat([shift, middle], -1), definite=True)  # (A^½BA^½ + ε²/4)^½ in the coordinates of F
+    shift = (values[..., :1, None] * torch.finfo(values.dtype).eps).clamp_min(half) * torch.eye(p.dim).to(middle)
+    root = algebra.root_of_product(torch.cat([shift, middle], -1), definite=True)  # (A^½BA^½ + ε²/4)^½ in the coordinates of F
     cross_cov = p.factor @ torch.linalg.solve(root + shift, middle) @ q.factor.mT
+    # The value from singular values, without cancellation; its derivatives, where some coincide, from the root.
     excess = values * (values / (torch.hypot(values, values.new_tensor(half)) + half))
+    gain = (half * torch.log1p(excess / (2 * half)) - excess).sum(-1)
+    slope = half * torch.logdet(root + shift) - root.diagonal(dim1=-2, dim2=-1).sum(-1)
     traces = (p.cov + q.cov).diagonal(dim1=-2, dim2=-1).sum(-1)
-    transport = 0.5 * (((p.mean - q.mean) ** 2).sum(-1) + traces) - excess.sum(-1)
-    return EntropicPlan(cross_cov, representable(transport + half * torch.log1p(excess / (2 * half)).sum(-1)))
+    cost = 0.5 * (((p.mean - q.mean) ** 2).sum(-1) + traces) + gain + (slope - slope.detach())
+    return EntropicPlan(cross_cov, algebra.representable(cost))
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,7 +348,7 @@ class SchroedingerBridge:
 
     def _moments(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         p, q = self.p, self.q
-        mean, d_mean, cov, cross = path_moments(t, LINEAR, p.mean, q.mean, p.cov, q.cov, self.cross_cov)
+        mean, d_mean, cov, cross = algebra.path_moments(t, LINEAR, p.mean, q.mean, p.cov, q.cov, self.cross_cov)
         eye = torch.eye(self.p.dim).to(cov)
         t = t.reshape(*t.shape, 1, 1)
         # A Brownian bridge of variance σ²t(1−t) rides on the line; half its rate of variance, σ²(1−2t)/2, enters the velocity.
@@ -363,7 +358,7 @@ class SchroedingerBridge:
         x = _points(x, self.p, self.q)
         t = check.time(t, n=x.shape[-2], like=self.p.mean)
         mean, d_mean, cov, cross = self._moments(t)
-        return regress(x, mean, d_mean, cov, cross + noise * torch.eye(self.p.dim).to(cov), per_point=t.ndim > 0)
+        return algebra.regress(x, mean, d_mean, cov, cross + noise * torch.eye(self.p.dim).to(cov), per_point=t.ndim > 0)
 
 
 def schroedinger_bridge(p: Gaussian, q: Gaussian, sigma: float) -> SchroedingerBridge:
@@ -387,7 +382,7 @@ def _optimal_factors(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
 
     F is the factor of p, and G = F_q R with the rotation R that maximises E⟨FZ, F_q RZ⟩ = tr(Fᵀ F_q R) (Procrustes).
     """
-    return p.factor, q.factor @ polar(p.factor.mT @ q.factor, definite=p.definite and q.definite).mT
+    return p.factor, q.factor @ algebra.polar(p.factor.mT @ q.factor, definite=p.definite and q.definite).mT
 
 
 def _commuting_distance(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
@@ -401,7 +396,7 @@ def _commuting_distance(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
         raise ValueError(
             "p or q must have a definite covariance: the geometric mean of two singular ones has no closed form here"
         )
-    turned = q.factor @ polar(torch.linalg.solve_triangular(p.factor, q.factor, upper=False), definite=q.definite).mT
+    turned = q.factor @ algebra.polar(torch.linalg.solve_triangular(p.factor, q.factor, upper=False), definite=q.definite).mT
     return ((p.factor - turned) ** 2).sum((-2, -1)), (p.factor * turned).sum((-2, -1))
 
 
@@ -412,12 +407,13 @@ def _solve_flow(p: Gaussian, q: Gaussian, time: Tensor, cross_cov: Tensor, inter
     ends = [a.detach().to(torch.float64) for a in (p.mean, q.mean, p.cov, q.cov, cross_cov)]
 
     def right_side(s: float, matrix: Tensor) -> Tensor:
-        _, _, cov, cross = path_moments(ends[0].new_tensor(s), interpolant, *ends)
+        _, _, cov, cross = algebra.path_moments(ends[0].new_tensor(s), interpolant, *ends)
         return cross @ torch.linalg.solve_ex(cov, matrix).result  # not finite where X_t degenerates: the integrator says so
 
     start = torch.eye(p.dim).to(ends[0]).expand(torch.broadcast_shapes(p.cov.shape, q.cov.shape, cross_cov.shape))
     rtol = max(1e-13, 0.01 * torch.finfo(p.mean.dtype).eps)
-    return integrate_adaptive(right_side, start, t1=float(time), rtol=rtol, atol=0.1 * rtol).to(p.mean)
+    options = {"rtol": rtol, "atol": 0.1 * rtol, "max_iterations": 20_000}
+    return integrate_adaptive(right_side, start, t1=float(time), **options).to(p.mean)
 
 
 def _cast(p: Gaussian, like: Tensor) -> Gaussian:

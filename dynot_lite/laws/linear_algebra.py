@@ -63,27 +63,27 @@ class _Singular(torch.autograd.Function):
 def polar(matrix: Tensor, *, definite: bool) -> Tensor:
     """The orthogonal factor U of the polar decomposition: U Vᵀ of the singular value decomposition.
 
-    Nonsingular matrices in large batches, or where derivatives are recorded: Newton's iteration X ← (γX + X⁻ᵀ/γ)/2 with scaling
-    (Higham, Functions of Matrices, 8.6), then faster than the decomposition, and differentiable to any order. For 2×2 matrices
-    one step is exact: with the matrix C of cofactors, M ± C = (σ₁ + σ₂) U Vᵀ, the sign being that of det M.
+    ``definite`` matrices, nonsingular and of positive determinant, in large batches, or where derivatives are recorded: Newton's
+    iteration X ← (γX + X⁻ᵀ/γ)/2 with scaling (Higham, Functions of Matrices, 8.6), then faster than the decomposition, and
+    differentiable more than once. For 2×2 matrices one step is exact: with the matrix C of cofactors, M + C = (σ₁ + σ₂) U Vᵀ.
     """
     if definite and matrix.shape[-1] == 2:
         a, b, c, d = matrix.flatten(-2).unbind(-1)
-        size = a.abs() + b.abs()  # without it the determinant would over- or underflow long before the matrix
-        sign = torch.copysign(torch.ones_like(a), (a / size * d - b / size * c).detach())
-        first, second = a + sign * d, c - sign * b
+        first, second = a + d, c - b
         length = torch.hypot(first, second)
         first, second = first / length, second / length
-        return torch.stack([first, -sign * second, second, sign * first], -1).reshape(matrix.shape)
+        return torch.stack([first, -second, second, first], -1).reshape(matrix.shape)
     size = matrix.detach().abs().amax((-2, -1), keepdim=True)
     matrix = matrix / size.clamp_min(torch.finfo(matrix.dtype).tiny)  # U stays, and no square over- or underflows
     if definite and (matrix.requires_grad or matrix.shape[:-2].numel() > 32):
         x, eye = matrix, torch.eye(matrix.shape[-1]).to(matrix)
-        for _ in range(30):
+        for k in range(30):
             x = x * (x.shape[-1] ** 0.5 / torch.linalg.matrix_norm(x)[..., None, None])
             square = x.mT @ x
-            # Near orthogonality the last step needs no inverse (Newton–Schulz); its error is the square of this tolerance.
-            if (square - eye).detach().abs().max() < 0.1 * torch.finfo(x.dtype).eps ** 0.5:
+            # Near orthogonality the last step needs no inverse (Newton–Schulz); its error is the square of this tolerance. Each
+            # step doubles the order of derivatives that are exact, so where they are recorded there are three at least.
+            close = (square - eye).detach().abs().max() < 0.1 * torch.finfo(x.dtype).eps ** 0.5
+            if close and (k > 1 or not x.requires_grad):
                 return x @ (1.5 * eye - 0.5 * square)
             inverse, info = torch.linalg.inv_ex(x)
             if (info > 0).any():
@@ -111,11 +111,13 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:
-        return _turn(*ctx.saved_tensors, gradient)
+        matrix, unitary = ctx.saved_tensors
+        return _turn(matrix, unitary, gradient)
 
     @staticmethod
     def jvp(ctx, tangent: Tensor) -> Tensor:
-        return _turn(*ctx.saved_tensors, tangent)
+        matrix, unitary = ctx.saved_tensors
+        return _turn(matrix, unitary, tangent)
 
 
 def _turn(matrix: Tensor, unitary: Tensor, change: Tensor) -> Tensor:
@@ -135,6 +137,7 @@ def root_of_product(factor: Tensor, *, definite: bool) -> Tensor:
     """The symmetric root (ZZᵀ)^½ of Z, shape (..., d, k) with k ≥ d, without the rounding of the product."""
     if factor.shape[-1] > factor.shape[-2]:
         factor = torch.linalg.qr(factor.mT).R.mT
+        factor = factor * factor.detach().diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)  # of positive determinant
     return factor @ polar(factor, definite=definite).mT
 
 
@@ -181,7 +184,7 @@ def path_moments(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """E X_t, its derivative, Cov(X_t) and Cov(dX_t/dt, X_t); one leading entry per time if t has shape (n,)."""
     coefficients = interpolant.coefficients(t)
-    if not all(torch.isfinite(c.detach()).all() for c in coefficients):
+    if not all(map(check.finite, coefficients)):
         raise ValueError("t must be a time at which the path has a velocity: the derivative of alpha or beta is not finite")
     if t.ndim:
         mean0, mean1 = mean0.unsqueeze(-2), mean1.unsqueeze(-2)
@@ -236,6 +239,6 @@ def regress(x: Tensor, mean: Tensor, d_mean: Tensor, cov: Tensor, cross: Tensor,
 
 def representable(found: Tensor) -> Tensor:
     """``found``, refused if it overflows: finite laws and points have finite values, but their squares need not be floats."""
-    if not torch.isfinite(found).all():
+    if not check.finite(found):
         raise ValueError("the laws and x must be of a size whose squares are floating-point numbers, got an overflow")
     return found

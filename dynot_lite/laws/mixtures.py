@@ -155,10 +155,10 @@ def _squared_distances(points: Tensor, t: Tensor, x: Tensor) -> Tensor:
     centre = points.mean(0)
     y, z = points - centre, x - t * centre
     products = t**2 * y.square().sum(-1) - 2 * t * (z @ y.mT)
-    with torch.no_grad():
-        near = torch.linalg.vector_norm(z, dim=-1, keepdim=True) < 2 * t * torch.linalg.vector_norm(y, dim=-1).amax()
-        direct = t**2 * torch.cdist(z / torch.where(near, t, 1.0), y, compute_mode="donot_use_mm_for_euclid_dist").square()
-    return torch.where(near, direct.detach(), products.detach()) + (products - products.detach())
+    value, y, z, t = products.detach(), y.detach(), z.detach(), t.detach()
+    near = torch.linalg.vector_norm(z, dim=-1, keepdim=True) < 2 * t * torch.linalg.vector_norm(y, dim=-1).amax()
+    apart = torch.cdist(z / torch.where(near, t, 1.0), y, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.where(near, (t * apart).square(), value) + (products - value)
 
 
 def _points(x, means: Tensor) -> Tensor:

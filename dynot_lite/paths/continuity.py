@@ -142,7 +142,7 @@ def _derivatives(function: Callable[[Tensor, Tensor], Tensor], t: Tensor, x: Ten
 
 
 def _finite(found, whose: str):
-    if not torch.isfinite(torch.as_tensor(found)).all():
+    if not check.finite(torch.as_tensor(found)):
         raise ValueError(f"{whose} must have finite values on the path, got a residual or an energy that is not finite")
     return found
 

@@ -107,7 +107,8 @@ def integrate_adaptive(
 
     def failure(reason: str) -> RuntimeError:
         where = "" if sound else ", where the velocity is not finite"
-        return RuntimeError(f"the flow could not be integrated to t = {t1:g}: at t = {reached:.6g}{where}, {reason}")
+        reason = reason.rstrip(".").lower()
+        return RuntimeError(f"the flow could not be integrated to t = {t1:g}, only to t = {reached:.6g}{where}: {reason}")
 
     def right_side(t: float, flat: np.ndarray) -> np.ndarray:
         nonlocal calls, sound
@@ -240,7 +241,7 @@ def _march(velocity: Velocity, x0, t0: float, t1: float, steps: int, method: str
     yield t0, x
     for i in range(steps):
         x = METHODS[method](field, t0 + i * h, x, h)
-        if i == steps - 1 and not torch.isfinite(x.detach()).all():
+        if i == steps - 1 and not check.finite(x):
             raise ValueError(f"velocity must keep the points finite, got NaN or infinity at t = {t1:g}")
         yield (t1 if i == steps - 1 else t0 + (i + 1) * h), x
 

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from instances import cross_covariance, generator, pair
@@ -136,9 +137,40 @@ ONE = (torch.zeros(1, 1, dtype=F64), torch.ones(1, dtype=F64))
         (lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x.sum(-1), smooth), "velocity must return"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=0), "order must be an integer"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=([2.0], [1.0])), r"nodes in \[0, 1\]"),
+        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=10_000), "order must be at most 2000"),
+        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=([0.5], [1.0, 1.0])), "of one shape"),
+        (lambda: continuity.kinetic_energy(lambda t: ONE[0], lambda t, x: x), r"path must return \(points, weights\)"),
+        (
+            lambda: continuity.kinetic_energy(lambda t: (torch.zeros(1, 1, 2), ONE[1]), lambda t, x: x),
+            "path points must have shape",
+        ),
+        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x * math.nan), "finite values"),
+        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x + 1e300), "finite values"),
+        (lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x * math.nan, smooth), "finite values"),
+        (lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x, lambda t, x: x[:, 0] + t * math.nan), "finite values"),
+        (lambda: continuity.strong_residual(smooth, lambda t, x: x * math.nan, 0.3, ONE[0]), "finite values"),
         (lambda: continuity.bump([0.5, 0.0], 0.0), "radius must be a positive number"),
+        (lambda: continuity.bump(0.5, 1.0), "centre must have shape"),
+        (lambda: continuity.bump([0.5], 1.0)(torch.zeros(3), torch.zeros(3, 2)), "centre must hold a time and the 2 coordinates"),
     ],
 )
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_number_of_times_may_come_from_numpy():
+    energy = continuity.kinetic_energy(lambda t: ONE, lambda t, x: x + t, times=np.int64(3))
+    assert energy == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("unit", (1e-12, 1e12))
+def test_the_unit_of_the_points_changes_no_residual(unit):
+    p, q = pair(2, condition=4.0)
+    path, velocity, uninverted = mccann(p, q)
+    scaled = lambda t: (unit * path(t)[0], path(t)[1])
+    for field, psi in ((velocity, smooth), (uninverted, smooth)):
+        there = continuity.weak_residual(scaled, lambda t, x: unit * field(t, x / unit), lambda t, x: psi(t, x / unit), times=8)
+        assert there == pytest.approx(continuity.weak_residual(path, field, psi, times=8), rel=1e-9, abs=1e-12)
+    energy = continuity.kinetic_energy(scaled, lambda t, x: unit * velocity(t, x / unit), times=8)
+    assert energy == pytest.approx(unit**2 * w2_squared(p, q).item(), rel=1e-12, abs=0)

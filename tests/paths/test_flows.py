@@ -1,4 +1,6 @@
+import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -130,6 +132,17 @@ def test_log_prob_integrates_to_one():
     assert torch.trapezoid(density, grid.squeeze(-1)).item() == pytest.approx(1, abs=1e-7)
 
 
+def bounded(velocity, most=2000):
+    """The velocity, with an error that nothing catches after ``most`` calls."""
+    calls = itertools.count()
+
+    def counted(t, x):
+        assert next(calls) < most, "no end in sight"
+        return velocity(t, x)
+
+    return counted
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -144,6 +157,15 @@ def test_log_prob_integrates_to_one():
         (lambda v: flows.divergence(lambda t, x: x.sum(-1), 0.0, START), "velocity must return"),
         (lambda v: flows.hutchinson_divergence(v, 0.0, START, probes=0), "probes must be an integer"),
         (lambda v: flows.log_prob(v, START[:0], lambda x: x.sum(-1)), "x1 must be a non-empty array"),
+        (lambda v: flows.integrate(v, START, t0=[0.0, 0.1]), "t0 must be a number"),
+        (lambda v: flows.integrate_adaptive(v, START, rtol=math.nan), "rtol must be finite"),
+        (lambda v: flows.integrate_adaptive(v, START, rtol=0.0), "rtol must be a positive number"),
+        (lambda v: flows.integrate_adaptive(v, START, atol=0.0), "atol must be a positive number"),
+        (lambda v: flows.integrate_adaptive(v, START, atol=-1e-12), "atol must be a positive number"),
+        (lambda v: flows.integrate_adaptive(v, START, atol=math.inf), "atol must be finite"),
+        (lambda v: flows.integrate_adaptive(v, START, max_iterations=0), "max_iterations must be an integer"),
+        (lambda v: flows.integrate_adaptive(bounded(lambda t, x: x * math.nan), START), "velocity must be finite at x0"),
+        (lambda v: flows.integrate_adaptive(bounded(lambda t, x: x * math.inf), START), "velocity must be finite at x0"),
     ],
 )
 def test_bad_input(call, message):
@@ -154,3 +176,40 @@ def test_bad_input(call, message):
 def test_a_blow_up_is_an_error_not_a_number():
     with pytest.raises(RuntimeError, match="could not be integrated"):
         flows.integrate_adaptive(lambda t, x: x**2, torch.full((1, 1), 2.0, dtype=F64))
+
+
+@pytest.mark.parametrize("bad", (math.nan, math.inf))
+def test_a_velocity_that_ends_half_way_says_where(bad):
+    velocity = bounded(lambda t, x: x * (bad if t > 0.4 else 1))
+    with pytest.raises(RuntimeError, match=r"only to t = 0\.4, where the velocity is not finite"):
+        flows.integrate_adaptive(velocity, START)
+    with pytest.raises(ValueError, match="velocity must keep the points finite, got NaN or infinity at t = 1"):
+        flows.integrate(velocity, START)
+
+
+def test_evaluations_have_a_budget():
+    with pytest.raises(RuntimeError, match=r"only to t = 0\.\d+: max_iterations = 500 evaluations are used up"):
+        flows.integrate_adaptive(bounded(lambda t, x: -1e6 * (x - math.sin(50 * t)), most=501), START, max_iterations=500)
+    calls = []
+    flows.integrate_adaptive(lambda t, x: calls.append(t) or x, START)
+    assert torch.isfinite(flows.integrate_adaptive(lambda t, x: x, START, max_iterations=len(calls))).all()
+    with pytest.raises(RuntimeError, match="used up"):
+        flows.integrate_adaptive(lambda t, x: x, START, max_iterations=len(calls) - 1)
+
+
+def test_a_tolerance_below_rounding_is_not_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        end = flows.integrate_adaptive(lambda t, x: x, START, rtol=1e-300)
+    torch.testing.assert_close(end, START * math.e, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("unit", (1e-300, 1e-12, 1e12, 1e300))
+def test_the_unit_of_the_points_changes_nothing(unit):
+    velocity, exact = PROBLEMS["linear"]
+    for integrate in (flows.integrate_adaptive, flows.integrate):
+        torch.testing.assert_close(integrate(velocity, unit * START) / unit, integrate(velocity, START), rtol=1e-12, atol=0)
+    torch.testing.assert_close(flows.integrate_adaptive(velocity, unit * START) / unit, exact(1.0, START), rtol=1e-9, atol=0)
+    # The first speed sets the scale where the points are at the origin.
+    started = flows.integrate_adaptive(lambda t, x: unit * math.cos(9 * t) + 0 * x, 0 * START) / unit
+    torch.testing.assert_close(started, torch.full_like(START, math.sin(9) / 9), rtol=1e-9, atol=0)
