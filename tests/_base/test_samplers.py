@@ -51,7 +51,8 @@ def test_conditions_go_along_and_need_a_row_for_each_point():
     "later, words",
     [
         ((GOOD, GOOD[:, :1]), r"x1.*\(3, 2\).*\(3, 1\)"), ((GOOD, GOOD, GOOD), "as many tensors"),
-        ((GOOD, GOOD.double()), "float64"), ((GOOD[:2], GOOD), "x0"), ((GOOD, GOOD.to("meta")), "meta"), (GOOD, "tuple of tensors"), ((), "tuple of tensors"),
+        ((GOOD, GOOD.double()), "float64"), ((GOOD[:2], GOOD), "x0"), ((GOOD, GOOD.to("meta")), "meta"),
+        (GOOD, "tuple of tensors"), ((), "tuple of tensors"),
     ],
 )  # fmt: skip
 def test_a_batch_must_be_like_the_first_on_every_call(later, words):
