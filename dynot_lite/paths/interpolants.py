@@ -97,7 +97,7 @@ class Interpolant:
     def unchecked(self, t: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`at` for tensors that fit together, without its checks: on a GPU they wait for the values in every step."""
         alpha, beta, d_alpha, d_beta = self._coefficients(t.reshape(-1, *[1] * (x0.ndim - 1)))
-        return alpha * x0 + beta * x1, d_alpha * x0 + d_beta * x1
+        return torch.addcmul(alpha * x0, beta, x1), torch.addcmul(d_alpha * x0, d_beta, x1)
 
 
 def _evaluate(function: Callable[[Tensor], Tensor], t: Tensor, name: str) -> Tensor:
@@ -107,7 +107,14 @@ def _evaluate(function: Callable[[Tensor], Tensor], t: Tensor, name: str) -> Ten
     return value
 
 
-LINEAR = Interpolant(lambda t: 1 - t, lambda t: t, lambda t: -torch.ones_like(t), torch.ones_like)
+class _Linear(Interpolant):
+    """The default path, whose points and velocities need no coefficients: a third of the operations in every training step."""
+
+    def unchecked(self, t: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.lerp(x0, x1, t.reshape(-1, *[1] * (x0.ndim - 1))), x1 - x0
+
+
+LINEAR = _Linear(lambda t: 1 - t, lambda t: t, lambda t: -torch.ones_like(t), torch.ones_like)
 """The linear path (1 − t) X0 + t X1."""
 
 TRIGONOMETRIC = Interpolant(

@@ -25,6 +25,13 @@ def test_given_derivatives_are_those_of_automatic_differentiation(path):
         torch.testing.assert_close(given, derived, rtol=1e-14, atol=1e-14)
 
 
+def test_the_linear_path_is_that_of_its_coefficients():
+    x0, x1 = torch.randn(2, 6, 2, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    t = torch.linspace(0, 1, 6, dtype=F64)
+    for found, expected in zip(LINEAR.at(t, x0, x1), Interpolant(LINEAR.alpha, LINEAR.beta).at(t, x0, x1), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+
+
 def test_a_given_derivative_is_used_and_a_wrong_one_refused():
     square = (lambda t: 1 - t**2, lambda t: t**2)
     calls = []
