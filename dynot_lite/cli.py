@@ -60,7 +60,7 @@ CAUSES = {
 }
 CAUSES |= dict.fromkeys((errno.EACCES, errno.EPERM), CAUSES[errno.EROFS])
 # What pytest has of the caller's environment besides what kernels have.
-PYTESTS = ("PYTEST_", "TERM", "COLUMNS", "CI", "NO_COLOR", "FORCE_COLOR")
+PYTESTS = ("PYTEST_", "DYNOT_KILLS", "TERM", "COLUMNS", "CI", "NO_COLOR", "FORCE_COLOR")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
