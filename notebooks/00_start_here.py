@@ -39,7 +39,7 @@ from scipy.optimize import linprog
 from scipy.spatial import cKDTree
 from sklearn.mixture import GaussianMixture as MixtureFit
 
-from dynot_lite.companion import claim, show, start
+from dynot_lite.companion import claim, say, show, start
 from dynot_lite.companion.ledger import KINDS, registry
 from dynot_lite.datasets.images import colour_sample, photographs
 from dynot_lite.paths.flows import trajectory
@@ -577,7 +577,7 @@ plan, log = ot.emd(weights, weights, half_cost(x, y).numpy(), numItermax=10**7, 
 partner = plan.argmax(1)
 y, solver_g = y[partner], torch.tensor(log["v"][partner])  # from here on x_i goes with y_i
 w2_colours = (x - y).square().sum(1).mean().item()
-print(f"W2²(temple, flower) = {w2_colours:.3f} from {n} colours each")
+say(f"W2²(temple, flower) = {w2_colours:.3f} from {n} colours each")
 
 # %% [markdown]
 # **From $n$ colours to all colours.** We need a map on the whole cube. The potentials offer one: $x\mapsto y_j$ with $j$ the
@@ -645,14 +645,14 @@ def recolour(colours, targets, g, epsilon):
 nearest = cKDTree(x.numpy()).query(x_new.numpy())[1]
 rivals = {f"gradient, ε = {epsilon:g}": recolour(x_new, y, g, epsilon) for epsilon in (0, 1e-3, 1e-2)}
 rivals |= {"nearest sample": x_new + (y - x)[nearest], "no potentials": recolour(x_new, y, 0 * g, 0)}
-print(f"W2² of fresh colours to the flower's: {w2_points(x_new, y_new):.4f} before the transport")
-print(f"W2² between two samples of the flower: {w2_points(y, y_new):.4f}")
-print(f"{'map T':18}  W2²(T#temple, flower)  E|T − Id|²  E|T − Id|² / W2² − 1")
+say(f"W2² of fresh colours to the flower's: {w2_points(x_new, y_new):.4f} before the transport")
+say(f"W2² between two samples of the flower: {w2_points(y, y_new):.4f}")
+say(f"{'map T':18}  W2²(T#temple, flower)  E|T − Id|²  E|T − Id|² / W2² − 1")
 suboptimal, missed = {}, {}
 for name, image in rivals.items():
     moved = (image - x_new).square().sum(1).mean().item()
     suboptimal[name], missed[name] = moved / w2_points(x_new, image) - 1, w2_points(image, y_new)
-    print(f"{name:18}  {missed[name]:21.4f}  {moved:10.3f}  {abs(suboptimal[name]):20.4f}")
+    say(f"{name:18}  {missed[name]:21.4f}  {moved:10.3f}  {abs(suboptimal[name]):20.4f}")
 
 # %% [markdown]
 # Each gradient is optimal onto its image to rounding (also the one without potentials, whose image is wrong). With the 800
@@ -721,8 +721,8 @@ claim("OT-25", detour / total - 1)
 shift = (x.mean(0) - y.mean(0)).square().sum().item()
 formula = [(1 - t) * variance(x) + t * variance(y) - t * (1 - t) * (total**2 - shift) for t in times]
 claim("OT-26", max(abs(variance(cloud(t, y)) / v - 1) for t, v in zip(times, formula, strict=True)))
-print(f"variance half-way: {variance(cloud(0.5, y)):.3f} optimal, {variance(cloud(0.5, shuffled)):.3f} independent coupling")
-print(f"variance at the ends: {formula[0]:.3f} temple, {formula[-1]:.3f} flower")
+say(f"variance half-way: {variance(cloud(0.5, y)):.3f} optimal, {variance(cloud(0.5, shuffled)):.3f} independent coupling")
+say(f"variance at the ends: {formula[0]:.3f} temple, {formula[-1]:.3f} flower")
 
 # %% [markdown]
 # ## 10. Beside it: flow matching with the independent coupling
@@ -809,9 +809,9 @@ claim("OT-30", moved - energy)
 claim("OT-31", energy - pairs)
 claim("OT-32", ends_moved / ends_w2 - 1)
 claim("OT-33", pairs / energy - 1)
-print(f"optimal transport of the photographs' colours: W2² = E|T − Id|² = energy = {w2_colours:.2f}")
+say(f"optimal transport of the photographs' colours: W2² = E|T − Id|² = energy = {w2_colours:.2f}")
 print("flow matching between the fitted mixtures:")
-print(f"W2² of the ends {ends_w2:.2f}, E|φ₁ − Id|² {moved:.2f}, energy {energy:.2f}, E|X₁ − X₀|² {pairs:.2f}")
+say(f"W2² of the ends {ends_w2:.2f}, E|φ₁ − Id|² {moved:.2f}, energy {energy:.2f}, E|X₁ − X₀|² {pairs:.2f}")
 
 # %%
 figure, axes = plt.subplots(figsize=(6.8, 3.3))

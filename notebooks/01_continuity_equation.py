@@ -42,7 +42,7 @@ from scipy.integrate import quad
 from scipy.linalg import expm
 from scipy.stats import ortho_group
 
-from dynot_lite.companion import claim, show, start
+from dynot_lite.companion import claim, say, show, start
 from dynot_lite.paths.continuity import bump, gauss_legendre, kinetic_energy, strong_residual, weak_residual
 from dynot_lite.paths.flows import integrate_adaptive, log_prob, trajectory
 from dynot_lite.laws.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, w2_squared
@@ -339,7 +339,7 @@ for pair in (affine_pair(1), affine_pair(2)):
         sides += weight * torch.stack([weak.sum(), defect[:-1].sum()])
         scale += weight * weak.abs().sum()
     by_parts.append(sides.sum().abs() / scale)
-    print(f"d = {pair.p.dim}: the two sides of (3), relative to the size of the terms: {sides[0] / scale:.4f}, {-sides[1] / scale:.4f}")
+    say(f"d = {pair.p.dim}: the two sides of (3), relative to the size of the terms: {sides[0] / scale:.4f}, {-sides[1] / scale:.4f}")
 claim("CE-8", max(strong))
 claim("CE-9", max(by_parts))
 
@@ -544,7 +544,7 @@ for d in (1, 2, 3, 5):
         ratio = torch.pdist(path(t)[0]) / torch.pdist(atoms)
         stretch.append(ratio.log().abs().max() / (lipschitz * t))
     residuals += [weak_residual(path, velocity, psi, times=24) for psi in test_functions(d)]
-print(f"largest |log of the stretch of a distance| / (L t): {max(stretch):.3f}")
+say(f"largest |log of the stretch of a distance| / (L t): {max(stretch):.3f}")
 claim("CE-18", max(stretch))
 claim("CE-19", max(residuals))
 

@@ -39,7 +39,7 @@ from scipy.special import ndtr
 from sklearn.datasets import load_digits
 
 from dynot_lite.grids import back_and_forth, benamou_brenier
-from dynot_lite.companion import claim, show, start
+from dynot_lite.companion import claim, say, show, start
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, strong_residual, weak_residual
 from dynot_lite.datasets.images import photographs
@@ -602,7 +602,7 @@ digits = load_digits().images
 n = 64 if full else 48
 result = benamou_brenier.solve(enlarge(digits[4], n, n // 8), enlarge(digits[7], n, n // 8), steps=n // 2)
 residuals.append(result.residual)
-print(f"W2 between the digits: {math.sqrt(result.energy):.3f} of the side of the picture")
+say(f"W2 between the digits: {math.sqrt(result.energy):.3f} of the side of the picture")
 claim("BB-25", result.min_density)
 strip(result, "digits", "A handwritten four turning into a seven along the geodesic, with the velocity field")
 
@@ -616,7 +616,7 @@ if folder := run_dir():
     pictures[0].save(
         folder / "digits.gif", save_all=True, append_images=pictures[1:] + pictures[::-1], duration=60, loop=0
     )
-print(f"{len(pictures)} frames of {pictures[0].width} × {pictures[0].height} pixels")
+say(f"{len(pictures)} frames of {pictures[0].width} × {pictures[0].height} pixels")
 
 # %% [markdown]
 # **Photographs.** The luminance (linear light, ITU-R BT.709 weights) of two photographs, normalised to equal mass. These
@@ -633,7 +633,7 @@ def luminance(image):
 pair = [luminance(image) for image in photographs(size=(96, 144) if full else (48, 72))]
 result = benamou_brenier.solve(*pair, steps=32 if full else 20)
 residuals.append(result.residual)
-print(f"certified bracket of W2: {math.sqrt(result.lower):.3f} to {math.sqrt(result.upper):.3f}")
+say(f"certified bracket of W2: {math.sqrt(result.lower):.3f} to {math.sqrt(result.upper):.3f}")
 claim("BB-26", result.min_density)
 claim("BB-27", result.gap)
 strip(result, "photographs", "The luminance of a photograph of a temple moving to that of a flower", cmap="gray", quiver=12)

@@ -32,7 +32,7 @@ from scipy.linalg import expm, sqrtm
 from scipy.optimize import linear_sum_assignment, root
 from torch.distributions import MultivariateNormal
 
-from dynot_lite.companion import claim, show, start
+from dynot_lite.companion import claim, say, show, start
 from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, weak_residual
 from dynot_lite.paths.flows import integrate_adaptive, trajectory
 from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_kinetic_energy, fm_velocity, monge_map, w2_squared
@@ -1269,7 +1269,7 @@ reached = torch.cdist(end, atoms).argmin(1).item()
 score = scores(witness, g)[0]
 claim("DIRAC-13", 2 * (score[reached] - score.min()))  # in the units of ‖x − y‖²
 optimal_cell, voronoi_cell = scores(quantile_grid, g).argmin(1), scores(quantile_grid, 0 * g).argmin(1)
-print(f"assigned otherwise than by optimal transport: {(basin != optimal_cell).double().mean():.1%} of the mass")
+say(f"assigned otherwise than by optimal transport: {(basin != optimal_cell).double().mean():.1%} of the mass")
 claim("DIRAC-14", (basin != optimal_cell).double().mean())
 claim("DIRAC-15", cell_masses(atoms, 0 * g)[0] - 1 / 3)
 

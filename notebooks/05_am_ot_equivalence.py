@@ -44,7 +44,7 @@ from scipy.optimize import linear_sum_assignment
 from dynot_lite.laws import gaussian
 from dynot_lite.matching.training import cosine, fit
 from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction, action_gap, action_matching_loss, action_network
-from dynot_lite.companion import claim, show, start
+from dynot_lite.companion import claim, say, show, start
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.potentials.dual import certificate, semidual_loss
 from dynot_lite.paths.flows import trajectory
@@ -466,8 +466,8 @@ optimal_losses, linear_losses = torch.tensor(optimal_losses), torch.tensor(linea
 
 claim("AM-22", ((optimal_losses.amax(1) - optimal_losses.amin(1)) / (1 + half_moments(x0, x1))).max())
 claim("AM-23", (linear_losses.amax(1) - linear_losses.amin(1)).max())
-print(f"value at the Brenier potential: {optimal_losses.amin():.4f}, minus half the transport cost: "
-      f"{-0.5 * (truth.gradient(x0) - x0).square().sum(1).mean():.4f}")
+say(f"value at the Brenier potential: {optimal_losses.amin():.4f}, minus half the transport cost: "
+    f"{-0.5 * (truth.gradient(x0) - x0).square().sum(1).mean():.4f}")
 
 # %%
 figure = plt.figure(figsize=(11.5, 4.8))
@@ -792,7 +792,7 @@ claim("OFM-4", worst(*distance))
 lower_margin, upper_margin = [], []
 for k, potential in enumerate(family):
     found = certificate(potential, x0, family[k - 1].gradient(x0))
-    print(f"{found.gap_bounds[0]:9.4f} ≤ gap {found.gap:9.4f} ≤ {found.gap_bounds[1]:9.4f}")
+    say(f"{found.gap_bounds[0]:9.4f} ≤ gap {found.gap:9.4f} ≤ {found.gap_bounds[1]:9.4f}")
     lower_margin.append(found.gap - found.gap_bounds[0])
     upper_margin.append(found.gap_bounds[1] - found.gap)
 claim("OFM-5", min(lower_margin))
@@ -861,7 +861,7 @@ with torch.enable_grad():
         ratios[name] = float(ours.var(0).sum() / dual.var(0).sum())
         scatter[name] = ours, dual
 for name, ratio in ratios.items():
-    print(f"{name:14s} total variance of the OFM gradient / of twice the dual gradient: {ratio:.2f}")
+    say(f"{name:14s} total variance of the OFM gradient / of twice the dual gradient: {ratio:.2f}")
 claim("OFM-11", min(ratios.values()))
 
 # %% [markdown]
@@ -902,7 +902,7 @@ claim("AM-38", worst(by_am.gradient(x0) - by_ot.gradient(x0)))
 constant_1d = half_moments(x0, x1)
 claim("AM-39", worst(am.losses - (ot.losses - constant_1d)))
 claim("AM-40", am.losses.min() + 0.5 * (x0 - x1).square().mean())
-print(f"unexplained variance of the map: {100 * error:.2f} %")
+say(f"unexplained variance of the map: {100 * error:.2f} %")
 
 # %% [markdown]
 # ### 7.2 Gaussians: action matching and optimal transport converge alike
@@ -999,7 +999,7 @@ unexplained = 100 * (learned.gradient(x) - image).square().sum(1).mean() / image
 difference_ = (learned(x) - truth(x)) - (learned(x) - truth(x)).mean()
 claim("AM-43", unexplained)
 claim("AM-44", difference_.std() / truth(x).std())
-print(f"unexplained variance of the map {unexplained:.1f} %")
+say(f"unexplained variance of the map {unexplained:.1f} %")
 
 # %%
 axis = torch.linspace(-3.2, 3.2, 80)

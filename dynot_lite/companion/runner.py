@@ -196,6 +196,8 @@ class _Run:
         # A killed papermill, or a notebook that started processes, may leave some behind.
         end_processes(self.folder)
         results, error = {}, _last_words(self.log.read_text(encoding="utf-8", errors="replace")) if code else ""
+        if code < 0:  # it could say nothing
+            error += f"\npapermill was ended by signal {-code}, for want of memory perhaps"
         try:
             results = self._read_claims(self.results)
             error = error or self._objection(self.results, results)

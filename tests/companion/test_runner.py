@@ -429,6 +429,14 @@ def test_an_interruption_leaves_no_process_and_no_partial_file(tmp_path, write_n
     assert sorted(path.name for path in build.glob("*/*")) == ["a_quick", "a_quick.ipynb"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_a_papermill_that_was_killed_is_told(tmp_path, write_notebook):
+    write_notebook(tmp_path / "notebooks", "one", "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)")
+    (outcome,) = reproduce(tmp_path / "notebooks", tmp_path / "build", {})
+    assert outcome.status == "failed" and "papermill was ended by signal 9" in outcome.error
+    assert processes_under(tmp_path) == []
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
 def test_a_bar_is_shown_in_a_terminal_only(tmp_path, write_notebook):
     write_notebook(tmp_path / "notebooks", "one", "1")
