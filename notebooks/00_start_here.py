@@ -106,8 +106,9 @@ def randn(*shape):
 # `dynot_lite/companion/claims/`, holds the statement, its source, its kind and the interval in which the measured number must
 # lie. The cell computes the number and calls `claim("OT-1", value)`, which prints one line:
 #
-# * `PASS`: the number was computed in this run and lies in the interval. The line shows the interval and not the number, so
-#   that it is the same on every machine. If the number is outside, or not finite, the line says `FAIL` and the notebook stops.
+# * `PASS`: the number was computed in this run and lies in the interval. The line shows the interval and, to two digits, the
+#   number; the tests compare all of the line but the number, whose last digits depend on the machine. If the number is
+#   outside, or not finite, the line says `FAIL` and the notebook stops.
 # * `SEEN`: a benchmark in the quick preset, recorded but asserted in the full preset only.
 #
 # `PASS` is evidence and not proof: it says that two independent computations agree on the instances that were tried. The proof
