@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -75,7 +76,12 @@ def test_every_make_of_array_gives_the_same_result_without_a_warning(call: Call,
     expected = call.results()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = call.results(**{array: MAKES[make](call.arrays[array].numpy())})
+        try:
+            found = call.results(**{array: MAKES[make](call.arrays[array].numpy())})
+        except ValueError as error:
+            # A derivative that would be cut off without a word is refused by name.
+            assert "gradient" in make and re.search(f"({call.called(array)}).* must not require a gradient", str(error))
+            return
     single = "float32" in make
     if not single or call.single is not None:
         assert close(found, expected, call.single if single else call.tolerance)
