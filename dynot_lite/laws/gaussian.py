@@ -95,12 +95,12 @@ class Gaussian:
     def quadrature(self, order: int = 20) -> tuple[Tensor, Tensor]:
         """Gauss–Hermite nodes (order**d, d) and weights (order**d,): exact for polynomials of degree < 2 order in each variable.
 
-        Raises ValueError for a batch, an order above 400, or more than 10⁶ nodes.
+        Raises ValueError for a batch, an order above 320, or more than 10⁶ nodes.
         """
         check.count(order, "order")
-        if self.mean.ndim > 1 or order > 400 or order**self.dim > 10**6:
+        if self.mean.ndim > 1 or order > 320 or order**self.dim > 10**6:
             raise ValueError(
-                f"quadrature needs one Gaussian, order ≤ 400, order**d ≤ 10**6, got {self.mean.shape}, order {order}"
+                f"quadrature needs one Gaussian, order ≤ 320, order**d ≤ 10**6, got {self.mean.shape}, order {order}"
             )
         nodes, weights = (torch.as_tensor(a).to(self.mean) for a in np.polynomial.hermite_e.hermegauss(order))
         weights = weights / weights.sum()
@@ -411,6 +411,9 @@ def _solve_flow(p: Gaussian, q: Gaussian, time: Tensor, cross_cov: Tensor, inter
         return cross @ torch.linalg.solve_ex(cov, matrix).result  # not finite where X_t degenerates: the integrator says so
 
     start = torch.eye(p.dim).to(ends[0]).expand(torch.broadcast_shapes(p.cov.shape, q.cov.shape, cross_cov.shape))
+    alpha, beta, _, _ = interpolant.coefficients(time.detach().to(torch.float64))
+    if algebra.degenerates(*(a.expand_as(start) for a in ends[2:]), alpha, beta):
+        raise RuntimeError("the flow could not be integrated: Cov(X_t) is singular on the way")
     rtol = max(1e-13, 0.01 * torch.finfo(p.mean.dtype).eps)
     options = {"rtol": rtol, "atol": 0.1 * rtol, "max_iterations": 20_000}
     return integrate_adaptive(right_side, start, t1=float(time), **options).to(p.mean)

@@ -213,6 +213,18 @@ def cross_covariance(cov0: Tensor, cov1: Tensor, cross_cov) -> Tensor:
     return cross_cov
 
 
+def degenerates(cov0: Tensor, cov1: Tensor, cross_cov: Tensor, alpha: Tensor, beta: Tensor) -> bool:
+    """Whether a²A + ab(C + Cᵀ) + b²B, A definite, is singular for a ratio a/b above ``alpha``/``beta``.
+
+    Such ratios are the positive eigenvalues of a companion matrix, double ones, since no sign changes there.
+    """
+    eye = torch.eye(cov0.shape[-1]).to(cov0).expand_as(cov0)
+    above = -torch.linalg.solve(cov0, torch.cat([cross_cov + cross_cov.mT, cov1], -1))
+    ratios = torch.linalg.eigvals(torch.cat([above, torch.cat([eye, 0 * eye], -1)], -2))
+    positive = (ratios.imag.abs() < 1e-6 * ratios.real) & (ratios.abs() > 1e-6 * ratios.abs().amax(-1, keepdim=True))
+    return bool((positive & (ratios.real * beta > alpha)).any())
+
+
 def regress(x: Tensor, mean: Tensor, d_mean: Tensor, cov: Tensor, cross: Tensor, *, per_point: bool) -> Tensor:
     """E[dX_t/dt | X_t = x] = ṁ + Cov(dX_t/dt, X_t) Cov(X_t)⁻¹ (x − m), for the moments of :func:`path_moments`.
 
