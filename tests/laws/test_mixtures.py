@@ -1,10 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
 from instances import conditional_velocity, cross_covariance, generator, pair
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from dynot_lite.laws import mixtures
 from dynot_lite.laws.gaussian import Gaussian
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_diracs, fm_velocity_mixture
 from dynot_lite.paths import continuity, flows
@@ -161,3 +164,88 @@ def test_bad_input_of_diracs_and_mixtures():
         GaussianMixture([1.0], [[0.0, 0.0]], torch.eye(2).expand(4, 2, 2))
     with pytest.raises(ValueError, match="weights must have shape"):
         GaussianMixture([0.5, 0.5], [[0.0, 0.0]], torch.eye(2))
+
+
+# --- precision, memory, shapes -----------------------------------------------------------------------------------------------
+
+
+def test_weights_are_judged_in_the_precision_they_come_in():
+    weights = torch.tensor([0.1, 0.2, 0.7])  # of sum 1 in float32, and 1e-8 beside it in float64
+    means = torch.arange(6, dtype=F64).reshape(3, 2)
+    law = GaussianMixture(weights, means, torch.eye(2))
+    assert law.weights.dtype == F64 and abs(law.weights.sum().item() - 1) < 1e-15
+    v = fm_velocity_diracs(means, 0.5, means, weights=weights)
+    close(v, fm_velocity_diracs(means, 0.5, means, weights=[0.1, 0.2, 0.7]), 1e-6)
+    eye = torch.eye(2)
+    close(fm_velocity_mixture(weights, means, means + 1, eye, eye, 0.5, means), torch.ones(3, 2, dtype=F64), 1e-12)
+
+
+def diracs_in_extended_precision(points, t, x, weights):
+    y, x, t, w = (np.asarray(a, dtype=np.longdouble) for a in (points, x, t, weights))
+    logits = np.log(w) - np.square(x[:, None] - t * y).sum(-1) / (2 * (1 - t) ** 2)
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    return (shares / shares.sum(1, keepdims=True) @ y - x) / (1 - t)
+
+
+@pytest.mark.parametrize("t", (0.0, 1e-9, 0.4, 0.99, 0.99999))
+def test_diracs_keep_their_accuracy_late_and_far_out(t):
+    gen = generator(4)
+    centres, near, noise = (torch.randn(n, 1, 30, generator=gen, dtype=F64) for n in (8, 8, 8))
+    # Neighbours that compete at time t, since they are 1 − t apart: squares of the size of the points would drown that.
+    points = (3 * centres + (1 - t) * near * torch.linspace(0, 0.5, 5, dtype=F64)[:, None]).reshape(40, 30)
+    weights = torch.softmax(torch.randn(40, generator=gen, dtype=F64), 0)
+    x = (t * 3 * centres + (1 - t) * noise).squeeze(1)
+    expected = diracs_in_extended_precision(points, t, x, weights)
+    found = fm_velocity_diracs(points, t, x, weights=weights).numpy()
+    assert np.abs(found - expected).max() < 1e-14 * points.abs().max().item() / (1 - t)
+    # Far out, where ‖x‖² has no digits left for the differences, the rounding of x itself is what counts.
+    far = 1e6 * noise.squeeze(1)
+    expected = diracs_in_extended_precision(points, t, far, weights)
+    found = fm_velocity_diracs(points, t, far, weights=weights).numpy()
+    assert np.abs(found - expected).max() < 1e-5 / (1 - t)
+
+
+class Largest(TorchDispatchMode):
+    """The number of entries of the largest tensor made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for part in made if isinstance(made, (tuple, list)) else (made,):
+            if isinstance(part, torch.Tensor):
+                self.numel = max(self.numel, part.untyped_storage().nbytes() // part.element_size())
+        return made
+
+
+@pytest.mark.parametrize("times", (0.7, torch.linspace(0, 0.9, 60)), ids=("one time", "times"))
+def test_diracs_need_no_array_of_all_coordinates_of_all_pairs(times):
+    points, x = torch.randn(70, 50, generator=generator()), torch.randn(60, 50, generator=generator(1))
+    with Largest() as largest:
+        fm_velocity_diracs(points, times, x.requires_grad_()).sum().backward()
+    assert largest.numel <= 60 * 70
+
+
+@pytest.mark.parametrize("times", (0.4, torch.linspace(0, 1, 9, dtype=F64)), ids=("one time", "times"))
+def test_the_mixture_velocity_is_computed_in_parts(times, monkeypatch):
+    weights, m0, m1, c0, c1, cross = instance(2)
+    x = torch.randn(9, 2, generator=generator(), dtype=F64)
+    whole = fm_velocity_mixture(weights, m0, m1, c0, c1, times, x, cross_cov=cross)
+    monkeypatch.setattr(mixtures, "PART", 36)
+    with Largest() as largest:
+        close(fm_velocity_mixture(weights, m0, m1, c0, c1, times, x, cross_cov=cross), whole, 1e-13)
+    assert largest.numel <= 48  # joint covariances of the components
+
+
+def test_points_have_two_dimensions():
+    weights, m0, m1, c0, c1, _ = instance(2)
+    cube = torch.zeros(3, 4, 2, dtype=F64)  # with three components it would broadcast
+    for call in (
+        lambda: GaussianMixture(weights, m0, c0).log_prob(cube),
+        lambda: fm_velocity_mixture(weights, m0, m1, c0, c1, 0.5, cube),
+        lambda: fm_velocity_diracs(m0, 0.5, cube),
+    ):
+        with pytest.raises(ValueError, match=r"x must have shape \(n, d\)"):
+            call()
+    with pytest.raises(ValueError, match=r"points must have shape \(K, d\)"):
+        fm_velocity_diracs(cube, 0.5, cube[0])
