@@ -71,11 +71,9 @@ class Gaussian:
         cov = check.covariance(self.cov, "cov", dim=dim, like=mean)
         batch = check.batch("mean and cov", mean.shape[:-1], cov.shape[:-2])
         mean, cov = mean.expand(*batch, dim), cov.expand(*batch, dim, dim)
-        object.__setattr__(self, "mean", mean)
-        object.__setattr__(self, "cov", cov)
         root, definite = algebra.square_root(cov)
-        object.__setattr__(self, "factor", root)
-        object.__setattr__(self, "definite", definite)
+        for name, value in (("mean", mean), ("cov", cov), ("factor", root), ("definite", definite)):
+            object.__setattr__(self, name, value)
 
     @property
     def dim(self) -> int:
@@ -99,9 +97,7 @@ class Gaussian:
         """
         check.count(order, "order")
         if self.mean.ndim > 1 or order > 320 or order**self.dim > 10**6:
-            raise ValueError(
-                f"quadrature needs one Gaussian, order ≤ 320, order**d ≤ 10**6, got {self.mean.shape}, order {order}"
-            )
+            raise ValueError(f"quadrature needs one Gaussian, order ≤ 320, order**d ≤ 10**6, got {self.mean.shape}, {order}")
         nodes, weights = (torch.as_tensor(a).to(self.mean) for a in np.polynomial.hermite_e.hermegauss(order))
         weights = weights / weights.sum()
         grid = torch.cartesian_prod(*[nodes] * self.dim).reshape(-1, self.dim)
@@ -227,12 +223,12 @@ def fm_flow(p: Gaussian, q: Gaussian, t: float, *, cross_cov=None, interpolant: 
     alpha, beta, _, _ = interpolant.coefficients(time)
     if cross_cov is None:
         white = torch.linalg.solve_triangular(p.factor, q.factor, upper=False)
-        eye = torch.eye(p.dim).to(white)
         if alpha == 0 and not q.definite:
             refuse_graph(time, "t = 1, where q is singular,")
             root = beta * algebra.root_of_product(white, definite=False)
         else:
-            root = algebra.root_of_product(torch.cat([(alpha * eye).expand_as(white), beta * white], -1), definite=True)
+            eye = torch.eye(p.dim).to(white).expand_as(white)
+            root = algebra.root_of_product(torch.cat([alpha * eye, beta * white], -1), definite=True)
         # From the left triangular systems are solved faster.
         matrix = torch.linalg.solve_triangular(p.factor.mT, (p.factor @ root).mT, upper=True).mT
     else:
@@ -393,9 +389,7 @@ def _commuting_distance(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
     if not p.definite:
         p, q = q, p
     if not p.definite:
-        raise ValueError(
-            "p or q must have a definite covariance: the geometric mean of two singular ones has no closed form here"
-        )
+        raise ValueError("p or q must have a definite covariance: two singular ones have no closed form here")
     turned = q.factor @ algebra.polar(torch.linalg.solve_triangular(p.factor, q.factor, upper=False), definite=q.definite).mT
     return ((p.factor - turned) ** 2).sum((-2, -1)), (p.factor * turned).sum((-2, -1))
 
@@ -411,12 +405,10 @@ def _solve_flow(p: Gaussian, q: Gaussian, time: Tensor, cross_cov: Tensor, inter
         return cross @ torch.linalg.solve_ex(cov, matrix).result  # not finite where X_t degenerates: the integrator says so
 
     start = torch.eye(p.dim).to(ends[0]).expand(torch.broadcast_shapes(p.cov.shape, q.cov.shape, cross_cov.shape))
-    alpha, beta, _, _ = interpolant.coefficients(time.detach().to(torch.float64))
-    if algebra.degenerates(*(a.expand_as(start) for a in ends[2:]), alpha, beta):
+    if algebra.degenerates([a.expand_as(start) for a in ends[2:]], *interpolant.coefficients(time.to(torch.float64))[:2]):
         raise RuntimeError("the flow could not be integrated: Cov(X_t) is singular on the way")
     rtol = max(1e-13, 0.01 * torch.finfo(p.mean.dtype).eps)
-    options = {"rtol": rtol, "atol": 0.1 * rtol, "max_iterations": 20_000}
-    return integrate_adaptive(right_side, start, t1=float(time), **options).to(p.mean)
+    return integrate_adaptive(right_side, start, t1=float(time), rtol=rtol, atol=0.1 * rtol, max_iterations=20_000).to(p.mean)
 
 
 def _cast(p: Gaussian, like: Tensor) -> Gaussian:

@@ -213,13 +213,12 @@ def cross_covariance(cov0: Tensor, cov1: Tensor, cross_cov) -> Tensor:
     return cross_cov
 
 
-def degenerates(cov0: Tensor, cov1: Tensor, cross_cov: Tensor, alpha: Tensor, beta: Tensor) -> bool:
-    """Whether a²A + ab(C + Cᵀ) + b²B, A definite, is singular for a ratio a/b above ``alpha``/``beta``.
-
-    Such ratios are the positive eigenvalues of a companion matrix, double ones, since no sign changes there.
-    """
+def degenerates(covariances: list[Tensor], alpha: Tensor, beta: Tensor) -> bool:
+    """Whether a²A + ab(C + Cᵀ) + b²B, of A, B, C with A definite, is singular for a ratio a/b above ``alpha``/``beta``."""
+    cov0, cov1, cross_cov = covariances
     eye = torch.eye(cov0.shape[-1]).to(cov0).expand_as(cov0)
     above = -torch.linalg.solve(cov0, torch.cat([cross_cov + cross_cov.mT, cov1], -1))
+    # Such ratios are positive eigenvalues of a companion matrix, double ones, since no sign changes there: imaginary by rounding.
     ratios = torch.linalg.eigvals(torch.cat([above, torch.cat([eye, 0 * eye], -1)], -2))
     positive = (ratios.imag.abs() < 1e-6 * ratios.real) & (ratios.abs() > 1e-6 * ratios.abs().amax(-1, keepdim=True))
     return bool((positive & (ratios.real * beta > alpha)).any())
@@ -242,9 +241,7 @@ def regress(x: Tensor, mean: Tensor, d_mean: Tensor, cov: Tensor, cross: Tensor,
         rounding = x.detach().abs().amax(-1) + mean.detach().abs().amax(-1)
         rounding = rounding.unsqueeze(-1) if per_point else rounding
         if (off > max(1e-6, 100 * eps) * spread + 100 * eps * rounding).any():
-            raise ValueError(
-                "x must lie on the support of X_t: its covariance is singular at this t, and the velocity is undefined"
-            )
+            raise ValueError("x must lie on the support of X_t, whose covariance is singular: the velocity is undefined off it")
     slope = cross @ solved
     return representable(d_mean + (slope.squeeze(-1) if per_point else slope.mT))
 
