@@ -108,7 +108,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("home, device", itertools.product([None, *DEVICES], DEVICES))
+@pytest.mark.parametrize("home, device", [*itertools.product([None, *DEVICES], DEVICES)])
 @pytest.mark.parametrize("name", CALLS)
 def test_results_lie_beside_the_data_wherever_the_generator_lives(name, device, home):
     generator = None if home is None else torch.Generator(home).manual_seed(1)

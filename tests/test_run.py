@@ -71,7 +71,8 @@ class Clone:
         modules = here / "modules" / "venv.py"
         modules.parent.mkdir(exist_ok=True)
         modules.write_text(VENV.format(python=python), encoding="utf-8")
-        given = os.environ | {"PYTHONPATH": str(modules.parent)} | environment
+        # Without compiled files: that of another checkout's stand-in, as old to the second and as long, would be taken for it.
+        given = os.environ | {"PYTHONPATH": str(modules.parent), "PYTHONDONTWRITEBYTECODE": "1"} | environment
         return subprocess.run(
             [sys.executable, str(here / "run.py"), *arguments], capture_output=True, text=True, env=given, cwd=ROOT.anchor
         )
