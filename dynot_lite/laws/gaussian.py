@@ -4,8 +4,6 @@ A batch of Gaussians has a mean of shape (..., d) and a covariance of shape (...
 A and B below are the covariances of p and q, C = Cov(X0, X1) is ``cross_cov``.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

@@ -3,8 +3,6 @@
 Derivatives are those of the functions, not of the decompositions that compute them: they exist where singular values coincide.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

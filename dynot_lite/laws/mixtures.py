@@ -4,8 +4,6 @@ The velocity of a mixture of couplings is the posterior mean of the velocities o
 computed as differences of log-densities, so they stay finite arbitrarily far in the tails.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 

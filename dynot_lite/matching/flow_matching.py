@@ -8,8 +8,6 @@ Points are (n, d), or images (n, c, h, w). Conditions are whatever goes along wi
 ``training.fit(network, FlowMatching(), pairs, steps=...)``; its likelihood is :func:`dynot_lite.paths.flows.log_prob`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

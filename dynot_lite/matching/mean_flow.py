@@ -10,8 +10,6 @@ Time runs from the source (0) to the data (1) as everywhere here, and r ≤ t; t
 the pairs changes with the coupling: any pair sampler of this package will do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

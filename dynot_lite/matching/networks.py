@@ -1,7 +1,5 @@
 """Perceptrons for velocities of points (n, d). Training and sampling take any callable; images need a network of their own."""
 
-from __future__ import annotations
-
 import itertools
 
 import torch

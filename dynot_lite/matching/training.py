@@ -1,7 +1,5 @@
 """The one training loop: any network, any loss, any sampler of batches."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import math

@@ -4,8 +4,6 @@ A path of measures is given by quadrature: a callable t -> (points (n, d), weigh
 it Gauss–Hermite nodes, the cells of a grid, or samples of equal weight.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -4,8 +4,6 @@ The velocity is any callable v(t, x) with a float t and points x of shape (n, d)
 what it returns is compared with x on every call. It gets a copy of x, which it may change.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Interpolants X_t = α(t) X0 + β(t) X1 between the two ends of a coupling."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
