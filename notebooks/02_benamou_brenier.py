@@ -42,7 +42,7 @@ from dynot_lite.grids import back_and_forth, benamou_brenier
 from dynot_lite.companion import claim, say, show, start
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, strong_residual, weak_residual
-from dynot_lite.datasets.images import photographs
+from dynot_lite.datasets.images import CREDIT, photographs
 from dynot_lite.laws.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
 
@@ -576,7 +576,7 @@ def enlarge(image, n, pad):
     return density / density.mean()
 
 
-def strip(result, name, alt, *, times=6, cmap="gray_r", quiver=10):
+def strip(result, name, alt, *, times=6, cmap="gray_r", quiver=10, photograph=""):
     """Show the density at some times, with the velocity where there is mass (one arrow length for all times)."""
     shape = result.density.shape[1:]
     fig, axes = plt.subplots(1, times, figsize=(1.75 * times, 1.75 * shape[0] / shape[1] + 0.45))
@@ -595,7 +595,7 @@ def strip(result, name, alt, *, times=6, cmap="gray_r", quiver=10):
         ax.quiver(j[heavy], i[heavy], v[1][heavy], v[0][heavy], **arrows)
         ax.set(title=f"t = {result.times[k]:.2f}", xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    show(fig, name, alt=alt)
+    show(fig, name, alt=alt, photograph=photograph)
 
 
 digits = load_digits().images
@@ -636,7 +636,8 @@ residuals.append(result.residual)
 say(f"certified bracket of W2: {math.sqrt(result.lower):.3f} to {math.sqrt(result.upper):.3f}")
 claim("BB-26", result.min_density)
 claim("BB-27", result.gap)
-strip(result, "photographs", "The luminance of a photograph of a temple moving to that of a flower", cmap="gray", quiver=12)
+alt = "The luminance of a photograph of a temple moving to that of a flower"
+strip(result, "photographs", alt, cmap="gray", quiver=12, photograph=CREDIT)
 
 # %% [markdown]
 # ## 6. Obstacles, and mass that may grow
