@@ -894,14 +894,14 @@ axes[2].set(title="distance to the nearest training image", yticks=[])
 show(fig, "digits_two_samples", alt="Two distances to the kept images, and the distances to the nearest training image")
 
 # %% [markdown]
-# How to read this (in the full preset). In the energy distance everything is within a few hundredths of the noise's, and the Gaussian fit is nearly as
-# close as the flow: in 64 dimensions this statistic sees little beyond the first two moments. $W_2^2$ puts them in the order
-# that the eye does, and tells all of them from real digits: generated images keep a trace of noise, the more the shorter the
-# training. They are no copies. The distance to the nearest training image (right) does not show that, as a copy with some noise
-# has it, too. But the original of a copy stands out from all others, and for generated images the nearest is hardly nearer than
-# the second nearest, as for kept ones (FM-42).
-# Nor are they noise, which would be far from all (FM-42b). A network that reached the minimum of the loss on 1197
-# images would produce nothing but copies (notebook 04, Dirac masses): that it generalises is owed to what it does not fit.
+# How to read this (in the full preset). In the energy distance everything is within a few hundredths of the noise's, and the
+# Gaussian fit is nearly as close as the flow: in 64 dimensions this statistic sees little beyond the first two moments. $W_2^2$
+# puts them in the order that the eye does, and tells all of them from real digits: generated images keep a trace of noise, the
+# more the shorter the training. They are no copies. The distance to the nearest training image (right) does not show that, as a
+# copy with some noise has it, too. But the original of a copy stands out from all others, and for generated images the nearest
+# is hardly nearer than the second nearest, as for kept ones (FM-42). Nor are they noise, which would be far from all (FM-42b).
+# A network that reached the minimum of the loss on 1197 images would produce nothing but copies (notebook 04, Dirac masses):
+# that it generalises is owed to what it does not fit.
 
 # %% [markdown]
 # **The flow at work**: the same noise on its way to four classes.
