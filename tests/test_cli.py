@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import subprocess
@@ -40,12 +41,11 @@ def test_constraints_pin_every_requirement_exactly():
 def test_peers_are_pinned_exactly_and_none_takes_the_place_of_a_package_of_ours():
     lines = [line for line in (ROOT / "peers.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     assert lines and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
-    ours = {
-        line.split("==")[0].lower()
-        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-        if "==" in line
-    }
-    assert not ours & {line.split("==")[0].lower() for line in lines}
+    ours = dict(re.findall(r"(?m)^([a-z0-9-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    theirs = dict(line.lower().split("==") for line in lines)
+    # What both need is the same file, or else one would see the other's.
+    assert {name: theirs[name] for name in ours.keys() & theirs} == {name: ours[name] for name in ours.keys() & theirs}
+    assert ours.keys() & theirs <= {"msgpack"}
 
 
 def test_the_other_ways_in_lead_to_the_same():
@@ -62,7 +62,18 @@ def test_help_names_every_command_and_option(capsys):
     for arguments, words in {
         (): ["reproduce", "test", "execute", "claims", "peers"],
         ("peers",): ["peers.txt", ".peers"],
-        ("reproduce",): ["--preset", "--seed", "--jobs", "--output", "--timeout", "--force", "--record", "Ctrl-C"],
+        ("reproduce",): [
+            "--preset",
+            "--seed",
+            "--seeds",
+            "--cluster",
+            "--jobs",
+            "--output",
+            "--timeout",
+            "--force",
+            "--record",
+            "Ctrl-C",
+        ],
         ("test",): ["pytest"],
         ("execute",): ["--timeout", "--text", "notebooks/NAME.py"],
         ("claims",): ["--write"],
@@ -82,6 +93,7 @@ def test_help_names_every_command_and_option(capsys):
         ["reproduce", "--preset", "medium"],
         ["reproduce", "--jobs", "0"],
         ["reproduce", "--seed", "-1"],
+        ["reproduce", "--seeds", "0"],
         ["reproduce", "--timeout", "0"],
         ["reproduce", "--forced"],
         ["claims", "extra"],
@@ -139,6 +151,35 @@ def test_what_succeeded_is_recorded_and_what_failed_or_was_skipped_is_not(monkey
     assert "one: recorded, as it was" in capsys.readouterr().out
     assert checked == [tmp_path] * 4  # before and after
     assert "| T-1 | Small |" in (tmp_path / "figures" / "claims.md").read_text(encoding="utf-8")
+
+
+def test_of_several_seeds_the_first_is_recorded_and_the_spread_of_what_every_seed_passed(monkeypatch, tmp_path, capsys):
+    claims = {
+        f"T-{k}": Claim(id=f"T-{k}", notebook=name, statement="Small", source="nowhere", kind="identity", at_most=1.0)
+        for k, name in enumerate(("one", "two"), 1)
+    }
+    runs = [
+        record.Outcome(name, "done", tmp_path, 1.0, {f"T-{k}": {"value": value + k, "verdict": "PASS"}}, seed=seed)
+        for seed, value in ((4, 0.25), (5, 0.5))
+        for k, name in enumerate(("one", "two"), 1)
+    ]
+    recorded = []
+    monkeypatch.setattr(cli, "registry", lambda: claims)
+    monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
+    monkeypatch.setattr(record, "check_tree", lambda home: None)
+    monkeypatch.setattr(record, "objection", lambda one, home: "for a reason" if (one.notebook, one.seed) == ("two", 5) else "")
+    monkeypatch.setattr(record, "record", lambda one, home: recorded.append((one.notebook, one.seed)) or True)
+    monkeypatch.setattr(runner, "reproduce", lambda *_, **options: runs if options["seeds"] == 2 else None)
+    assert cli.main(["reproduce", "--preset", "full", "--record", "--seed", "4", "--seeds", "2"]) == 1
+    shown = capsys.readouterr()
+    assert recorded == [("one", 4), ("two", 4)]
+    assert "two (seed 5): not recorded: for a reason" in shown.err and "4 notebooks: all succeeded" in shown.out
+    assert "2 claims: 2 PASS" in shown.out and "1.2 … 1.5" in shown.out
+    (built, kept) = (
+        json.loads((tmp_path / folder / "seeds.json").read_text(encoding="utf-8")) for folder in ("build/full", "figures")
+    )
+    assert list(built) == ["one", "two"] and list(kept) == ["one"]
+    assert kept["one"]["claims"]["T-1"] == {"values": [1.25, 1.5], "median": 1.375, "range": [1.25, 1.5]}
 
 
 def test_a_tree_that_cannot_record_runs_nothing(monkeypatch, tmp_path, capsys):

@@ -176,6 +176,21 @@ def test_what_finished_is_run_again_only_if_something_changed(tmp_path, write_no
     assert [path.name for path in good.parent.iterdir()] == ["one.ipynb"]
 
 
+def test_further_seeds_run_beside_the_first_and_into_folders_of_their_own(tmp_path, write_notebook, capsys):
+    write_notebook(tmp_path / "notebooks", "one", "print(preset, seed)")
+    outcomes = reproduce(tmp_path / "notebooks", tmp_path / "build", {}, seed=3, seeds=2)
+    base = tmp_path / "build" / "quick"
+    assert [(outcome.seed, outcome.path) for outcome in outcomes] == [
+        (3, base / "notebooks" / "one.ipynb"),
+        (4, base / "seed-4" / "notebooks" / "one.ipynb"),
+    ]
+    said = [notebooks.read_executed(outcome.path).cells[-1].outputs[0].text for outcome in outcomes]
+    assert said == ["quick 3\n", "quick 4\n"]
+    assert "one (seed 4): finished in" in capsys.readouterr().out
+    again = reproduce(tmp_path / "notebooks", tmp_path / "build", {}, seed=3, seeds=2)
+    assert [(outcome.seed, outcome.status) for outcome in again] == [(3, "unchanged"), (4, "unchanged")]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, write_notebook):
     """A run of one small notebook with a claim, a figure and a table."""
