@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import importlib.metadata
 import json
 import os
 import re
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 from dynot_lite import cli
 from dynot_lite.companion import notebooks, record, runner
@@ -38,6 +41,38 @@ def test_constraints_pin_every_requirement_exactly():
     assert pins["torch"] == ["2.13.0"]
 
 
+def test_hashes_are_of_the_same_versions_and_of_all_that_the_commands_need_but_torch():
+    pinned = set(re.findall(r"(?m)^[a-z0-9-]+==[\w.]+", (ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    text = re.sub(r"(?m)^#.*\n", "", (ROOT / "hashes.txt").read_text(encoding="utf-8"))
+    entries = re.split(r"\n(?=\S)", text.rstrip())
+    for entry in entries:  # a version, perhaps where it counts, and at least one hash: no address, no option
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; [^\\\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+", entry), entry
+    listed = {re.match(r"[^ ]+", entry)[0] for entry in entries}
+    assert listed <= pinned
+    names = {entry.partition("==")[0] for entry in listed}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    asked = [*project["project"]["dependencies"], *extras["notebooks"], *extras["course"], *extras["test"]]
+    # With --no-deps, what is not listed is not there: the list must be closed, as far as this environment can tell.
+    waiting, needed = [Requirement(line) for line in asked], set()
+    while waiting:
+        one = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", one.name).lower()
+        if name not in needed | {"dynot-lite"} and (one.marker is None or one.marker.evaluate({"extra": ""})):
+            needed.add(name)
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                waiting += map(Requirement, importlib.metadata.requires(name) or [])
+    cuda = {name for name in needed if re.match(r"torch$|triton$|nvidia-|cuda-", name)}
+    assert "torch" in cuda and needed - names == cuda and not names & cuda
+
+
+def test_what_builds_the_package_is_pinned_and_of_the_list():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]
+    (requirement,) = build["requires"]
+    assert re.fullmatch(r"setuptools==[\d.]+", requirement)
+    assert f"\n{requirement} \\\n" in (ROOT / "hashes.txt").read_text(encoding="utf-8")
+
+
 def test_peers_are_pinned_exactly_and_none_takes_the_place_of_a_package_of_ours():
     lines = [line for line in (ROOT / "peers.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     assert lines and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
@@ -46,6 +81,14 @@ def test_peers_are_pinned_exactly_and_none_takes_the_place_of_a_package_of_ours(
     # What both need is the same file, or else one would see the other's.
     assert {name: theirs[name] for name in ours.keys() & theirs} == {name: ours[name] for name in ours.keys() & theirs}
     assert ours.keys() & theirs <= {"msgpack"}
+
+
+def test_the_actions_of_the_workflow_are_pinned_to_commits_and_can_read_only():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: *(.*)", text)
+    assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action) for action in used)
+    assert len({action.partition("@")[0] for action in used}) == len(set(used))  # one version of each
+    assert "permissions: {contents: read}" in text and "--record" not in text
 
 
 def test_the_other_ways_in_lead_to_the_same():
