@@ -202,6 +202,15 @@ def test_what_is_given_up_ends_on_the_worker_too(two, tmp_path, write):
         wait_for(lambda: not processes_under(two.folder) and not list(two.home.iterdir()), 20)
 
 
+def test_cells_that_a_second_worker_repeats_are_not_counted_twice(tmp_path, write):
+    write("one")
+    given = {"client": None, "topic": "", "told": {}, "checked": {"one"}}
+    run = cluster._Remote(tmp_path / "notebooks" / "one.py", tmp_path / "build", "quick", 0, {}, **given)
+    for told, new in ((1, 1), (3, 2), (3, 0), (1, 0), (4, 1)):
+        run.told[run.folder.name] = told
+        assert run.new_cells() == new
+
+
 def test_what_is_damaged_on_its_way_has_failed(two, tmp_path, write):
     claims = write("one")
     with cluster.connect(two.address) as place:
