@@ -38,6 +38,7 @@ class Outcome:
     seconds: float
     results: dict[str, dict[str, Any]]
     error: str = ""
+    seed: int = 0
 
 
 def read(figures: Path) -> dict[str, dict[str, Any]]:
