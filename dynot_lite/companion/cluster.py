@@ -131,6 +131,7 @@ def _origin(name: str, text: str, preset: str, seed: int) -> tuple[str, dict[str
 
 def _source(folder: Path, name: str, text: str) -> Path:
     path = folder / f"{name}.py"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
     return path
 
@@ -163,7 +164,7 @@ def _work(job: dict[str, Any], key: str, claims: dict, timeout: int, topic: str,
                 cells += new
                 worker.log_event(topic, [label, cells])
             outcome = run.poll()
-        results = folder / "results" / outcome.path.stem
+        results = folder / "results" / outcome.path.relative_to(folder / "notebooks").with_suffix("")
         files = {f"results/{path.relative_to(results).as_posix()}": path for path in results.rglob("*")}
         files[runner.EXECUTED] = outcome.path
         return outcome, {name: path.read_bytes() for name, path in files.items() if path.is_file()}

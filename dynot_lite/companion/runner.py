@@ -61,7 +61,7 @@ def reproduce(
     sources = [notebooks.source_path(folder.resolve(), name) for name in notebooks.find_notebooks(folder, names)]
     for source in sources:
         if problems := notebooks.parameter_problems(notebooks.read_source(source)):
-            raise NotebookError(f"{source.stem}: {problems[0]}")
+            raise NotebookError(f"{notebooks.name_of(source)}: {problems[0]}")
     runs = [(place or _Run)(source, bases[number], preset, number, claims) for number in bases for source in sources]
     for run in runs[len(sources) :]:
         run.title += f" (seed {run.seed})"
@@ -131,12 +131,12 @@ class _Run:
     claims: Mapping[str, Claim]
 
     def __post_init__(self) -> None:
-        self.name = self.title = self.source.stem
+        self.name = self.title = notebooks.name_of(self.source)
         self.key = fingerprint(self.source, preset=self.preset, seed=self.seed)
         self.notebook = notebooks.read_source(self.source)
         self.cells = len(self.notebook.cells) + 1  # papermill adds one with the parameters
         # Another name for every run: what cannot be ended, on another machine, say, writes to where nobody looks.
-        self.folder = self.base / RUNNING / f"{self.name}-{secrets.token_hex(4)}"
+        self.folder = self.base / RUNNING / f"{self.name.replace('/', '+')}-{secrets.token_hex(4)}"
         self.output, self.results = self.folder / EXECUTED, self.folder / "results"
         self.log = self.results / "papermill.log"
         self.log_position = 0
@@ -290,7 +290,7 @@ def _made(path: Path) -> Path:
 
 def _publish(folder: Path, base: Path, ending: str = "") -> None:
     """Give what lies in ``folder`` its final names. Interrupted anywhere, it can be called again."""
-    name = folder.name.rpartition("-")[0]
+    name = folder.name.rpartition("-")[0].replace("+", "/")
     shutil.rmtree(_results(base, name, ending), ignore_errors=True)
     if (folder / EXECUTED).exists():  # papermill may have failed before it wrote anything
         (folder / EXECUTED).replace(_made(_output(base, name, ending)))
