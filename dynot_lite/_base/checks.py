@@ -1,5 +1,7 @@
 """Checks of what users pass in: each returns the checked tensor or raises a ValueError that names the argument."""
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,8 +16,8 @@ def as_tensor(value, name: str, *, like: Tensor | None = None) -> Tensor:
     float64, half precision becomes float32 (linear algebra knows no less).
     """
     tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
-    if tensor.is_complex():
-        raise ValueError(f"{name} must be real, got {tensor.dtype}")
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be real and dense, got {tensor.dtype}, {tensor.layout}")
     if like is not None:
         tensor = tensor.to(dtype=like.dtype, device=like.device)
     elif not tensor.is_floating_point():
@@ -56,6 +58,14 @@ def points(value, name: str, *, dim: int | None = None, like: Tensor | None = No
         raise ValueError(f"{name} must be a non-empty array of shape (n, d), got shape {tuple(tensor.shape)}")
     if dim is not None and tensor.shape[-1] != dim:
         raise ValueError(f"{name} must have dimension {dim}, got shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def cloud(value, name: str, *, dim: int | None = None, like: Tensor | None = None) -> Tensor:
+    """:func:`points` of shape (n, d), without further axes."""
+    tensor = points(value, name, dim=dim, like=like)
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} must have shape (n, {dim or 'd'}), got {tuple(tensor.shape)}")
     return tensor
 
 
@@ -122,13 +132,20 @@ def semidefinite(matrix: Tensor, requirement: str) -> None:
             raise ValueError(f"{requirement}, got smallest eigenvalue {eigenvalues.min().item():g}")
 
 
-def positive(value: float, name: str) -> float:
-    """A finite number greater than zero; not one that requires a gradient, which would be cut off."""
+def number(value: float, name: str) -> float:
+    """A finite number, also as an array of no axis or one entry; not one that requires a gradient, which would be cut off."""
     refuse_graph(value, name)
-    number = as_tensor(value, name)
-    if number.ndim or number <= 0:
+    found = as_tensor(value, name)
+    if found.numel() != 1 or isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return found.item()
+
+
+def positive(value: float, name: str) -> float:
+    """A :func:`number` greater than zero."""
+    if (found := number(value, name)) <= 0:
         raise ValueError(f"{name} must be a positive number, got {value!r}")
-    return float(number)
+    return found
 
 
 def count(value: int, name: str, *, least: int = 1) -> int:
@@ -139,7 +156,22 @@ def count(value: int, name: str, *, least: int = 1) -> int:
 
 
 def share(value: float, name: str, *, below_one: bool = False) -> float:
-    """A number in [0, 1], or in [0, 1)."""
-    if not (isinstance(value, (int, float, np.number)) and 0 <= value <= 1 and not (below_one and value == 1)):
+    """A :func:`number` in [0, 1], or in [0, 1)."""
+    found = number(value, name)
+    if not 0 <= found <= 1 or (below_one and found == 1):
         raise ValueError(f"{name} must lie in [0, 1{')' if below_one else ']'}, got {value!r}")
-    return float(value)
+    return found
+
+
+def choice(value: str, name: str, choices: Iterable[str]) -> str:
+    """One of some words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def function(value: Callable, name: str) -> Callable:
+    """What can be called."""
+    if not callable(value):
+        raise ValueError(f"{name} must be a function, got {type(value).__name__}")
+    return value

@@ -234,9 +234,7 @@ def endpoint_mismatch(path_end, end) -> float:
 
 
 def _time_and_points(t, x) -> tuple[Tensor, Tensor]:
-    x = check.points(x, "x")
-    if x.ndim != 2:
-        raise ValueError(f"x must have shape (n, d), got {tuple(x.shape)}")
+    x = check.cloud(x, "x")
     return check.time(t, n=len(x), like=x).expand(len(x)), x
 
 

@@ -41,10 +41,7 @@ class ConvexPotential(nn.Module):
         return torch.func.vmap(torch.func.hessian(lambda point: self._value(point[None])[0]))(x)
 
     def _points(self, x, name: str) -> Tensor:
-        x = check.points(x, name, dim=self.dim, like=next(self.parameters(), None))
-        if x.ndim != 2:
-            raise ValueError(f"{name} must have shape (n, {self.dim}), got {tuple(x.shape)}")
-        return x
+        return check.cloud(x, name, dim=self.dim, like=next(self.parameters(), None))
 
     def forward(self, x) -> Tensor:
         """Ψ(x), shape (n,)."""
