@@ -39,7 +39,8 @@ class Call:
         moved: arrays that a translation of space moves; empty: a translation has no meaning here.
         result_moved: whether each result moves along (True), stays (False), or changes otherwise (None: not compared).
         rows: groups of arrays whose points may be put into another order together: {array: axis, "result": axis}, the axis of a
-            result (or one for each, in a list) being None where it does not change; "orders": those that are possible.
+            result (or one for each, in a list) being None where it does not change, and "free" where it is not compared;
+            "orders": those that are possible.
         alone: whether the result of a point depends on this point only, so that one point alone has the same.
         dims: {array: axis or axes, "result": axis} of the coordinates, which may be put into another order, or be one.
         limits: {what: (arrays, expected)}, a call at a limit: one point, one dimension, and its result by hand.

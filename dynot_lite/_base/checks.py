@@ -1,6 +1,7 @@
 """Checks of what users pass in: each returns the checked tensor or raises a ValueError that names the argument."""
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -132,19 +133,38 @@ def semidefinite(matrix: Tensor, requirement: str) -> None:
             raise ValueError(f"{requirement}, got smallest eigenvalue {eigenvalues.min().item():g}")
 
 
+def rows(value, n: int | None, name: str, *, like: Tensor) -> Tensor:
+    """What belongs to each of ``n`` points (labels, conditions), shape (n, ...), on the device of the points ``like``.
+
+    Integers and floating-point numbers keep their dtype; numbers without a dtype take that of the points.
+    """
+    tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
+    if tensor.is_complex():
+        raise ValueError(f"{name} must be real, got {tensor.dtype}")
+    if tensor.ndim < 1 or (n is not None and len(tensor) != n):
+        wanted = "per point" if n is None else f"for each of the {n} points"
+        raise ValueError(f"{name} must have one row {wanted}, got shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point() and not finite(tensor):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return tensor.to(like.device, like.dtype if tensor.is_floating_point() and not hasattr(value, "dtype") else tensor.dtype)
+
+
 def number(value: float, name: str) -> float:
-    """A finite number, also as an array of no axis or one entry; not one that requires a gradient, which would be cut off."""
+    """A finite number; no bool, and not one that requires a gradient, which would be cut off."""
     refuse_graph(value, name)
-    found = as_tensor(value, name)
-    if found.numel() != 1 or isinstance(value, (bool, np.bool_)):
+    if isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be a number, got {value!r}")
-    return found.item()
+    tensor = as_tensor(value, name)
+    if tensor.ndim:
+        raise ValueError(f"{name} must be a number, got shape {tuple(tensor.shape)}")
+    return tensor.item()
 
 
-def positive(value: float, name: str) -> float:
-    """A :func:`number` greater than zero."""
-    if (found := number(value, name)) <= 0:
-        raise ValueError(f"{name} must be a positive number, got {value!r}")
+def positive(value: float, name: str, *, or_zero: bool = False) -> float:
+    """A finite number greater than zero, or not less."""
+    found = number(value, name)
+    if found < 0 or (found == 0 and not or_zero):
+        raise ValueError(f"{name} must be a {'non-negative' if or_zero else 'positive'} number, got {value!r}")
     return found
 
 
@@ -170,8 +190,16 @@ def choice(value: str, name: str, choices: Iterable[str]) -> str:
     return value
 
 
+def path(value, name: str) -> Path:
+    """The place of a file or folder."""
+    try:
+        return Path(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a path, got {type(value).__name__}") from error
+
+
 def function(value: Callable, name: str) -> Callable:
     """What can be called."""
     if not callable(value):
-        raise ValueError(f"{name} must be a function, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
     return value

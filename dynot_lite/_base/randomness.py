@@ -74,7 +74,7 @@ def own(generator: Generator, like: Tensor | None = None) -> torch.Generator:
 def _home(generator: Generator, device: torch.device) -> torch.device:
     """Where numbers are drawn: where the generator lives, or on the ``device`` if there is none."""
     if not isinstance(generator, Generator):
-        raise ValueError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+        raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}")
     return device if generator is None else generator.device
 
 
