@@ -1,7 +1,7 @@
 """One valid call of every public function, as data, for tests that run a property over all of them.
 
-A call is a function of named arrays (what a user passes in) and says how its result answers to a change of units, a translation or
-a new order of its data. Rooms add theirs in ``tests/ROOM/calls_ROOM.py``; a test fails for a public function of which there is none.
+A call is a function of named arrays (what a user passes in) and says how its result answers to a change of units, a translation
+or a new order of its data. Rooms add theirs in ``tests/ROOM/calls_ROOM.py``; a test fails for a public function without one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Call:
     """A valid call of a public function.
 
     Attributes:
-        name: of the function, ``room.module.function`` or ``room.module.Class.method``; what follows a comma tells variants apart.
+        name: of the function, ``room.module.function`` or ``room.module.Class.method``; after a comma, what tells variants apart.
         run: takes arrays, options and callables by name, and gives a number, a tensor or a tuple of them; random numbers from a
             fixed seed.
         arrays: what a user passes in, float64 tensors with values that single precision holds.

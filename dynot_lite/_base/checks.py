@@ -36,6 +36,19 @@ def finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
+def representable(found: Tensor, whose: str) -> Tensor:
+    """``found``, refused if it overflows: finite points and laws have finite values, but their squares need not be floats."""
+    if not finite(found):
+        raise ValueError(f"{whose} must be of a size whose squares are floating-point numbers, got an overflow")
+    return found
+
+
+def squares(x: Tensor, name: str) -> Tensor:
+    """Points whose squared lengths are :func:`representable`."""
+    representable(x.detach().square().sum(-1), name)
+    return x
+
+
 def _array(value, name: str) -> np.ndarray:
     """A writable array in native byte order without negative strides, as torch wants it, with the float64 of Python's numbers."""
     try:

@@ -75,13 +75,13 @@ def draw_batch(pairs: Callable, n: int, *, generator, like: tuple[Tensor, ...] |
 
 def evaluate(velocity: Callable, t, x: Tensor, *conditions, name: str = "velocity") -> Tensor:
     """v(t, x, *conditions) in the dtype of x, refused unless it is a real tensor of the shape of x."""
-    return values(check.function(velocity, name)(t, x, *conditions), x, name, "the shape of x")
+    return values(check.function(velocity, name)(t, x, *conditions), x, name, "the shape of x,")
 
 
 def values(found, like: Tensor, name: str, shape: str = "shape") -> Tensor:
     """What the function called ``name`` returned, in the dtype of ``like``, refused unless it is a real tensor of its shape."""
     if not isinstance(found, Tensor) or found.shape != like.shape or not found.is_floating_point():
-        raise ValueError(f"{name} must return a tensor of {shape}, {tuple(like.shape)}, of real numbers, got {_kinds(found)}")
+        raise ValueError(f"{name} must return a tensor of {shape} {tuple(like.shape)}, and real, got {_kinds(found)}")
     return found.to(like.dtype)
 
 

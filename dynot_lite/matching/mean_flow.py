@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
+from dynot_lite._base.differentiation import tangent
 from dynot_lite._base.samplers import evaluate
 from dynot_lite.matching.flow_matching import drop_labels, require_pairs
 
@@ -61,7 +62,7 @@ def _error(network: Callable, x0: Tensor, x1: Tensor, r: Tensor, t: Tensor, cond
     rows = (-1, *[1] * (x0.ndim - 1))
     v, x = x1 - x0, torch.lerp(x0, x1, r.view(rows))
     field = lambda r, x: evaluate(partial(network, r), t, x, *conditions, name="network")
-    u, derivative = torch.func.jvp(field, (r, x), (torch.ones_like(r), v))[:2]
+    u, derivative = tangent(field, (r, x), (torch.ones_like(r), v), name="network")
     return u - (v + (t - r).view(rows) * derivative).detach()
 
 

@@ -231,7 +231,9 @@ CALLS = [
         names={"x": "centre"},
         rows=[{"x": 0, "result": 0}],
         limits={"on a line": ({"centre": [0.5, 0.5], "x": t([0.5], [9.0])}, t(math.exp(-1), 0.0))},
-        excused=dict.fromkeys(("makes", "coarse", "bad", "extreme", "gradient"), "x comes from the residual, which has checked it"),
+        excused=dict.fromkeys(
+            ("makes", "coarse", "bad", "extreme", "gradient"), "x comes from the residual, which has checked it"
+        ),
     ),
     room(
         "continuity",
