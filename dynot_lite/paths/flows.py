@@ -209,7 +209,7 @@ def log_prob(
     return density + end[:, -1]
 
 
-def velocity_and_divergence(velocity: Velocity, t: float, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def velocity_and_divergence(velocity: Velocity, t, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """v(t, x) and its divergence, by one evaluation: exact, or the mean of ⟨ε, (∇v) ε⟩ over ``signs`` ε of shape (k, n, d)."""
     differentiable = torch.is_grad_enabled()
     with recording():
@@ -225,9 +225,8 @@ def velocity_and_divergence(velocity: Velocity, t: float, x: Tensor, signs: Tens
 
 def _rate(velocity: Velocity, t, x: Tensor, signs: Tensor | None = None) -> Tensor:
     """The divergence, finite; t is handed on as it is, a finite number or one per point."""
-    if not isinstance(t, Tensor) or check.as_tensor(t, "t").shape != x.shape[:1]:
-        t = check.number(t, "t")
-    v, rate = velocity_and_divergence(velocity, t, x, signs)
+    each = isinstance(t, Tensor) and check.as_tensor(t, "t").shape == x.shape[:1]
+    v, rate = velocity_and_divergence(velocity, t if each else check.number(t, "t"), x, signs)
     if not (check.finite(v) and check.finite(rate)):
         raise ValueError("velocity must be finite, with a finite divergence, got NaN or infinity")
     return rate
