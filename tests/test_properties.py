@@ -142,14 +142,7 @@ OPTIONS = {
     "size": (3, (3,), "ab", (0, 5), (5.0, 5), (500, 5), (True, 5), NAN, object()),
     "dtype": ("float32", 3, torch.int64, np.float32),
 }
-NUMPY = {
-    "count": np.int64,
-    "count or none": np.int32,
-    "positive": np.float64,
-    "number": np.float64,
-    "time": np.float64,
-    "share": np.float64,
-}
+NUMPY = {"count": np.int64, "count or none": np.int32, "positive": np.float64, "number": np.float64, "time": np.float64}
 WRONG = {
     "nothing": lambda v: None,
     "a list": lambda v: v.tolist(),

@@ -1,6 +1,6 @@
 """Checks of what users pass in: each returns the checked tensor or raises a ValueError that names the argument."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -189,11 +189,11 @@ def count(value: int, name: str, *, least: int = 1) -> int:
 
 
 def share(value: float, name: str, *, below_one: bool = False) -> float:
-    """A :func:`number` in [0, 1], or in [0, 1)."""
-    found = number(value, name)
-    if not 0 <= found <= 1 or (below_one and found == 1):
+    """A number in [0, 1], or in [0, 1)."""
+    sound = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (sound and 0 <= value <= 1 and not (below_one and value == 1)):
         raise ValueError(f"{name} must lie in [0, 1{')' if below_one else ']'}, got {value!r}")
-    return found
+    return float(value)
 
 
 def choice(value: str, name: str, choices: Iterable[str]) -> str:
@@ -209,10 +209,3 @@ def path(value, name: str) -> Path:
         return Path(value)
     except TypeError as error:
         raise TypeError(f"{name} must be a path, got {type(value).__name__}") from error
-
-
-def function(value: Callable, name: str) -> Callable:
-    """What can be called."""
-    if not callable(value):
-        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
-    return value

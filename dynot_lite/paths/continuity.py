@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import samplers
 from dynot_lite._base.differentiation import elsewhere, gradients, leaf, recording, refuse_graph
-from dynot_lite._base.samplers import Velocity, evaluate, values
+from dynot_lite._base.samplers import Velocity, evaluate
 from dynot_lite.paths.flows import velocity_and_divergence
 
 __all__ = ["bump", "gauss_legendre", "kinetic_energy", "strong_residual", "weak_residual"]
@@ -117,7 +118,7 @@ def bump(centre, radius: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _values(function: Callable[[Tensor, Tensor], Tensor], t: Tensor, x: Tensor, name: str) -> Tensor:
-    return values(check.function(function, name)(t.clone(), x.clone()), x[:, 0], name)
+    return samplers.values(samplers.function(function, name)(t.clone(), x.clone()), x[:, 0], name)
 
 
 def _derivatives(function: Callable[[Tensor, Tensor], Tensor], t: Tensor, x: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,7 +153,7 @@ def _time_nodes(times: int | tuple):
 
 
 def _measure(path: Path, t: float) -> tuple[Tensor, Tensor]:
-    found = check.function(path, "path")(t)
+    found = samplers.function(path, "path")(t)
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         raise ValueError(f"path must return (points, weights), got {type(found).__name__}")
     x = check.cloud(found[0], "path points")

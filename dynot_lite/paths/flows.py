@@ -15,7 +15,7 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
 from dynot_lite._base.differentiation import elsewhere, gradients, leaf, recording, refuse_graph
-from dynot_lite._base.samplers import Velocity, evaluate, values
+from dynot_lite._base.samplers import Velocity, evaluate, function, values
 
 __all__ = ["divergence", "hutchinson_divergence", "integrate", "integrate_adaptive", "log_prob", "trajectory"]
 
@@ -203,7 +203,7 @@ def log_prob(
 
     start = torch.cat([x1, torch.zeros_like(x1[:, :1])], -1)
     end = integrate(augmented, start, t0=t1, t1=t0, steps=steps, method=method)
-    density = values(check.function(log_prob0, "log_prob0")(end[:, :-1].clone()), end[:, -1], "log_prob0")
+    density = values(function(log_prob0, "log_prob0")(end[:, :-1].clone()), end[:, -1], "log_prob0")
     if not (density < torch.inf).all():
         raise ValueError("log_prob0 must return numbers below infinity, got NaN or infinity")
     return density + end[:, -1]
@@ -223,7 +223,7 @@ def velocity_and_divergence(velocity: Velocity, t, x: Tensor, signs: Tensor | No
     return (v, rate) if differentiable else (v.detach(), rate.detach())
 
 
-def _rate(velocity: Velocity, t, x: Tensor, signs: Tensor | None = None) -> Tensor:
+def _rate(velocity: Velocity, t: float, x: Tensor, signs: Tensor | None = None) -> Tensor:
     """The divergence, finite; t is handed on as it is, a finite number or one per point."""
     each = isinstance(t, Tensor) and check.as_tensor(t, "t").shape == x.shape[:1]
     v, rate = velocity_and_divergence(velocity, t if each else check.number(t, "t"), x, signs)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import samplers
 from dynot_lite._base.differentiation import leaf, recording
-from dynot_lite._base.samplers import values
 
 __all__ = ["LINEAR", "TRIGONOMETRIC", "VARIANCE_PRESERVING", "Interpolant"]
 
@@ -69,9 +69,12 @@ class Interpolant:
         else:
             t = t.contiguous()  # forward mode refuses expanded tensors
             # In forward mode, so that both stay differentiable; together, because the set-up is what costs.
-            both = lambda t: (values(self.alpha(t.clone()), t, "alpha"), values(self.beta(t.clone()), t, "beta"))
+            both = lambda t: (
+                samplers.values(self.alpha(t.clone()), t, "alpha"),
+                samplers.values(self.beta(t.clone()), t, "beta"),
+            )
             found = sum(torch.func.jvp(both, (t,), (torch.ones_like(t),))[:2], ())
-        alpha, beta, d_alpha, d_beta = map(values, found, [t] * 4, ("alpha", "beta", "d_alpha", "d_beta"))
+        alpha, beta, d_alpha, d_beta = map(samplers.values, found, [t] * 4, ("alpha", "beta", "d_alpha", "d_beta"))
         return alpha, beta, d_alpha, d_beta
 
     def at(self, t, x0, x1) -> tuple[Tensor, Tensor]:
@@ -104,7 +107,7 @@ class Interpolant:
 
 
 def _evaluate(function: Callable[[Tensor], Tensor], t: Tensor, name: str) -> Tensor:
-    value = check.function(function, name)(t.clone())
+    value = samplers.function(function, name)(t.clone())
     if not isinstance(value, Tensor) or value.shape != t.shape or value.is_complex() or not check.finite(value):
         raise ValueError(f"{name} must map a tensor of times to a finite tensor of the same shape")
     return value.to(t, copy=True)  # the function may return one buffer again and again

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
 from dynot_lite._base.differentiation import gradient, tangent
-from dynot_lite._base.samplers import Velocity, evaluate, values
+from dynot_lite._base.samplers import Velocity, evaluate, function, values
 from dynot_lite.paths.flows import divergence
 from dynot_lite.potentials.convex import ConvexPotential
 
@@ -80,7 +80,7 @@ class AutodiffAction(nn.Module):
         return check.representable(found, "x, and the derivative of function there,")
 
     def _value(self, t: Tensor, x: Tensor) -> Tensor:
-        return values(check.function(self.function, "function")(t.clone(), x.clone()), t, "function")
+        return values(function(self.function, "function")(t.clone(), x.clone()), t, "function")
 
 
 class OptimalAction:
@@ -172,7 +172,7 @@ def action_matching_loss(action: Action, x0, x1, path, times, *, quadrature=None
     x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
     interior, first, last = _interior(action, t, x), 1.0, 1.0
     if time_weight is not None:
-        weighting = lambda t: values(check.function(time_weight, "time_weight")(t.clone()), t, "time_weight")
+        weighting = lambda t: values(function(time_weight, "time_weight")(t.clone()), t, "time_weight")
         first, last = (weighting(x0.new_tensor(end)) for end in (0.0, 1.0))
         weight, slope = tangent(weighting, (t,), (torch.ones_like(t),), name="time_weight")
         for part in (first, last, weight, slope):
@@ -203,7 +203,7 @@ def unbalanced_action_matching_loss(
     """
     x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
     interior = _interior(action, t, x) + 0.5 * values(action.value(t, x), t, "action.value").square()
-    masses = check.as_tensor(check.function(mass, "mass")(torch.cat([t.new_tensor([0.0, 1.0]), t])), "mass", like=x0)
+    masses = check.as_tensor(function(mass, "mass")(torch.cat([t.new_tensor([0.0, 1.0]), t])), "mass", like=x0)
     if masses.shape != (len(t) + 2,) or (masses < 0).any():
         raise ValueError("mass must map times (k,) to non-negative masses (k,)")
     ends = masses[0] * action.value(0.0, x0).mean() - masses[1] * action.value(1.0, x1).mean()

@@ -76,7 +76,7 @@ def test_counts(good):
 def test_shares():
     assert check.share(1, "s") == 1 and check.share(np.float32(0.5), "s") == 0.5
     for bad in (-0.1, 1.1, float("nan"), "a"):
-        with pytest.raises(ValueError, match="s must"):
+        with pytest.raises(ValueError, match="s must lie"):
             check.share(bad, "s")
     with pytest.raises(ValueError, match=r"\[0, 1\)"):
         check.share(1.0, "s", below_one=True)
