@@ -78,18 +78,18 @@ def evaluate(velocity: Callable, t, x: Tensor, *conditions, name: str = "velocit
     return values(function(velocity, name)(t, x, *conditions), x, name, "the shape of x,")
 
 
-def values(found, like: Tensor, name: str, shape: str = "shape") -> Tensor:
-    """What the function called ``name`` returned, in the dtype of ``like``, refused unless it is a real tensor of its shape."""
-    if not isinstance(found, Tensor) or found.shape != like.shape or not found.is_floating_point():
-        raise ValueError(f"{name} must return a tensor of {shape} {tuple(like.shape)}, and real, got {_kinds(found)}")
-    return found.to(like.dtype)
-
-
 def function(value: Callable, name: str) -> Callable:
     """``value``, refused unless it can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {type(value).__name__}")
     return value
+
+
+def values(found, like: Tensor, name: str, shape: str = "shape") -> Tensor:
+    """What the function called ``name`` returned, in the dtype of ``like``, refused unless it is a real tensor of its shape."""
+    if not isinstance(found, Tensor) or found.shape != like.shape or not found.is_floating_point():
+        raise ValueError(f"{name} must return a tensor of {shape} {tuple(like.shape)}, and real, got {_kinds(found)}")
+    return found.to(like.dtype)
 
 
 def _points(x, n: int, name: str, shape: tuple[int, ...] | None, finite: bool) -> Tensor:

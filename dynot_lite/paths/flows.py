@@ -225,8 +225,8 @@ def velocity_and_divergence(velocity: Velocity, t, x: Tensor, signs: Tensor | No
 
 def _rate(velocity: Velocity, t: float, x: Tensor, signs: Tensor | None = None) -> Tensor:
     """The divergence, finite; t is handed on as it is, a finite number or one per point."""
-    each = isinstance(t, Tensor) and check.as_tensor(t, "t").shape == x.shape[:1]
-    v, rate = velocity_and_divergence(velocity, t if each else check.number(t, "t"), x, signs)
+    kept = isinstance(t, Tensor) and check.as_tensor(t, "t").shape in ((), x.shape[:1])
+    v, rate = velocity_and_divergence(velocity, t if kept else check.number(t, "t"), x, signs)
     if not (check.finite(v) and check.finite(rate)):
         raise ValueError("velocity must be finite, with a finite divergence, got NaN or infinity")
     return rate
