@@ -16,9 +16,7 @@ def as_tensor(value, name: str, *, like: Tensor | None = None) -> Tensor:
     Tensors, arrays of any layout and byte order, numbers and lists. Integers and booleans, and numbers without a dtype, become
     float64, half precision becomes float32 (linear algebra knows no less).
     """
-    tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
-    if tensor.is_complex() or tensor.layout != torch.strided:
-        raise ValueError(f"{name} must be real and dense, got {tensor.dtype}, {tensor.layout}")
+    tensor = _dense(value, name)
     if like is not None:
         tensor = tensor.to(dtype=like.dtype, device=like.device)
     elif not tensor.is_floating_point():
@@ -47,6 +45,13 @@ def squares(x: Tensor, name: str) -> Tensor:
     """Points whose squared lengths are :func:`representable`."""
     representable(x.detach().square().sum(-1), name)
     return x
+
+
+def _dense(value, name: str) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be real and dense, got {tensor.dtype}, {tensor.layout}")
+    return tensor
 
 
 def _array(value, name: str) -> np.ndarray:
@@ -151,9 +156,7 @@ def rows(value, n: int | None, name: str, *, like: Tensor) -> Tensor:
 
     Integers and floating-point numbers keep their dtype; numbers without a dtype take that of the points.
     """
-    tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
-    if tensor.is_complex():
-        raise ValueError(f"{name} must be real, got {tensor.dtype}")
+    tensor = _dense(value, name)
     if tensor.ndim < 1 or (n is not None and len(tensor) != n):
         wanted = "per point" if n is None else f"for each of the {n} points"
         raise ValueError(f"{name} must have one row {wanted}, got shape {tuple(tensor.shape)}")
