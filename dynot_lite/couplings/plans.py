@@ -41,6 +41,7 @@ class TransportPlan(Result):
     iterations: int
 
 
+@torch.no_grad()
 def exact_plan(x0, x1, *, weights0=None, weights1=None, cost=None, start=None, max_iterations: int = 10**8) -> TransportPlan:
     """A plan that minimises Σ_ij π_ij ½‖x0[i] − x1[j]‖² under the marginals ``weights0`` and ``weights1``, with its certificate.
 

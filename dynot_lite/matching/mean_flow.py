@@ -19,7 +19,8 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
-from dynot_lite._base.samplers import evaluate
+from dynot_lite._base.differentiation import tangent
+from dynot_lite._base.samplers import evaluate, function
 from dynot_lite.matching.flow_matching import drop_labels, require_pairs
 
 __all__ = ["MeanFlow", "loss", "sample"]
@@ -60,8 +61,10 @@ def loss(network: Callable, x0, x1, r, t, *conditions) -> Tensor:
 def _error(network: Callable, x0: Tensor, x1: Tensor, r: Tensor, t: Tensor, conditions: tuple) -> Tensor:
     rows = (-1, *[1] * (x0.ndim - 1))
     v, x = x1 - x0, torch.lerp(x0, x1, r.view(rows))
-    field = lambda r, x: evaluate(partial(network, r), t, x, *conditions, name="network")
-    u, derivative = torch.func.jvp(field, (r, x), (torch.ones_like(r), v))[:2]
+    network = function(network, "network")
+    # A copy, since the network may change its input, and with it the tangent v.
+    field = lambda r, x: evaluate(partial(network, r), t, x.clone(), *conditions, name="network")
+    u, derivative = tangent(field, (r, x), (torch.ones_like(r), v), name="network")
     return u - (v + (t - r).view(rows) * derivative).detach()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import recording
 from dynot_lite._base.progress import bar
 from dynot_lite._base.samplers import draw_batch
 
@@ -51,6 +52,7 @@ def cosine(*, warm_up: float = 0.0) -> Callable[[float], float]:
     return lambda done: done / warm_up if done < warm_up else (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2
 
 
+@recording()
 def fit(
     network: nn.Module,
     loss: Callable[..., Tensor],
@@ -150,7 +152,7 @@ def fit(
         return max(step / steps if steps else 0.0, clock() / seconds if seconds else 0.0)
 
     done = budget()
-    with torch.enable_grad(), bar(steps, "training", progress, initial=step) as shown:
+    with bar(steps, "training", progress, initial=step) as shown:
         while done < 1:
             if schedule is not None:
                 factor = float(schedule(done))

@@ -135,7 +135,7 @@ ONE = (torch.zeros(1, 1, dtype=F64), torch.ones(1, dtype=F64))
             "path points must be finite",
         ),
         (lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x.sum(-1), smooth), "velocity must return"),
-        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=0), "order must be an integer"),
+        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=0), "times must be an integer"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=([2.0], [1.0])), r"nodes in \[0, 1\]"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=10_000), "order must be at most 2000"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=([0.5], [1.0, 1.0])), "of one shape"),
