@@ -122,13 +122,38 @@ def semidefinite(matrix: Tensor, requirement: str) -> None:
             raise ValueError(f"{requirement}, got smallest eigenvalue {eigenvalues.min().item():g}")
 
 
-def positive(value: float, name: str) -> float:
-    """A finite number greater than zero; not one that requires a gradient, which would be cut off."""
+def rows(value, n: int | None, name: str, *, like: Tensor) -> Tensor:
+    """What belongs to each of ``n`` points (labels, conditions), shape (n, ...), on the device of the points ``like``.
+
+    Integers and floating-point numbers keep their dtype; numbers without a dtype take that of the points.
+    """
+    tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
+    if tensor.is_complex():
+        raise ValueError(f"{name} must be real, got {tensor.dtype}")
+    if tensor.ndim < 1 or (n is not None and len(tensor) != n):
+        raise ValueError(f"{name} must have one row for each of the {n} points, got shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point() and not finite(tensor):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return tensor.to(like.device, like.dtype if tensor.is_floating_point() and not hasattr(value, "dtype") else tensor.dtype)
+
+
+def number(value: float, name: str) -> float:
+    """A finite number; no bool, and not one that requires a gradient, which would be cut off."""
     refuse_graph(value, name)
-    number = as_tensor(value, name)
-    if number.ndim or number <= 0:
-        raise ValueError(f"{name} must be a positive number, got {value!r}")
-    return float(number)
+    if isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    tensor = as_tensor(value, name)
+    if tensor.ndim:
+        raise ValueError(f"{name} must be a number, got shape {tuple(tensor.shape)}")
+    return tensor.item()
+
+
+def positive(value: float, name: str, *, or_zero: bool = False) -> float:
+    """A finite number greater than zero, or not less."""
+    found = number(value, name)
+    if found < 0 or (found == 0 and not or_zero):
+        raise ValueError(f"{name} must be a {'non-negative' if or_zero else 'positive'} number, got {value!r}")
+    return found
 
 
 def count(value: int, name: str, *, least: int = 1) -> int:
@@ -140,6 +165,7 @@ def count(value: int, name: str, *, least: int = 1) -> int:
 
 def share(value: float, name: str, *, below_one: bool = False) -> float:
     """A number in [0, 1], or in [0, 1)."""
-    if not (isinstance(value, (int, float, np.number)) and 0 <= value <= 1 and not (below_one and value == 1)):
+    sound = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (sound and 0 <= value <= 1 and not (below_one and value == 1)):
         raise ValueError(f"{name} must lie in [0, 1{')' if below_one else ']'}, got {value!r}")
     return float(value)

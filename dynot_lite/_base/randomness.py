@@ -17,6 +17,8 @@ Generator = torch.Generator | None
 
 def draw(make: Callable[..., Tensor], *arguments, generator: Generator, like: Tensor | None = None, **options) -> Tensor:
     """``make(*arguments, generator=, device=)`` by the rule; ``make`` is one of torch's functions, such as ``torch.randn``."""
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}")
     home = generator.device if generator is not None else like.device if like is not None else torch.get_default_device()
     return make(*arguments, generator=generator, device=home, **options).to(home if like is None else like.device)
 

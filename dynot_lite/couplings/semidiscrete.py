@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import refuse_graph
 from dynot_lite._base.progress import bar
 from dynot_lite._base.results import Result
 from dynot_lite.couplings.ascent import Ascent, start
@@ -85,10 +86,7 @@ class SemidiscreteCoupling(IndexedPairs):
         self.atoms = Atoms(points, weights=weights)
         super().__init__(self.atoms.points)
         self.weights = self.atoms.weights
-        value = check.as_tensor(epsilon, "epsilon")
-        if value.ndim or value < 0:
-            raise ValueError(f"epsilon must be a non-negative number, got {epsilon!r}")
-        self._epsilon = float(value)
+        self._epsilon = check.positive(epsilon, "epsilon", or_zero=True)
         self._ascent: Ascent | None = None
         self.result: SemidiscreteFit | None = None
 
@@ -211,9 +209,7 @@ class SemidiscreteCoupling(IndexedPairs):
         of a point. Scores are compared in float32; the rare ties are settled by the order of the points.
         """
         scores = self.scores()
-        return self.atoms.member(
-            scores.assign(batch(x, "x", like=self.points).detach(), generator=generator), generator=generator
-        )
+        return self.atoms.member(scores.assign(x, generator=generator), generator=generator)
 
     def pair_index(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``n`` independent noises of the law of ``fit`` and the indices of their points, shapes (n, ...) and (n,)."""
@@ -224,10 +220,11 @@ class SemidiscreteCoupling(IndexedPairs):
     def c_transform(self, x) -> Tensor:
         """min_j (½‖x − y_j‖² − g_j), or −ε log Σ_j b_j exp((g_j − ½‖x − y_j‖²)/ε), shape (n, ...) -> (n,), with ⟨b, g⟩ = 0.
 
-        Without a gradient: for ε = 0 it is x − y_j with j = ``assign(x)``.
+        An x that requires a gradient is refused: for ε = 0 it is x − y_j with j = ``assign(x)``.
         """
         ascent = self._fitted()
-        x = batch(x, "x", like=self.points).detach()
+        x = batch(x, "x", like=self.points)
+        refuse_graph(x, "x")
         value, x = ascent.scores().sums(x).value, x.flatten(1).double()
         return 0.5 * x.square().sum(1) - x @ self.atoms.mean - value + self.atoms.mass @ ascent.potentials()
 

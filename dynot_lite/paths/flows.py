@@ -98,7 +98,7 @@ def integrate_adaptive(
     """
     x0 = check.points(x0, "x0")
     refuse_graph(x0, "x0")
-    t0, t1 = _number(t0, "t0"), _number(t1, "t1")
+    t0, t1 = check.number(t0, "t0"), check.number(t1, "t1")
     rtol = max(check.positive(rtol, "rtol"), 100 * np.finfo(float).eps)
     check.count(max_iterations, "max_iterations")
     calls, sound, reached = 0, True, t0
@@ -225,7 +225,7 @@ def velocity_and_divergence(velocity: Velocity, t: float, x: Tensor, signs: Tens
 
 def _march(velocity: Velocity, x0, t0: float, t1: float, steps: int, method: str):
     x = check.points(x0, "x0")
-    t0, t1 = _number(t0, "t0"), _number(t1, "t1")
+    t0, t1 = check.number(t0, "t0"), check.number(t1, "t1")
     check.count(steps, "steps")
     if method not in METHODS:
         raise ValueError(f"method must be one of {sorted(METHODS)}, got {method!r}")
@@ -242,11 +242,3 @@ def _march(velocity: Velocity, x0, t0: float, t1: float, steps: int, method: str
         if i == steps - 1 and not check.finite(x):
             raise ValueError(f"velocity must keep the points finite, got NaN or infinity at t = {t1:g}")
         yield (t1 if i == steps - 1 else t0 + (i + 1) * h), x
-
-
-def _number(value, name: str) -> float:
-    refuse_graph(value, name)
-    number = check.as_tensor(value, name)
-    if number.numel() != 1:
-        raise ValueError(f"{name} must be a number, got shape {tuple(number.shape)}")
-    return number.item()
