@@ -131,7 +131,8 @@ def rows(value, n: int | None, name: str, *, like: Tensor) -> Tensor:
     if tensor.is_complex():
         raise ValueError(f"{name} must be real, got {tensor.dtype}")
     if tensor.ndim < 1 or (n is not None and len(tensor) != n):
-        raise ValueError(f"{name} must have one row for each of the {n} points, got shape {tuple(tensor.shape)}")
+        wanted = "per point" if n is None else f"for each of the {n} points"
+        raise ValueError(f"{name} must have one row {wanted}, got shape {tuple(tensor.shape)}")
     if tensor.is_floating_point() and not finite(tensor):
         raise ValueError(f"{name} must be finite, got NaN or infinity")
     return tensor.to(like.device, like.dtype if tensor.is_floating_point() and not hasattr(value, "dtype") else tensor.dtype)

@@ -101,6 +101,10 @@ def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Genera
         h = h + gap * (count * atoms.mass).log()  # what sets the masses right to first order where the weights differ
         value = mean(_scores(atoms, noise, epsilon, h).sums(x).value)
         found.append((float(atoms.mass @ (h - h.mean())) - value, gap, h))
+    if not math.isfinite(sum(value + gap for value, gap, _ in found)):
+        raise ValueError(
+            "points, noise and epsilon must be of a size that single precision holds, got scores that are not finite"
+        )
     _, gap, h = max(found, key=lambda candidate: candidate[0])
     # The scale on which the mass of a cell responds: the gap without regularisation, ε where that is larger.
     return Ascent(atoms, noise, epsilon, iterate=h, average=h.clone(), scale=gap + epsilon)

@@ -50,6 +50,8 @@ class Atoms:
         mean = weights[kept].to(given) @ given  # a point near the mean will do, as long as it is the same everywhere
         self.mean = mean.double()
         self.centred, inverse = torch.unique((given - mean).float() + 0.0, dim=0, return_inverse=True)
+        if not check.finite(self.centred.square()):
+            raise ValueError("points must have squared distances that fit single precision")
         if len(self) < 2:
             raise ValueError(f"points must have at least two distinct points of positive weight, got {len(self)}")
         order = torch.argsort(inverse, stable=True)

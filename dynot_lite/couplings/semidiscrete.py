@@ -31,6 +31,7 @@ from dynot_lite.couplings.search import Scores
 
 __all__ = ["SemidiscreteCoupling", "SemidiscreteFit"]
 
+LIMIT = 1e5  # iterations that are made without being asked for
 AIM = 0.8  # the χ² that the solver aims at, in units of the tolerance: what is left is for the confidence bound
 
 
@@ -79,7 +80,7 @@ class SemidiscreteCoupling(IndexedPairs):
         result: what the last :meth:`fit` returned, None before.
 
     Raises:
-        ValueError: bad points, weights or ε; fewer than two distinct points of positive weight.
+        ValueError: bad points, weights or ε; fewer than two distinct points of positive weight, or too far apart for float32.
     """
 
     def __init__(self, points, *, weights=None, epsilon: float = 0.0):
@@ -87,6 +88,8 @@ class SemidiscreteCoupling(IndexedPairs):
         super().__init__(self.atoms.points)
         self.weights = self.atoms.weights
         self._epsilon = check.positive(epsilon, "epsilon", or_zero=True)
+        if self._epsilon and not 1e-30 <= self._epsilon <= 1e30:
+            raise ValueError(f"epsilon must be 0, or between 1e-30 and 1e30 (the search is in single precision), got {epsilon:g}")
         self._ascent: Ascent | None = None
         self.result: SemidiscreteFit | None = None
 
@@ -144,7 +147,7 @@ class SemidiscreteCoupling(IndexedPairs):
             noise: "normal" for N(0, I), or a sampler ``(n, generator=) -> (n, ...)`` of the shape of the points. ``pair`` and
                 ``chi2`` use the same law.
             tol: the bound for Σ_j m_j²/b_j − 1.
-            max_iterations: of all calls together; 20/tol if left out.
+            max_iterations: of all calls together; 20/tol, but no more than 10⁵, if left out.
             group: a ``torch.distributed`` process group: its ranks draw noise from generators that must differ, share the
                 histograms, and end with the same potentials. All of them call ``fit`` with the same arguments.
             callback: called with the coupling about once per iteration (to save it, say).
@@ -159,7 +162,7 @@ class SemidiscreteCoupling(IndexedPairs):
                 of noise other than that of the potentials this coupling has.
         """
         tol = check.positive(tol, "tol")
-        limit = 20 / tol if max_iterations is None else check.positive(max_iterations, "max_iterations")
+        limit = min(20 / tol, LIMIT) if max_iterations is None else check.positive(max_iterations, "max_iterations")
         if self._ascent is None:
             law = Noise(noise, like=self.points)
             self._ascent = start(self.atoms, law, self._epsilon, generator=generator, group=group)
@@ -195,6 +198,7 @@ class SemidiscreteCoupling(IndexedPairs):
         """Enough noises for the bound to be 0.12 tol above the estimate; fewer if the verdict is clear before."""
         certificate = self._fitted().certificate()
         most = max(2.326 * (2 * len(self.atoms)) ** 0.5 / (0.12 * tol), 1024)
+        most = min(most, max(16 * self._fitted().noises, 2**20))  # a tolerance out of reach is no reason to go on for ever
         for part in (0.25, 0.25, 0.5):
             certificate.add(math.ceil(part * most), generator=generator, group=group)
             chi2 = certificate.chi2()
