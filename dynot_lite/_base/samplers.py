@@ -39,12 +39,12 @@ class Velocity(Protocol):
 
 def draw(sampler: Callable, n: int, *, generator, name: str, shape: tuple[int, ...] | None = None, finite: bool = True) -> Tensor:
     """``sampler(n, generator=)``, refused unless it is a tensor of n points, of ``shape`` each if given, and finite if asked."""
-    return _points(_callable(sampler, name)(n, generator=generator), n, name, shape, finite)
+    return _points(function(sampler, name)(n, generator=generator), n, name, shape, finite)
 
 
 def draw_conditional(sampler: Callable, n: int, *, generator, name: str, finite: bool = True) -> tuple[Tensor, ...]:
     """As :func:`draw` for samplers that may return ``(x, *conditions)``; always a tuple, every entry with n rows."""
-    found = _callable(sampler, name)(n, generator=generator)
+    found = function(sampler, name)(n, generator=generator)
     x, *conditions = found if isinstance(found, (tuple, list)) else (found,)
     return _points(x, n, name, None, finite), *_conditions(conditions, n, name)
 
@@ -54,7 +54,7 @@ def draw_batch(pairs: Callable, n: int, *, generator, like: tuple[Tensor, ...] |
 
     ``like``: an earlier draw, checked in full; the new one must then agree in number, shapes, dtypes and devices.
     """
-    found = _callable(pairs, "pairs")(n, generator=generator)
+    found = function(pairs, "pairs")(n, generator=generator)
     if not isinstance(found, (tuple, list)) or not found or not all(isinstance(part, Tensor) for part in found):
         raise ValueError(f"pairs must return a tuple of tensors (x0, x1, *conditions), got {_kinds(found)}")
     if like is None:
@@ -75,17 +75,18 @@ def draw_batch(pairs: Callable, n: int, *, generator, like: tuple[Tensor, ...] |
 
 def evaluate(velocity: Callable, t, x: Tensor, *conditions, name: str = "velocity") -> Tensor:
     """v(t, x, *conditions), refused unless it is a real tensor of the shape of x."""
-    v = _callable(velocity, name)(t, x, *conditions)
+    v = function(velocity, name)(t, x, *conditions)
     if not isinstance(v, Tensor) or v.shape != x.shape or v.is_complex():
         found = f"{tuple(v.shape)} of {v.dtype}" if isinstance(v, Tensor) else type(v).__name__
         raise ValueError(f"{name} must return a tensor of the shape of x, {tuple(x.shape)}, and real, got {found}")
     return v
 
 
-def _callable(function: Callable, name: str) -> Callable:
-    if not callable(function):
-        raise TypeError(f"{name} must be a function, got {type(function).__name__}")
-    return function
+def function(value: Callable, name: str) -> Callable:
+    """``value``, refused unless it can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
+    return value
 
 
 def _points(x, n: int, name: str, shape: tuple[int, ...] | None, finite: bool) -> Tensor:

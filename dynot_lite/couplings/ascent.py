@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dynot_lite._base import checks as check
 from dynot_lite.couplings.atoms import Atoms, Noise
 from dynot_lite.couplings.certificate import Certificate, ranks, total
 from dynot_lite.couplings.search import Scores
@@ -54,7 +55,7 @@ class Ascent:
 
     def run(self, stop: float, *, generator: torch.Generator | None, group=None) -> Iterator[int]:
         """Ascend until ``stop`` iterations; each step yields the number of its noises."""
-        count, size = len(self.atoms), ranks(group)
+        count, size, stop = len(self.atoms), ranks(group), check.positive(stop, "stop")
         share = max(min(max(count // 2, 32), 1024) // size, 1)
         batch = share * size
         rate = self.scale / (count * self.atoms.mass).clamp(min=1)
@@ -70,6 +71,7 @@ class Ascent:
 
 def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Generator | None, group=None) -> Ascent:
     """The moments of the noise, the best of three initial potentials, and the mean gap there."""
+    epsilon = check.positive(epsilon, "epsilon", or_zero=True)
     x, size = noise.draw(CALIBRATION, generator=generator).double(), ranks(group)
     flat, y, count = x.flatten(1), atoms.centred, len(atoms)
     moments = total(torch.cat([flat.mean(0)[None], flat.mT @ flat / len(x)]), group) / size

@@ -111,6 +111,7 @@ class Noise:
 
     def draw(self, n: int, *, generator: torch.Generator | None) -> Tensor:
         """``n`` noises of the shape of the points, on their device; normal ones in float32, as the search is."""
+        check.count(n, "n")
         shape = tuple(self._like.shape[1:])
         if callable(self.law):
             return samplers.draw(self.law, n, generator=generator, name="noise", shape=shape).detach().to(self._like.device)

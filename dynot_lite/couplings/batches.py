@@ -169,7 +169,7 @@ def paired(source: Sampler, target: Callable, match: Callable | None) -> PairSam
     """
 
     def pairs(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        x0 = samplers.draw(source, check.count(n, "n"), generator=generator, name="source")
+        x0 = samplers.draw(source, check.count(n, "n"), generator=generator, name="source").clone()
         x1, *conditions = samplers.draw_conditional(target, n, generator=generator, name="target")
         if x0.shape != x1.shape:
             raise ValueError(f"source and target must return points of one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")

@@ -21,11 +21,11 @@ class Estimate(NamedTuple):
 
     def upper(self, deviations: float = 2.326) -> float:
         """value + deviations·std: with the default, an upper confidence bound at the level 99 % (one-sided, normal)."""
-        return self.value + deviations * self.std
+        return self.value + check.number(deviations, "deviations") * self.std
 
     def lower(self, deviations: float = 2.326) -> float:
         """value − deviations·std."""
-        return self.value - deviations * self.std
+        return self.value - check.number(deviations, "deviations") * self.std
 
 
 def pooled_chi2(counts, weights, *, squares=None, samples: float | None = None) -> Estimate:
@@ -81,7 +81,7 @@ class Certificate:
         """Add n noises, shared among the ranks of the group."""
         totals = self._counts, self._squares, self._scalars
         counts, squares, scalars = map(torch.zeros_like, totals)
-        remaining = math.ceil(n / ranks(group))
+        remaining = math.ceil(check.count(n, "n") / ranks(group))
         while remaining:
             x = self._scores.noise.draw(min(remaining, 8192), generator=generator)
             part, wide = self._scores.sums(x, product=True), x.flatten(1).double()

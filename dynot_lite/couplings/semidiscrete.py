@@ -23,6 +23,7 @@ from dynot_lite._base import checks as check
 from dynot_lite._base.differentiation import refuse_graph
 from dynot_lite._base.progress import bar
 from dynot_lite._base.results import Result
+from dynot_lite._base.samplers import function
 from dynot_lite.couplings.ascent import Ascent, start
 from dynot_lite.couplings.atoms import Atoms, Noise, batch
 from dynot_lite.couplings.certificate import Certificate, Estimate
@@ -162,6 +163,7 @@ class SemidiscreteCoupling(IndexedPairs):
                 of noise other than that of the potentials this coupling has.
         """
         tol = check.positive(tol, "tol")
+        callback = callback and function(callback, "callback")
         limit = min(20 / tol, LIMIT) if max_iterations is None else check.positive(max_iterations, "max_iterations")
         if self._ascent is None:
             law = Noise(noise, like=self.points)

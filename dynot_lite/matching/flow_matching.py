@@ -134,7 +134,7 @@ def reflow(
         source: sampler.
         generator: for the draws from the source.
     """
-    x0 = draw(source, check.count(size, "size"), generator=generator, name="source")
+    x0 = draw(source, check.count(size, "size"), generator=generator, name="source").clone()
     x1 = sample(velocity, x0, steps=steps, method=method)
 
     def pairs(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
 from dynot_lite._base.progress import bar
-from dynot_lite._base.samplers import draw_batch
+from dynot_lite._base.samplers import draw_batch, function
 
 __all__ = ["Training", "cosine", "fit"]
 
@@ -106,6 +106,8 @@ def fit(
     check.count(batch, "batch")
     check.positive(learning_rate, "learning_rate")
     check.share(ema, "ema", below_one=True)
+    for name, given in (("loss", loss), ("schedule", schedule), ("callback", callback)):
+        given is None or function(given, name)
     clip = None if clip is None else check.positive(clip, "clip")
     if precision not in (None, torch.bfloat16):
         raise ValueError(f"precision must be None or torch.bfloat16, got {precision!r}")
