@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
-from dynot_lite._base.samplers import evaluate
+from dynot_lite._base.samplers import evaluate, function
 from dynot_lite.matching.flow_matching import drop_labels, finite, require_pairs
 
 __all__ = ["MeanFlow", "loss", "sample"]
@@ -60,7 +60,9 @@ def loss(network: Callable, x0, x1, r, t, *conditions) -> Tensor:
 def _error(network: Callable, x0: Tensor, x1: Tensor, r: Tensor, t: Tensor, conditions: tuple) -> Tensor:
     rows = (-1, *[1] * (x0.ndim - 1))
     v, x = x1 - x0, torch.lerp(x0, x1, r.view(rows))
-    field = lambda r, x: evaluate(partial(network, r), t, x, *conditions, name="network")
+    network = function(network, "network")
+    # A copy, since the network may change its input, and with it the tangent v.
+    field = lambda r, x: evaluate(partial(network, r), t, x.clone(), *conditions, name="network")
     u, derivative = torch.func.jvp(field, (r, x), (torch.ones_like(r), v))[:2]
     return u - (v + (t - r).view(rows) * derivative).detach()
 
@@ -112,6 +114,7 @@ def sample(network: Callable, x0, *conditions, steps: int = 1) -> Tensor:
     """
     x = check.points(x0, "x0")
     check.count(steps, "steps")
+    network = function(network, "network")
     for k in range(steps):
         x = x + evaluate(partial(network, k / steps), (k + 1) / steps, x.clone(), *conditions, name="network") / steps
     if not check.finite(x):

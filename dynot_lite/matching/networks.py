@@ -44,9 +44,7 @@ class VelocityNetwork(nn.Module):
 
         Points are taken to the dtype and device of the parameters; whether they are finite is not looked at.
         """
-        x = _like(x, self.last.weight)
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"x must have shape (n, {self.dim}), got {tuple(x.shape)}")
+        x = _points(x, self.dim, self.last.weight)
         t = _times(t, "t", x)
         first, *rest = self.hidden
         h = first(torch.cat([t[:, None], x], 1))
@@ -86,13 +84,16 @@ class MeanVelocityNetwork(nn.Module):
 
     def forward(self, r, t, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The average velocity over [r, t] from points x at time r, shape (n, d); times scalar or (n,)."""
-        x = _like(x, self.field.last.weight)
+        x = _points(x, self.field.dim - 1, self.field.last.weight)
         r, t = _times(r, "r", x), _times(t, "t", x)
         return self.field(r, torch.cat([(t - r)[:, None], x], 1), labels)[:, 1:]  # the component of t − r has no meaning
 
 
-def _like(x, weight: Tensor) -> Tensor:
-    return x.to(weight) if isinstance(x, Tensor) else check.as_tensor(x, "x", like=weight)
+def _points(x, dim: int, weight: Tensor) -> Tensor:
+    x = x if isinstance(x, Tensor) else check.as_tensor(x, "x")
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"x must have shape (n, {dim}), got {tuple(x.shape)}")
+    return x.to(weight)
 
 
 def _times(t, name: str, x: Tensor) -> Tensor:

@@ -107,7 +107,8 @@ def fit(
     check.positive(learning_rate, "learning_rate")
     check.share(ema, "ema", below_one=True)
     for name, given in (("loss", loss), ("schedule", schedule), ("callback", callback)):
-        given is None or function(given, name)
+        if given is not None or name == "loss":
+            function(given, name)
     clip = None if clip is None else check.positive(clip, "clip")
     if precision not in (None, torch.bfloat16):
         raise ValueError(f"precision must be None or torch.bfloat16, got {precision!r}")

@@ -38,7 +38,7 @@ def average(r, t, x, labels=None):
 
 
 def source(n, generator=None):
-    return X0[torch.arange(n) % 3]
+    return X0[torch.randint(3, (n,), generator=generator)]
 
 
 def pairs(n, generator=None):
@@ -55,6 +55,7 @@ def trained(loss, kind):
     return training.fit(network(kind), loss, pairs, **options)
 
 
+mean_flow.loss(average, X0, X1, 0.0, 1.0)  # torch warns of its own when forward mode is first used
 FLOW = training.fit(network(), flow_matching.FlowMatching(), pairs, steps=2, batch=4, generator=generator())
 
 CALLS = [
@@ -76,7 +77,7 @@ CALLS = [
     room("flow_matching", "guided", lambda labels: flow_matching.guided(field, labels, scale=2.0)(0.25, X0),
          {"labels": LABELS.double()}),
     room("flow_matching", "reflow",
-         lambda: flow_matching.reflow(field, source, 5, steps=2)(4, generator=generator())),
+         lambda: flow_matching.reflow(field, source, 5, steps=2, generator=generator())(4, generator=generator())),
     room(
         "mean_flow",
         "loss",
