@@ -5,10 +5,13 @@
 
 import collections.abc
 import inspect
+import re
 import types
 import typing
+import warnings
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -109,3 +112,22 @@ def careless(good):
         return good(*arguments[:place], x, *arguments[place + 1 :])
 
     return velocity
+
+
+def arrays(calls) -> list:
+    """(call, array) for every array of some calls."""
+    return [pytest.param(call, array, id=f"{call.name}-{array}") for call in calls for array in call.arrays]
+
+
+def extreme(call, array: str, size: float) -> None:
+    """An array of extreme size: an answer that is finite, or an error that names an argument, and no warning."""
+    given = call.arrays[array] * size
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            found = call.results(**{array: given})
+        except (ValueError, TypeError, RuntimeError) as error:
+            names = "|".join(call.called(name) for name in call.arrays)
+            assert re.search(rf"\b({names})\b|not converged|not integrated", str(error)), error
+        else:
+            assert all(torch.isfinite(part[~part.isneginf()]).all() for part in found)

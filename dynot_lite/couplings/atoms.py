@@ -122,5 +122,5 @@ class Noise:
         x = batch(x, "x", like=self._like).detach().flatten(1)
         single = (x - self.centre.to(x)).float() if callable(self.law) else x.float()
         if single is not x and not check.finite(single):
-            raise ValueError(f"noise must fit single precision, got numbers up to {x.abs().max().item():.3g}")
+            raise ValueError(f"noise x must fit single precision, got numbers up to {x.abs().max().item():.3g}")
         return single

@@ -58,6 +58,8 @@ def pooled_chi2(counts, weights, *, squares=None, samples: float | None = None) 
     m = c.sum().item() if samples is None else check.positive(samples, "samples")
     if m < 2:
         raise ValueError(f"samples must be 2 at least: an unbiased estimate needs 2 samples at least, got {m:g}")
+    if max(c.max().item(), q.abs().max().item(), m) > 1e100:
+        raise ValueError("counts, squares and samples must be numbers whose cubes are finite")
     pairs = m * (m - 1)
     second = (c.square() - q) / pairs  # unbiased for m_j²
     value = float((second / b).sum()) - 1

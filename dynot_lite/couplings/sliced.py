@@ -112,10 +112,13 @@ def directions(dim: int, count: int, *, generator: torch.Generator | None = None
 
 
 def squared_cost(x0, x1) -> Tensor:
-    """The matrix ½‖x0[i] − x1[j]‖², (n, d), (m, d) -> (n, m), by differences: nothing cancels."""
+    """The matrix ½‖x0[i] − x1[j]‖², (n, d), (m, d) -> (n, m), by differences: nothing cancels; a ValueError if it overflows."""
     x0 = check.points(x0, "x0")
     x1 = check.points(x1, "x1", dim=x0.shape[-1], like=x0)
-    return 0.5 * torch.cdist(x0, x1, compute_mode="donot_use_mm_for_euclid_dist").square()
+    cost = 0.5 * torch.cdist(x0, x1, compute_mode="donot_use_mm_for_euclid_dist").square()
+    if not check.finite(cost):
+        raise ValueError("x0 and x1 must have finite squared distances")
+    return cost
 
 
 def c_transform(cost, potential) -> Tensor:

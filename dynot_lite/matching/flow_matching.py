@@ -153,7 +153,7 @@ def _path(interpolant) -> Interpolant:
 def finite(value: Tensor, whose: str) -> Tensor:
     """The value of a loss; a ValueError if it is not finite."""
     if not check.finite(value):
-        raise ValueError(f"{whose} must keep the loss finite, got {value.item():g}")
+        raise ValueError(f"{whose}, x0 and x1 must keep the loss finite, got {value.item():g}")
     return value
 
 

@@ -209,7 +209,8 @@ REGRESSION, OBJECTIVE = model(), model(amortized.ObjectiveAmortization)
 
 
 def predicted(prediction):
-    return prediction.potential0, prediction.plan, prediction.dual, prediction.gap, prediction.row_error
+    numbers = torch.tensor([prediction.dual, prediction.gap, prediction.row_error], dtype=torch.float64)
+    return prediction.potential0, prediction.plan, *numbers
 
 
 def stored(kind):

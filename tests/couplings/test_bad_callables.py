@@ -8,8 +8,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from bad_values import FUNCTIONS, RETURNED, Buffered, Turning, options
-from calls_couplings import CLOUDS, DIRECTIONS, HARD, LABELS, PLAN, POINTS, PROBLEMS, REGRESSION, SOFT, X0, Y, Z, rows
+from bad_values import FUNCTIONS, RETURNED, Buffered, Turning, extreme, options
+from calls_couplings import CALLS, CLOUDS, DIRECTIONS, HARD, LABELS, PLAN, POINTS, PROBLEMS, REGRESSION, SOFT, X0, Y, Z, rows
 from instances import generator
 
 from dynot_lite.couplings import amortized, ascent, atoms, batches, certificate, plans, prepared, sliced
@@ -304,3 +304,11 @@ def test_a_class_of_one_point_and_labels_of_every_kind():
     for labels in (KINDS[:4], [0.0] * 5, ["a"] * 5, [True] * 5, torch.zeros(5) + 0j, object()):
         with pytest.raises(ValueError, match="labels"):
             ClassCouplings(POINTS, labels)
+
+
+@pytest.mark.parametrize("size", (1e300, 1e-300))
+@pytest.mark.parametrize(
+    "call, array", [pytest.param(call, array, id=f"{call.name}-{array}") for call in CALLS for array in call.arrays]
+)
+def test_arrays_of_extreme_size(call, array, size):
+    extreme(call, array, size)

@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from bad_values import FUNCTIONS, RETURNED, Buffered, Turning, careless, options
-from calls_matching import LABELS, X0, X1, R, T, average, field, network, pairs, source
+from bad_values import FUNCTIONS, RETURNED, Buffered, Turning, careless, extreme, options
+from calls_matching import CALLS, LABELS, X0, X1, R, T, average, field, network, pairs, source
 from instances import generator
 from torch import nn
 
@@ -271,3 +271,11 @@ def test_a_misspelt_option_is_named():
     for function, given in OPTIONS.values():
         with pytest.raises(TypeError, match="speed"):
             function(**given, speed=1)
+
+
+@pytest.mark.parametrize("size", (1e300, 1e-300))
+@pytest.mark.parametrize(
+    "call, array", [pytest.param(call, array, id=f"{call.name}-{array}") for call in CALLS for array in call.arrays]
+)
+def test_arrays_of_extreme_size(call, array, size):
+    extreme(call, array, size)
