@@ -192,7 +192,7 @@ def log_prob(
     Raises:
         ValueError: as :func:`integrate` and :func:`divergence`; a log_prob0 of another shape, or that is NaN.
     """
-    x1 = check.points(x1, "x1")
+    x1, t0, t1 = check.points(x1, "x1"), check.number(t0, "t0"), check.number(t1, "t1")
     signs = None
     if probes is not None:
         signs = randomness.signs(check.count(probes, "probes"), *x1.shape, generator=generator, like=x1)
