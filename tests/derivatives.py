@@ -34,7 +34,9 @@ def exact_in_parameters(module: torch.nn.Module, function) -> bool:
     def of_values(*given):
         return torch.func.functional_call(called, {f"inner.{name}": value for name, value in zip(names, given, strict=True)}, ())
 
-    return gradcheck(of_values, [value.detach().clone().requires_grad_() for value in values], atol=1e-6, rtol=1e-5, fast_mode=True)
+    return gradcheck(
+        of_values, [value.detach().clone().requires_grad_() for value in values], atol=1e-6, rtol=1e-5, fast_mode=True
+    )
 
 
 def has_graph(found) -> bool:

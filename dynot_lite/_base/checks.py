@@ -1,5 +1,8 @@
 """Checks of what users pass in: each returns the checked tensor or raises a ValueError that names the argument."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,8 +17,8 @@ def as_tensor(value, name: str, *, like: Tensor | None = None) -> Tensor:
     float64, half precision becomes float32 (linear algebra knows no less).
     """
     tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
-    if tensor.is_complex():
-        raise ValueError(f"{name} must be real, got {tensor.dtype}")
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be real and dense, got {tensor.dtype}, {tensor.layout}")
     if like is not None:
         tensor = tensor.to(dtype=like.dtype, device=like.device)
     elif not tensor.is_floating_point():
@@ -31,6 +34,19 @@ def finite(tensor: Tensor) -> bool:
     """Whether all entries are finite: the sum tells at less cost, unless it overflows."""
     tensor = tensor.detach()
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def representable(found: Tensor, whose: str) -> Tensor:
+    """``found``, refused if it overflows: finite points and laws have finite values, but their squares need not be floats."""
+    if not finite(found):
+        raise ValueError(f"{whose} must be of a size whose squares are floating-point numbers, got an overflow")
+    return found
+
+
+def squares(x: Tensor, name: str) -> Tensor:
+    """Points whose squared lengths are :func:`representable`."""
+    representable(x.detach().square().sum(-1), name)
+    return x
 
 
 def _array(value, name: str) -> np.ndarray:
@@ -56,6 +72,14 @@ def points(value, name: str, *, dim: int | None = None, like: Tensor | None = No
         raise ValueError(f"{name} must be a non-empty array of shape (n, d), got shape {tuple(tensor.shape)}")
     if dim is not None and tensor.shape[-1] != dim:
         raise ValueError(f"{name} must have dimension {dim}, got shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def cloud(value, name: str, *, dim: int | None = None, like: Tensor | None = None) -> Tensor:
+    """:func:`points` of shape (n, d), without further axes."""
+    tensor = points(value, name, dim=dim, like=like)
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} must have shape (n, {dim or 'd'}), got {tuple(tensor.shape)}")
     return tensor
 
 
@@ -170,3 +194,18 @@ def share(value: float, name: str, *, below_one: bool = False) -> float:
     if not (sound and 0 <= value <= 1 and not (below_one and value == 1)):
         raise ValueError(f"{name} must lie in [0, 1{')' if below_one else ']'}, got {value!r}")
     return float(value)
+
+
+def choice(value: str, name: str, choices: Iterable[str]) -> str:
+    """One of some words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def path(value, name: str) -> Path:
+    """The place of a file or folder."""
+    try:
+        return Path(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a path, got {type(value).__name__}") from error

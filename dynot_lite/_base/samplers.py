@@ -74,12 +74,8 @@ def draw_batch(pairs: Callable, n: int, *, generator, like: tuple[Tensor, ...] |
 
 
 def evaluate(velocity: Callable, t, x: Tensor, *conditions, name: str = "velocity") -> Tensor:
-    """v(t, x, *conditions), refused unless it is a real tensor of the shape of x."""
-    v = function(velocity, name)(t, x, *conditions)
-    if not isinstance(v, Tensor) or v.shape != x.shape or v.is_complex():
-        found = f"{tuple(v.shape)} of {v.dtype}" if isinstance(v, Tensor) else type(v).__name__
-        raise ValueError(f"{name} must return a tensor of the shape of x, {tuple(x.shape)}, and real, got {found}")
-    return v
+    """v(t, x, *conditions) in the dtype of x, refused unless it is a real tensor of the shape of x."""
+    return values(function(velocity, name)(t, x, *conditions), x, name, "the shape of x,")
 
 
 def function(value: Callable, name: str) -> Callable:
@@ -87,6 +83,13 @@ def function(value: Callable, name: str) -> Callable:
     if not callable(value):
         raise TypeError(f"{name} must be a function, got {type(value).__name__}")
     return value
+
+
+def values(found, like: Tensor, name: str, shape: str = "shape") -> Tensor:
+    """What the function called ``name`` returned, in the dtype of ``like``, refused unless it is a real tensor of its shape."""
+    if not isinstance(found, Tensor) or found.shape != like.shape or not found.is_floating_point():
+        raise ValueError(f"{name} must return a tensor of {shape} {tuple(like.shape)}, and real, got {_kinds(found)}")
+    return found.to(like.dtype)
 
 
 def _points(x, n: int, name: str, shape: tuple[int, ...] | None, finite: bool) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
+from dynot_lite._base.differentiation import tangent
 from dynot_lite._base.samplers import evaluate, function
 from dynot_lite.matching.flow_matching import drop_labels, finite, require_pairs
 
@@ -63,7 +64,7 @@ def _error(network: Callable, x0: Tensor, x1: Tensor, r: Tensor, t: Tensor, cond
     network = function(network, "network")
     # A copy, since the network may change its input, and with it the tangent v.
     field = lambda r, x: evaluate(partial(network, r), t, x.clone(), *conditions, name="network")
-    u, derivative = torch.func.jvp(field, (r, x), (torch.ones_like(r), v))[:2]
+    u, derivative = tangent(field, (r, x), (torch.ones_like(r), v), name="network")
     return u - (v + (t - r).view(rows) * derivative).detach()
 
 

@@ -106,8 +106,9 @@ def fit(
     check.count(batch, "batch")
     check.positive(learning_rate, "learning_rate")
     check.share(ema, "ema", below_one=True)
-    for name, given in (("loss", loss), ("schedule", schedule), ("callback", callback)):
-        if given is not None or name == "loss":
+    function(loss, "loss")
+    for name, given in (("schedule", schedule), ("callback", callback)):
+        if given is not None:
             function(given, name)
     clip = None if clip is None else check.positive(clip, "clip")
     if precision not in (None, torch.bfloat16):

@@ -312,3 +312,61 @@ def test_a_class_of_one_point_and_labels_of_every_kind():
 )
 def test_arrays_of_extreme_size(call, array, size):
     extreme(call, array, size)
+
+
+# One point in one dimension beside one, or beside four: what the functions of clouds give there is known.
+ONE, FOUR = torch.tensor([[0.5]], dtype=torch.float64), torch.tensor([[1.0], [2.0], [-1.0], [0.0]], dtype=torch.float64)
+SQUARES = 0.5 * (ONE - FOUR.mT).square()[0]
+SMALL = {
+    "sorted_pairs": lambda: (batches.sorted_pairs(ONE, ONE + 1), 0),
+    "exact_pairs": lambda: (batches.exact_pairs(ONE, ONE + 1), 0),
+    "exact_pairs, plane": lambda: (batches.exact_pairs(X0[:1], Y[:1]), 0),
+    "entropic_pairs": lambda: (batches.entropic_pairs(ONE, ONE, 0.5), 0),
+    "exact_plan": lambda: (plans.exact_plan(ONE, FOUR).require().cost, SQUARES.mean()),
+    "exact_plan, equal points": lambda: (plans.exact_plan(ONE, ONE).require().cost, 0),
+    "entropic_plan": lambda: (plans.entropic_plan(FOUR, ONE, 0.5).require().cost, SQUARES.mean()),
+    "entropic_plan, equal points": lambda: (plans.entropic_plan(ONE, ONE, 0.5).require().plan, 1),
+    "sample_plan": lambda: (plans.sample_plan(torch.ones(1, 1), 1)[0], 0),
+    "from_plan": lambda: (batches.from_plan(ONE, ONE + 1, torch.ones(1, 1), [3])(1)[2], 3),
+    "potentials_1d": lambda: (sliced.potentials_1d(ONE, FOUR), 0),
+    "w2_squared_1d": lambda: (sliced.w2_squared_1d(ONE, FOUR), 2 * SQUARES.mean()),
+    "w2_squared_sliced": lambda: (sliced.w2_squared_sliced(ONE, FOUR, [[1.0]]), 2 * SQUARES.mean()),
+    "squared_cost": lambda: (sliced.squared_cost(ONE, FOUR), SQUARES),
+    "c_transform": lambda: (sliced.c_transform([[2.0]], [0.5]), 1.5),
+    "soft_c_transform": lambda: (sliced.soft_c_transform([[2.0]], [0.5], 0.25), 1.5),
+    "directions": lambda: (sliced.directions(1, 1).abs(), 1),
+    "semidual": lambda: (amortized.semidual(amortized.Problem(ONE, FOUR), [0.0], 0.5)[0], SQUARES.mean()),
+    "predict_from": lambda: (amortized.predict_from(amortized.Problem(ONE, FOUR), [0.0], 0.5).gap, 0),
+    "independent": lambda: (batches.independent(rows(ONE), rows(ONE))(1)[1], 0.5),
+    "exact": lambda: (batches.exact(rows(ONE), rows(FOUR))(1)[1], 1),
+    "entropic": lambda: (batches.entropic(rows(ONE), rows(FOUR), epsilon=0.5)(1)[1], 1),
+    "a group of one": lambda: (batches.exact(rows(FOUR), lambda n, generator=None: (FOUR[:n], torch.arange(n)))(4)[1], FOUR),
+    "SemidiscreteCoupling": lambda: (fitted(SemidiscreteCoupling([[-1.0], [1.0]])).pair(1)[1].abs(), 1),
+}
+
+
+@pytest.mark.parametrize("row", SMALL)
+def test_one_point_in_one_dimension(row):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, expected = SMALL[row]()
+    found = torch.as_tensor(found, dtype=torch.float64)
+    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=torch.float64).expand(found.shape), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("unit", (1e-12, 1e-6, 1e6, 1e12))
+def test_entropic_plans_know_no_unit_if_epsilon_is_given_in_its_square(unit):
+    expected = plans.entropic_plan(**CLOUDS, epsilon=0.5)
+    scaled = CLOUDS | {"x0": unit * CLOUDS["x0"], "x1": unit * CLOUDS["x1"]}
+    found = plans.entropic_plan(**scaled, epsilon=0.5 * unit**2)
+    torch.testing.assert_close(found.plan, expected.plan, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.potential0 / unit**2, expected.potential0, rtol=0, atol=1e-5)
+    assert abs(found.cost / unit**2 - expected.cost) < 1e-5
+    problem, other = amortized.Problem(**CLOUDS), amortized.Problem(**scaled)
+    f = torch.tensor([0.5, -0.25, 0.0], dtype=torch.float64)
+    one, two = (
+        amortized.predict_from(problem, f, 0.5, sweeps=1),
+        amortized.predict_from(other, unit**2 * f, 0.5 * unit**2, sweeps=1),
+    )
+    torch.testing.assert_close(two.plan, one.plan, rtol=1e-9, atol=1e-12)
+    assert abs(two.gap / unit**2 - one.gap) < 1e-9 and abs(two.dual / unit**2 - one.dual) < 1e-9

@@ -72,11 +72,8 @@ def test_values_that_are_not_finite_end_in_an_error(taker, returned, at):
 
 
 @pytest.mark.parametrize("taker", TAKERS)
-def test_integers_and_other_precisions_are_numbers(taker):
+def test_a_velocity_may_have_another_precision(taker):
     _, good, use = TAKERS[taker]
-    zero = use(lambda *arguments: 0 * good(*arguments))
-    whole = use(lambda *arguments: (0 * good(*arguments)).int()) if "ean" not in taker else zero  # jvp wants real numbers
-    assert torch.equal(zero, whole)
     torch.testing.assert_close(
         use(lambda *arguments: good(*arguments).float()), use(good), rtol=1e-6, atol=1e-6, check_dtype=False
     )
