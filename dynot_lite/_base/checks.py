@@ -152,8 +152,8 @@ def rows(value, n: int | None, name: str, *, like: Tensor) -> Tensor:
     Integers and floating-point numbers keep their dtype; numbers without a dtype take that of the points.
     """
     tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
-    if tensor.is_complex():
-        raise ValueError(f"{name} must be real, got {tensor.dtype}")
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be real and dense, got {tensor.dtype}, {tensor.layout}")
     if tensor.ndim < 1 or (n is not None and len(tensor) != n):
         wanted = "per point" if n is None else f"for each of the {n} points"
         raise ValueError(f"{name} must have one row {wanted}, got shape {tuple(tensor.shape)}")

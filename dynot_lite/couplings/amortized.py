@@ -176,12 +176,8 @@ class _SlicedModel:
     """
 
     def __init__(self, directions, *, epsilon: float, ridge: float = 1e-4):
-        self.directions = check.points(directions, "directions")
+        self.directions = check.squares(check.cloud(directions, "directions"), "directions")
         refuse_graph(self.directions, "directions")
-        if self.directions.ndim != 2:
-            raise ValueError(f"directions must have shape (L, d), got {tuple(self.directions.shape)}")
-        if not check.finite(self.directions.square()):
-            raise ValueError("directions must have finite squared lengths")
         self.epsilon, self.ridge = check.positive(epsilon, "epsilon"), check.positive(ridge, "ridge")
         self.result: Coefficients | None = None
 

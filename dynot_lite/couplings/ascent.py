@@ -87,11 +87,12 @@ def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Genera
     cov = 0.5 * (cov + cov.mT)
     ridge = 1e-6 * torch.eye(len(centre)).to(cov)
     data, source = (Gaussian(torch.zeros_like(centre), c + ridge * c.trace() / len(centre)) for c in (cov, cov_noise))
+    size_noise = cov_noise.trace()  # so that nothing of the fourth power of the unit is in single precision
     starts = [
         torch.zeros_like(atoms.mass),
         -0.5 * (y @ monge_map(data, source).matrix.float() * y).sum(1).double(),
         # Of N normal variables of variance v the largest is about (2 v ln N)^½.
-        -(2 * math.log(count) * (y @ cov_noise.float() * y).sum(1).clamp(min=0)).sqrt().double(),
+        -(2 * math.log(count) * size_noise * (y @ (cov_noise / size_noise).float() * y).sum(1).clamp(min=0).double()).sqrt(),
     ]
 
     def mean(values: Tensor) -> float:

@@ -107,7 +107,10 @@ class JointCoupling(IndexedPairs):
             raise ValueError(f"conditions must have one row for each of the {len(points)} points, got {tuple(conditions.shape)}")
         super().__init__(points, conditions)
         self._root = check.positive(beta, "beta") ** 0.5
-        self.coupling = SemidiscreteCoupling(self._augment(points, conditions), epsilon=epsilon)
+        try:
+            self.coupling = SemidiscreteCoupling(self._augment(points, conditions), epsilon=epsilon)
+        except ValueError as error:
+            raise ValueError(f"points with their conditions: {error}") from error
         self._law: tuple | None = None
 
     @property

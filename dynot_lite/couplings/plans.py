@@ -101,7 +101,8 @@ def exact_plan(x0, x1, *, weights0=None, weights1=None, cost=None, start=None, m
         rounding = 1e-9 * above + 2e-15 * (mass @ costs.abs()).item()
         if stopped or gap <= rounding or runs == 6:  # three do for clusters 10⁶ times their size apart
             break
-        ceiling = min(max(100 * used.max().item(), 1e-6 * ceiling), largest)
+        floor = 1e-6 * ceiling if runs < 5 else 0.0  # at last without a floor: one cost may be anything above the others
+        ceiling = min(max(100 * used.max().item(), floor) or 1e-6 * ceiling, largest)
     lost = ((plan.sum(1) - a).abs().sum() + (plan.sum(0) - b).abs().sum()).item()
     reason = f"the duality gap is {gap:.1e} (rounding {rounding:.1e}), the error of the marginals {lost:.1e}"
     if cost is None:  # differences: nothing cancels, and equal clouds have the cost zero

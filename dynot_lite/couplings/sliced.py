@@ -92,7 +92,7 @@ def w2_squared_sliced(x0, x1, directions, *, weights0=None, weights1=None) -> Te
     """
     x0 = check.points(x0, "x0")
     x1 = check.points(x1, "x1", dim=x0.shape[-1], like=x0)
-    turned = check.points(directions, "directions", dim=x0.shape[-1], like=x0).mT
+    turned = check.squares(check.cloud(directions, "directions", dim=x0.shape[-1], like=x0), "directions").mT
     return w2_squared_1d(x0 @ turned, x1 @ turned, weights0=weights0, weights1=weights1).mean()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import recording
 from dynot_lite._base.progress import bar
 from dynot_lite._base.samplers import draw_batch, function
 
@@ -154,7 +155,7 @@ def fit(
         return max(step / steps if steps else 0.0, clock() / seconds if seconds else 0.0)
 
     done = budget()
-    with torch.enable_grad(), bar(steps, "training", progress, initial=step) as shown:
+    with recording(), bar(steps, "training", progress, initial=step) as shown:
         while done < 1:
             if schedule is not None:
                 factor = float(schedule(done))

@@ -25,8 +25,21 @@ def t(*rows) -> torch.Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
+ALL = ("x0", "x1", "weights0", "weights1", "cost", "start")
+# Arrays of which the table in the documentation of the room says that there is no derivative.
+NONE = {
+    "plans.exact_plan": ALL, "plans.entropic_plan": ALL, "amortized.Problem.exact_plan": ALL,
+    "amortized.Problem.entropic_plan": ALL, "batches.from_plan": ("plan",), "amortized.RegressionAmortization.fit": ("f", "g"),
+    "semidiscrete.SemidiscreteCoupling.fit": ("noise",), "atoms.Noise.centred": ("x",),
+    **{f"search.Scores.{name}": ("x",) for name in ("among", "at", "best", "gaps", "sums")},
+}  # fmt: skip
+
+
 def room(module, name, run, arrays=None, **options) -> Call:
-    return Call(f"couplings.{module}.{name}", run, arrays or {}, **options)
+    arrays, without = arrays or {}, NONE.get(f"{module}.{name.partition(',')[0]}", ())
+    options["cut"] = dict.fromkeys(set(without) & arrays.keys(), "none, by the table of derivatives")
+    known = {key: value for key, value in options.items() if key in Call.__dataclass_fields__}
+    return Call(f"couplings.{module}.{name}", run, arrays, **known)
 
 
 def fits(found, *shape):
@@ -226,7 +239,7 @@ def of_model(name, kind, run):
     of_class = amortized.RegressionAmortization if kind is REGRESSION else amortized.ObjectiveAmortization
     return room(
         "amortized",
-        f"{of_class.__name__}.{name}",
+        f"{of_class.__name__}.fit, {name}",
         lambda **clouds: run(kind, amortized.Problem(**clouds)),
         CLOUDS,
         names=CLOUD_NAMES | {"x0": "x0|x1|weights0|problem"},
@@ -269,7 +282,7 @@ CALLS = [
     # plans
     room("plans", "exact_plan", lambda **z: planned(plans.exact_plan(**z)), CLOUDS, **CLOUD_UNITS, result_units=(0, 2, 2),
          result_moved=(False, False, False)),
-    room("plans", "TransportPlan.require", lambda **z: plans.exact_plan(None, None, **z).require().plan, COSTS, names=COST_NAMES,
+    room("plans", "exact_plan, cost", lambda **z: plans.exact_plan(None, None, **z).require().plan, COSTS, names=COST_NAMES,
          units={"cost": 2, "start": 2}),
     room("plans", "entropic_plan", lambda **z: planned(plans.entropic_plan(epsilon=0.5, **z)), CLOUDS, names=CLOUD_NAMES,
          moved=("x0", "x1"), result_moved=(False, False, False), tolerance=1e-6),
@@ -283,15 +296,17 @@ CALLS = [
     semi("atoms", "Atoms.to_points", lambda values: atoms.Atoms(POINTS).to_points(values), {"values": t(1, 2, 3, 4, 5)}),
     semi("atoms", "Atoms.from_points", lambda values: atoms.Atoms(POINTS).from_points(values), {"values": t(1, 2, 3, 4, 5)}),
     semi("atoms", "Atoms.fingerprint", lambda **z: int(cells(**z).fingerprint()[:6], 16)),
+    semi("atoms", "Noise", lambda: atoms.Noise("normal", like=POINTS).centre, {}),
     semi("atoms", "Noise.draw", lambda: atoms.Noise("normal", like=POINTS).draw(3, generator=generator()), {}),
     semi("atoms", "Noise.centred", lambda x: atoms.Noise("normal", like=POINTS).centred(x), X, names={}),
     semi("atoms", "batch", lambda x: atoms.batch(x, "x", like=POINTS), X, names={}),
     semi("ascent", "start", lambda **z: (lambda a: (a.iterate, a.scale))(seeded(**z))),
     semi("ascent", "Ascent.run", lambda **z: (lambda a: sum(a.run(20, generator=generator(1))))(seeded(**z))),
-    semi("ascent", "Ascent.iterations", lambda **z: seeded(**z).iterations),
+    semi("ascent", "start, iterations", lambda **z: seeded(**z).iterations),
     semi("ascent", "Ascent.potentials", lambda **z: seeded(**z).potentials()),
     semi("ascent", "Ascent.scores", lambda **z: seeded(**z).scores().offsets, **moving((False,))),
     semi("ascent", "Ascent.certificate", lambda **z: len(seeded(**z).certificate().__dict__)),
+    semi("certificate", "Certificate", lambda: len(vars(HARD._fitted().certificate())), {}),
     semi("certificate", "Certificate.add", lambda: HARD._fitted().certificate().add(64, generator=generator()) or 0.0, {}),
     *(
         semi("certificate", f"Certificate.{name}", lambda use=use: use(counted()), {})
@@ -330,28 +345,30 @@ CALLS = [
         result_units=(2, 2, 0, 0),
         tolerance=1e-5,
     ),
-    semi("semidiscrete", "SemidiscreteFit.require", lambda **z: made(**z).fit(tol=0.5, generator=generator())
+    semi("semidiscrete", "SemidiscreteCoupling.fit, require", lambda **z: made(**z).fit(tol=0.5, generator=generator())
          .require().iterations),
-    semi("semidiscrete", "SemidiscreteCoupling.epsilon", lambda **z: made(**z, epsilon=0.5).epsilon),
-    semi("semidiscrete", "SemidiscreteCoupling.iterations", lambda **z: fitted(**z).iterations),
-    semi("semidiscrete", "SemidiscreteCoupling.potentials", lambda **z: fitted(**z).potentials),
+    semi("semidiscrete", "SemidiscreteCoupling, epsilon", lambda **z: made(**z, epsilon=0.5).epsilon),
+    semi("semidiscrete", "SemidiscreteCoupling, iterations", lambda **z: fitted(**z).iterations),
+    semi("semidiscrete", "SemidiscreteCoupling, potentials", lambda **z: fitted(**z).potentials),
     semi("semidiscrete", "SemidiscreteCoupling.scores", lambda **z: fitted(**z).scores().offsets, **moving((False,))),
     semi("semidiscrete", "SemidiscreteCoupling.assign", lambda x: SOFT.assign(x, generator=generator()), X, names={}),
     semi("semidiscrete", "SemidiscreteCoupling.c_transform", lambda x: (HARD.c_transform(x), SOFT.c_transform(x)), X, names={}),
     semi("semidiscrete", "SemidiscreteCoupling.chi2", lambda **z: fitted(**z).chi2(64, generator=generator())),
-    semi("semidiscrete", "SemidiscreteCoupling.pair", lambda **z: fitted(**z).pair(6, generator=generator()),
+    semi("semidiscrete", "SemidiscreteCoupling, pair", lambda **z: fitted(**z).pair(6, generator=generator()),
          **moving((False, True))),
     semi("semidiscrete", "SemidiscreteCoupling.pair_index", lambda **z: fitted(**z).pair_index(6, generator=generator()),
          **moving((False, False))),
-    semi("semidiscrete", "SemidiscreteCoupling.pairs", lambda labels: HARD.pairs(labels)(6, generator=generator()),
+    semi("semidiscrete", "SemidiscreteCoupling, pairs", lambda labels: HARD.pairs(labels)(6, generator=generator()),
          {"labels": t(0, 1, 1, 0, 2)}, names={"labels": "condition"}),
     semi("semidiscrete", "SemidiscreteCoupling.state_dict", lambda **z: fitted(**z).state_dict()["average"], **moving((False,))),
     semi("semidiscrete", "SemidiscreteCoupling.load_state_dict", resumed),
     # what is made of it
+    semi("indexed", "IndexedPairs", lambda: Fixed(POINTS, LABELS).points, {}),
     semi("indexed", "IndexedPairs.pair", lambda: Fixed(POINTS, LABELS).pair(4), {}),
     semi("indexed", "IndexedPairs.pair_index", lambda: Fixed(POINTS).pair_index(4), {}),
     semi("indexed", "IndexedPairs.pairs", lambda labels: Fixed(POINTS).pairs(labels)(4), {"labels": t(0, 1, 1, 0, 2)},
          names={"labels": "condition"}),
+    semi("exact_flow", "ExactFlow", lambda **z: ExactFlow(fitted(**z, epsilon=0.5)).velocity(0.5, X0), **moving((None,))),
     room("exact_flow", "ExactFlow.velocity", lambda t, x: FLOW.velocity(t, x), {"t": t(0.25, 0.5, 0.0), "x": X0},
          names={"t": r"\bt\b", "x": r"x|\bt\b"}),
     room("exact_flow", "ExactFlow.score", lambda t, x: FLOW.score(t, x), {"t": t(0.25, 0.5, 0.0), "x": X0},
@@ -362,26 +379,27 @@ CALLS = [
             ("prepare", lambda found: found.index),
             ("PairList.blocks", lambda found: tuple(x for _, x in found.blocks())),
             ("PairList.cost", lambda found: found.cost()),
-            ("PairList.pair", lambda found: found.pair(6, generator=generator())),
+            ("PairList, pair", lambda found: found.pair(6, generator=generator())),
             ("PairList.pair_index", lambda found: found.pair_index(6, generator=generator())),
-            ("PairList.pairs", lambda found: found.pairs([0, 1, 1, 0, 2])(6, generator=generator())),
+            ("PairList, pairs", lambda found: found.pairs([0, 1, 1, 0, 2])(6, generator=generator())),
             ("PairList.state_dict", lambda found: PairList(HARD, **found.state_dict()).index),
         )
     ),
     classwise("ClassCouplings.fit", lambda points: classes(points).couplings[0].potentials),
-    classwise("ClassCouplings.pair", lambda points: classes(points).pair(6, generator=generator()),
+    classwise("ClassCouplings, pair", lambda points: classes(points).pair(6, generator=generator()),
          **moving((False, True, False))),
     classwise("ClassCouplings.pair_index", lambda points: classes(points).pair_index(6, generator=generator())),
-    classwise("ClassCouplings.pairs", lambda points: classes(points).pairs(Z)(6, generator=generator())),
-    classwise("ClassFit.require", lambda points: classes(points).fit(tol=0.5, generator=generator())
+    classwise("ClassCouplings, pairs", lambda points: classes(points).pairs(Z)(6, generator=generator())),
+    classwise("ClassCouplings.fit, require", lambda points: classes(points).fit(tol=0.5, generator=generator())
          .require().results[1].iterations),
     semi("conditional", "JointCoupling.fit", lambda **z: joint(**z).coupling.potentials, JOINT, names=JOINT_NAMES),
-    semi("conditional", "JointCoupling.pair", lambda **z: joint(**z).pair(6, generator=generator()), JOINT, names=JOINT_NAMES),
+    semi("conditional", "JointCoupling, pair", lambda **z: joint(**z).pair(6, generator=generator()), JOINT, names=JOINT_NAMES),
     semi("conditional", "JointCoupling.pair_index", lambda **z: joint(**z).pair_index(6, generator=generator()), JOINT,
          names=JOINT_NAMES),
-    semi("conditional", "JointCoupling.pairs", lambda **z: joint(**z).pairs(LABELS.new_zeros(5))(6, generator=generator()), JOINT,
+    semi("conditional", "JointCoupling, pairs",
+         lambda **z: joint(**z).pairs(LABELS.new_zeros(5))(6, generator=generator()), JOINT,
          names=JOINT_NAMES),
-    semi("conditional", "JointCoupling.result", lambda **z: joint(**z).result.iterations, JOINT, names=JOINT_NAMES),
+    semi("conditional", "JointCoupling.fit, result", lambda **z: joint(**z).result.iterations, JOINT, names=JOINT_NAMES),
     room("distributed", "load_points", lambda: in_folder(loaded)),
     room("distributed", "main", lambda: in_folder(alone)),
     # on lines
@@ -417,7 +435,7 @@ CALLS = [
          names={"cost": f"cost|{LONGER}"}, units={"cost": 2, "potential": 2}, result_units=(2,)),
     room("sliced", "soft_c_transform", lambda weights, **z: fits(sliced.soft_c_transform(**z, epsilon=0.5, weights=weights), 4),
          {"cost": COST, "potential": F, "weights": A}, names={"cost": f"cost|{LONGER}"}),
-    room("sliced", "sphere_points", sliced.sphere_points, {"latitude": t(10, -45, 90), "longitude": t(0, 120, -30)},
+    room("sliced", "sphere_points", sliced.sphere_points, {"latitude": t(10, -45, 80), "longitude": t(0, 120, -30)},
          names={"longitude": "longitude|latitude"}),
     room("sliced", "geodesic_cost", sliced.geodesic_cost, {"x0": t([0.6, 0.8, 0.0], [0.0, 0.0, 1.0]), "x1": t([0.0, 1.0, 0.0])}),
     room("sliced", "stereographic", sliced.stereographic, {"x": t([0.6, 0.0, 0.8], [0.0, -1.0, 0.0])}),
@@ -427,12 +445,13 @@ CALLS = [
     room("amortized", "Problem.entropic_plan", lambda **z: planned(amortized.Problem(**z).entropic_plan(0.5)), CLOUDS,
          names=CLOUD_NAMES, moved=("x0", "x1"), result_moved=(False,) * 3, tolerance=1e-6),
     room("amortized", "Problem", lambda cost: amortized.Problem(X0, Y, cost=cost).cost, {"cost": COST}),
-    room("amortized", "Prediction", lambda potential0: predicted(amortized.predict_from(PROBLEMS[0], potential0, 0.5)),
+    room("amortized", "predict_from, numbers", lambda potential0: predicted(amortized.predict_from(PROBLEMS[0], potential0, 0.5)),
          {"potential0": F}),
     room("amortized", "predict_from", lambda potential0: amortized.predict_from(PROBLEMS[0], potential0, 0.5, sweeps=2).plan,
          {"potential0": F}),
     room("amortized", "semidual", lambda potential0: amortized.semidual(PROBLEMS[0], potential0, 0.5), {"potential0": F}),
-    room("amortized", "Coefficients.require", lambda directions: model(directions=directions).result.require().coefficients,
+    room("amortized", "RegressionAmortization.fit, require",
+         lambda directions: model(directions=directions).result.require().coefficients,
          {"directions": DIRECTIONS}, names={"directions": "directions|problem"}, tolerance=1e-6),
     *(
         call
@@ -454,7 +473,7 @@ CALLS = [
          lambda directions: model(amortized.ObjectiveAmortization, directions).coefficients,
          {"directions": DIRECTIONS}, names={"directions": "directions|problem"}, tolerance=1e-3, single=None),
     *(
-        room("amortized", f"{kind.__name__}.{name}", run)
+        room("amortized", f"{kind.__name__}.fit, {name}", run)
         for kind, model in ((amortized.RegressionAmortization, REGRESSION), (amortized.ObjectiveAmortization, OBJECTIVE))
         for name, run in (
             ("coefficients", lambda model=model: model.coefficients),

@@ -14,7 +14,18 @@ def t(*rows) -> torch.Tensor:
 
 
 def room(module, name, run, arrays=None, **options) -> Call:
-    return Call(f"matching.{module}.{name}", run, arrays or {}, **options)
+    place = f"{module}.{name}"
+    if "networks" in place or "training.fit" in place:
+        options["excused"] = {
+            "default dtype": "the one of the parameters",
+            "modes": "parameters of inference mode cannot be trained",
+        }
+    if place == "mean_flow.loss":
+        options["excused"] = {"gradient": "the target is held fixed"}
+    if "sample" in place:
+        options["cut"] = {"x0": "none, by the table of derivatives"}
+    known = {key: value for key, value in options.items() if key in Call.__dataclass_fields__}
+    return Call(f"matching.{place}", run, arrays or {}, **known)
 
 
 X0, X1 = t([0.5, 1.0], [-1.0, 0.25], [2.0, -0.5]), t([1.5, 0.0], [-0.5, 1.25], [0.25, 2.0])
@@ -62,7 +73,7 @@ CALLS = [
     room("training", "cosine", lambda: tuple(training.cosine(warm_up=0.25)(done) for done in (0.0, 0.125, 0.5, 1.0))),
     room("training", "fit", lambda: trained(flow_matching.FlowMatching(), networks.VelocityNetwork).losses),
     room("training", "fit", lambda: trained(mean_flow.MeanFlow(), networks.MeanVelocityNetwork).losses),
-    room("training", "Training.steps", lambda: FLOW.steps),
+    room("training", "fit, steps", lambda: FLOW.steps),
     room(
         "flow_matching",
         "loss",
@@ -90,7 +101,8 @@ CALLS = [
     room("mean_flow", "MeanFlow", lambda: mean_flow.MeanFlow()(average, X0, X1, LABELS, generator=generator())),
     room("mean_flow", "sample", lambda x0: fits(mean_flow.sample(average, x0, steps=3), 3, 2), {"x0": X0}, **POINTS),
     *(
-        room("networks", kind.__name__, lambda kind=kind, times=times: network(kind)(*times, X0.float(), LABELS))
+        room("networks", f"{kind.__name__}{name}", lambda kind=kind, times=times: network(kind)(*times, X0.float(), LABELS))
+        for name in ("", ".forward")
         for kind, times in ((networks.VelocityNetwork, (0.25,)), (networks.MeanVelocityNetwork, (0.25, 0.5)))
     ),
 ]  # fmt: skip
