@@ -14,7 +14,7 @@ from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
 from dynot_lite._base.differentiation import recording
 from dynot_lite._base.progress import bar
-from dynot_lite._base.samplers import draw_batch
+from dynot_lite._base.samplers import draw_batch, function
 
 __all__ = ["Training", "cosine", "fit"]
 
@@ -108,6 +108,10 @@ def fit(
     check.count(batch, "batch")
     check.positive(learning_rate, "learning_rate")
     check.share(ema, "ema", below_one=True)
+    function(loss, "loss")
+    for name, given in (("schedule", schedule), ("callback", callback)):
+        if given is not None:
+            function(given, name)
     clip = None if clip is None else check.positive(clip, "clip")
     if precision not in (None, torch.bfloat16):
         raise ValueError(f"precision must be None or torch.bfloat16, got {precision!r}")

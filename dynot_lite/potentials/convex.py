@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
-from dynot_lite._base.differentiation import gradient, tangent
+from dynot_lite._base.differentiation import gradient, refuse_graph, tangent
 from dynot_lite._base.samplers import values
 from dynot_lite.potentials.conjugates import ConjugateSolution, Equation, newton
 
@@ -157,13 +157,15 @@ class Quadratic(ConvexPotential):
     def __init__(self, dim: int, *, matrix=None, offset=None, strength: float = 1e-6):
         super().__init__(dim)
         self.strength = check.positive(strength, "strength")
+        refuse_graph(matrix, "matrix")
+        refuse_graph(offset, "offset")
         matrix = check.covariance(torch.eye(dim) if matrix is None else matrix, "matrix", dim=dim)
         offset = torch.zeros(dim) if offset is None else offset
         offset = check.as_tensor(offset, "offset", like=matrix)
         if matrix.ndim != 2 or offset.shape != (dim,):
             shapes = f"{tuple(matrix.shape)} and {tuple(offset.shape)}"
             raise ValueError(f"matrix and offset must have shapes {(dim, dim)} and {(dim,)}, got {shapes}")
-        root, info = torch.linalg.cholesky_ex(matrix.detach() - self.strength * torch.eye(dim).to(matrix))
+        root, info = torch.linalg.cholesky_ex(matrix - self.strength * torch.eye(dim).to(matrix))
         if info > 0:
             raise ValueError(f"matrix must have eigenvalues above strength = {self.strength:g}")
         self.root = nn.Parameter(root)
@@ -306,7 +308,8 @@ class ICNN(ConvexPotential):
     def _layers(self, x: Tensor) -> list[Tensor]:
         """What enters the softplus of each layer."""
         inner = [x @ self.inputs[0].T + self.biases[0]]
-        for direct, bias, weight in zip(self.inputs[1:], self.biases[1:], self.log_weights, strict=True):
+        # Not self.inputs[1:]: a part of a ParameterList cuts the graph of what torch.func puts in its place.
+        for direct, bias, weight in zip(list(self.inputs)[1:], list(self.biases)[1:], self.log_weights, strict=True):
             inner.append(_softplus(inner[-1]) @ weight.exp().T + x @ direct.T + bias)
         return inner
 
