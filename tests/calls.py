@@ -45,7 +45,7 @@ class Call:
         alone: whether the result of a point depends on this point only, so that one point alone has the same.
         dims: {array: axis or axes, "result": axis} of the coordinates, which may be put into another order, or be one.
         limits: {what: (arrays, expected)}, a call at a limit: one point, one dimension, and its result by hand.
-        cut: {array: why} where no gradient comes out although a tensor does.
+        cut: {array, or "result k": why} where no gradient comes out although a tensor does.
         tolerance: relative, of a result from float64; single precision has its own.
         single: relative, of a result from float32; None: the function insists on its own precision, and need not be near.
         exact: whether results of one and of two threads are the same to the bit.

@@ -236,6 +236,7 @@ CALLS = [
         tolerance=1e-8,
         options=SOLVER,
         rows=[{"y": 0, "result": 0}],
+        cut={"result 1": "the maximiser is held fixed"},
     ),
     room("convex", "ConvexPotential.flow", SOFT.flow, AT, names=AT_NAMES, rows=[AT_ROWS]),
     room(
