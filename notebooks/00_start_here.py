@@ -33,13 +33,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import ot
 import torch
-from IPython.display import Markdown
 from matplotlib.colors import ListedColormap
 from scipy.optimize import linprog
 from scipy.spatial import cKDTree
 from sklearn.mixture import GaussianMixture as MixtureFit
 
-from dynot_lite.companion import claim, say, show, start
+from dynot_lite.companion import claim, say, show, show_table, start
 from dynot_lite.companion.ledger import KINDS, registry
 from dynot_lite.datasets.images import colour_sample, photographs
 from dynot_lite.paths.flows import trajectory
@@ -125,13 +124,13 @@ def randn(*shape):
 #
 # A claim without a cell, or a cell without a registered claim, fails the tests. The registry at the moment:
 
-# %% tags=["nbval-ignore-output"]
+# %%
 notebooks = sorted({entry.notebook for entry in registry().values()})
 lines = ["| notebook | " + " | ".join(KINDS) + " | all |", "|---|" + "--:|" * (len(KINDS) + 1)]
 for name in [*notebooks, None]:
     kinds = [entry.kind for entry in registry().values() if name in (None, entry.notebook)]
     lines.append(f"| {name or '**all**'} | " + " | ".join(str(kinds.count(kind)) for kind in KINDS) + f" | {len(kinds)} |")
-Markdown("\n".join(lines))
+show_table(lines)
 
 # %% [markdown]
 # ## 4. Notation
@@ -860,6 +859,7 @@ axes[1, 0].set_ylabel("to the temple's colours")
 show(
     figure,
     "colour_transfer",
+    photograph=True,
     alt="A temple and a flower, each recoloured with the colours of the other, by optimal transport and by flow matching.",
 )
 
@@ -876,7 +876,7 @@ for column, t in enumerate(times):
     draw(axes[1, column], flowed[round(12 * t)])
 axes[0, 0].set_ylabel("McCann")
 axes[1, 0].set_ylabel("flow matching")
-show(figure, "strips", alt="Five pictures from the temple to its recoloured version, for the optimal path and flow matching.")
+show(figure, "strips", photograph=True, alt="Five pictures from the temple to its recoloured version, for the optimal path and flow matching.")
 
 # %% [markdown]
 # The same in the colour cube, for some of the sampled colours: on the left each colour and its partner, joined by a segment; on

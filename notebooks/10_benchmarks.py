@@ -59,7 +59,7 @@ from dynot_lite.grids import back_and_forth, benamou_brenier
 from dynot_lite.matching import flow_matching, training
 from dynot_lite.matching.networks import VelocityNetwork
 from dynot_lite.couplings.amortized import Problem, RegressionAmortization, predict_from
-from dynot_lite.companion import claim, show, skip, start
+from dynot_lite.companion import claim, say, show, skip, start
 from dynot_lite.companion.benchmark import medians, peer, peer_of_jax
 from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
@@ -142,9 +142,9 @@ for condition in conditions:
         errors[name].append((image @ image.mT - q.cov).abs().max().item())
 claim("BEN-2", errors["dynot_lite"][-1])
 
-# %% tags=["nbval-ignore-output"]
+# %%
 for condition, ours, theirs in zip(conditions, *errors.values(), strict=True):
-    print(f"condition {condition:.0e}: push-forward error of dynot_lite {ours:.1e}, of POT {theirs:.1e}")
+    say(f"condition {condition:.0e}: push-forward error of dynot_lite {ours:.1e}, of POT {theirs:.1e}")
 
 # %%
 figure, axes = plt.subplots(figsize=(5.2, 3.4))
@@ -177,7 +177,7 @@ claim("BEN-4", abs(w2_squared(*near).item() - true_value) / true_value)
 # at a time. Ours: `monge_map` on the batch, given as two `Gaussian`s; building those (validation and Cholesky factors) is measured
 # separately and added in the second ratio.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 ratios = {}
 for n, d in ((1000, 2), (500, 8), (100, 32)):
     p, q = laws(n, d), laws(n, d)
@@ -190,7 +190,7 @@ for n, d in ((1000, 2), (500, 8), (100, 32)):
         repeats=repeats,
     )
     ratios[d] = times["POT"] / times["map"]
-    print(
+    say(
         f"d = {d:2d}, {n:4d} pairs: {ratios[d]:5.1f} times faster than POT's loop, "
         f"{times['POT'] / times['build and map']:5.1f} times with the construction of the laws"
     )
@@ -225,7 +225,7 @@ claim("BEN-7", (~solution.solved).sum())
 # and gradient in closed form in NumPy, the same start, and the tolerance that makes it stop at a residual of about $10^{-6}$; our
 # solver is stopped at that residual too. Compared per point.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 slopes, heights = potential.slopes[0].detach().numpy(), potential.heights[0].detach().numpy()
 matrix, temperature = potential.quadratic.matrix.detach().numpy(), potential.log_temperature.exp().item()
 reached = {}
@@ -254,8 +254,8 @@ def batched():
 
 times = medians({"SciPy": one_by_one, "dynot_lite": batched}, repeats={"quick": 2, "full": 7}[preset])
 ratio = times["SciPy"] / sample / (times["dynot_lite"] / number)
-print("largest residuals:", ", ".join(f"{name} {value:.1e}" for name, value in reached.items()))
-print(f"{ratio:.0f} times faster per point than SciPy's L-BFGS")
+say("largest residuals:", ", ".join(f"{name} {value:.1e}" for name, value in reached.items()))
+say(f"{ratio:.0f} times faster per point than SciPy's L-BFGS")
 
 # %%
 claim("BEN-8", ratio)
@@ -357,10 +357,10 @@ claim("BEN-19", benamou_brenier.solve(*positive, steps=n // 4).gap)
 # %% [markdown]
 # **Time**, as ratios of medians: the value and the whole path against the peer at half the resolution, and the cold start against the lifted one.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 for name in ("value", "lifted"):
-    print(f"{name} at {n}² takes {against_peer[name] / against_peer['emd2']:.3f} of the time of emd2 at {n // 2}²")
-print(f"cold takes {against_each_other['cold'] / against_each_other['lifted']:.2f} of the time of lifted")
+    say(f"{name} at {n}² takes {against_peer[name] / against_peer['emd2']:.3f} of the time of emd2 at {n // 2}²")
+say(f"cold takes {against_each_other['cold'] / against_each_other['lifted']:.2f} of the time of lifted")
 
 # %%
 claim("BEN-20", against_peer["value"] / against_peer["emd2"])
@@ -391,7 +391,7 @@ def slope(values):
 
 claim("BEN-23", slope(peaks))
 
-# %% tags=["nbval-ignore-output"]
+# %%
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2))
 for ax, values, label, colour in ((axes[0], np.array(peaks) / 2**20, "peak memory, MiB", "blue"), (axes[1], times, "time, s", "vermilion")):
     ax.loglog(unknowns, values, "o-", color=COLOURS[colour])
@@ -445,7 +445,7 @@ claim("BEN-31", largest_excess({"quick": (100, 256), "full": (100, 256, 512)}[pr
 # %% [markdown]
 # **Speed of exact pairs.** Standard normal points in dimensions 2 and 64, the target moved by 1 in every coordinate.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 torchcfm = peer("torchcfm")
 speed = {}
 if torchcfm is not None:
@@ -458,9 +458,9 @@ if torchcfm is not None:
                 repeats=repeats if n == 256 else {"quick": 1, "full": 11}[preset],
             )
             speed[dim, n] = times["torchcfm"] / times["dynot_lite"]
-            print(f"d = {dim:2d}, n = {n:4d}: {speed[dim, n]:.1f} times the pairs per second of torchcfm")
+            say(f"d = {dim:2d}, n = {n:4d}: {speed[dim, n]:.1f} times the pairs per second of torchcfm")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 if torchcfm is None:
     skip("BEN-28")
     skip("BEN-29")
@@ -474,7 +474,7 @@ else:
 # the positive entries and their cumulative sums; a draw is a binary search. Both times include the look-up of the points. The ratio is for
 # the exact plan (1000 positive entries), and, printed only, for an entropic plan, in which nearly all entries are positive.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 x, y = two_batches(1000, 2)
 given = {"exact": plans.exact_plan(x, y), "entropic": plans.entropic_plan(x, y, 1.0)}
 drawing = {}
@@ -488,9 +488,11 @@ for name, found in given.items():
     if torchcfm is not None:
         times = medians({"torchcfm": flattened, "dynot_lite": lambda draw=draw: [draw(128, generator=generator) for _ in range(50)]}, repeats=repeats)
         drawing[name] = 50 * times["torchcfm"] / times["dynot_lite"]
-        print(f"{name} plan: batches are drawn {drawing[name]:.0f} times faster than by torchcfm")
+        say(f"{name} plan: batches are drawn {drawing[name]:.0f} times faster than by torchcfm")
+if torchcfm is None:
+    say("torchcfm is not installed")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 if torchcfm is None:
     skip("BEN-30")
 else:
@@ -511,14 +513,16 @@ def marginal_error(plan):
 x, y = datasets.toy.torchcfm_eight_gaussians(256, generator=generator), datasets.toy.torchcfm_moons(256, generator=generator)
 claim("BEN-32", marginal_error(plans.entropic_plan(x, y, 0.025).require().plan))
 
-# %% tags=["nbval-ignore-output"]
-if torchcfm is not None:
+# %%
+if torchcfm is None:
+    say("torchcfm is not installed")
+else:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         missing = marginal_error(torch.as_tensor(torchcfm.optimal_transport.OTPlanSampler("sinkhorn").get_map(x, y)))
-    print(f"marginal error of torchcfm's plan: {missing:.3f}")
+    say(f"marginal error of torchcfm's plan: {missing:.3f}")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 if torchcfm is None:
     skip("BEN-27")
 else:
@@ -585,7 +589,7 @@ def theirs(name, steps, run_seed):
 # %% [markdown]
 # **Time per iteration.** Runs from scratch, of 256 iterations each in the full preset.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 steps = {"quick": 24, "full": 256}[preset]
 faster = {}
 if torchcfm is not None:
@@ -595,9 +599,11 @@ if torchcfm is not None:
             repeats={"quick": 1, "full": 5}[preset],
         )
         faster[name] = times["torchcfm"] / times["dynot_lite"]
-        print(f"{name:11s} coupling: an iteration is {faster[name]:.1f} times faster than torchcfm's")
+        say(f"{name:11s} coupling: an iteration is {faster[name]:.1f} times faster than torchcfm's")
+else:
+    say("torchcfm is not installed")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 if torchcfm is None:
     skip("BEN-24")
     skip("BEN-25")
@@ -610,7 +616,7 @@ else:
 # by the midpoint rule with 100 steps, and $W_2$ to as many new points of the target is exact. The claim: for both couplings our mean
 # exceeds the peer's by at most one pooled standard deviation, the root of the mean of the two variances over the seeds.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 iterations, size = {"quick": (40, 256), "full": (3000, 2048)}[preset]
 difference = {}
 if torchcfm is not None:
@@ -626,9 +632,11 @@ if torchcfm is not None:
         pooled = np.mean([np.var(values, ddof=1) for values in found.values()]) ** 0.5
         difference[name] = (np.mean(found["dynot_lite"]) - np.mean(found["torchcfm"])) / pooled
         summary = ", ".join(f"{who} {np.mean(values):.3f}" for who, values in found.items())
-        print(f"{name:11s} coupling, mean W2 after {iterations} iterations: {summary}, pooled standard deviation {pooled:.3f}")
+        say(f"{name:11s} coupling, mean W2 after {iterations} iterations: {summary}, pooled standard deviation {pooled:.3f}")
+else:
+    say("torchcfm is not installed")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 if torchcfm is None:
     skip("BEN-26")
 else:
@@ -711,7 +719,7 @@ def ours_certified(points, seed):
     return time.process_time() - begin, coupling
 
 
-# %% tags=["nbval-ignore-output"]
+# %%
 jax = peer_of_jax("ott")
 if jax is not None:
     import jax.numpy as jnp
@@ -752,7 +760,7 @@ def ott_until(points, rate, *, batch, chunk, steps, seeds, limit, average, sched
     return times
 
 
-# %% tags=["nbval-ignore-output"]
+# %%
 seeds = {"quick": range(1), "full": range(5)}[preset]
 small, large = clusters(1000, seed), clusters({"quick": 1500, "full": 10_000}[preset], seed)
 torch_threads = torch.get_num_threads()
@@ -767,8 +775,8 @@ def middle(rows):
     return float(np.median([row[0] for row in rows]))
 
 
-print(f"ours, N = 1000: χ² ≤ 0.05 in {middle(ours_small):.3f} s ({ours_small[0][1]:.0f} epochs), certified in {middle(certified['small']):.3f} s")
-print(f"ours, N = {len(large)}: χ² ≤ 0.05 in {middle(ours_large):.2f} s ({ours_large[0][1]:.0f} epochs), certified in {middle(certified['large']):.2f} s")
+say(f"ours, N = 1000: χ² ≤ 0.05 in {middle(ours_small):.3f} s ({ours_small[0][1]:.0f} epochs), certified in {middle(certified['small']):.3f} s")
+say(f"ours, N = {len(large)}: χ² ≤ 0.05 in {middle(ours_large):.2f} s ({ours_large[0][1]:.0f} epochs), certified in {middle(certified['large']):.2f} s")
 ott_ratio = {}
 if jax is not None:
     steps = 10_000
@@ -780,7 +788,7 @@ if jax is not None:
         schedule=lambda it, eps: eps + 0.1 * jax.nn.relu(1000 - it) / 1000,
     )  # fmt: skip
     ott_ratio["small"] = middle(rows) / middle(ours_small)
-    print(f"ott-jax, tutorial recipe, N = 1000: χ² {rows[0][1]:.3f} after {middle(rows):.3f} s: ours is {ott_ratio['small']:.1f} times faster, "
+    say(f"ott-jax, tutorial recipe, N = 1000: χ² {rows[0][1]:.3f} after {middle(rows):.3f} s: ours is {ott_ratio['small']:.1f} times faster, "
           f"{middle(rows) / middle(certified['small']):.1f} times with its own stopping rule")  # fmt: skip
     gap, batch = certified["large"][0][1].result.scale, 1024
     rows = ott_until(
@@ -788,23 +796,23 @@ if jax is not None:
         seeds=seeds[:1], limit=60, average=0.03,
     )  # fmt: skip
     ott_ratio["large"] = middle(rows) / middle(ours_large)
-    print(f"ott-jax, our step rule, N = {len(large)}: χ² {rows[0][1]:.3f} after {middle(rows):.2f} s: ours is {ott_ratio['large']:.1f} times faster, "
+    say(f"ott-jax, our step rule, N = {len(large)}: χ² {rows[0][1]:.3f} after {middle(rows):.2f} s: ours is {ott_ratio['large']:.1f} times faster, "
           f"{middle(rows) / middle(certified['large']):.1f} times with its own stopping rule")  # fmt: skip
     if preset == "full":
         rows = ott_until(
             large, tutorial, batch=512, chunk=100, steps=steps, seeds=[0], limit=3 * middle(ours_large), average=0.99,
             schedule=lambda it, eps: eps + 0.1 * jax.nn.relu(1000 - it) / 1000,
         )  # fmt: skip
-        print(f"ott-jax, tutorial recipe, N = {len(large)}: χ² {rows[0][1]:.2f} after {middle(rows):.0f} s, stopped there")
+        say(f"ott-jax, tutorial recipe, N = {len(large)}: χ² {rows[0][1]:.2f} after {middle(rows):.0f} s, stopped there")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 for identifier, size in (("BEN-33", "small"), ("BEN-34", "large")):
     if size in ott_ratio:
         claim(identifier, ott_ratio[size])
     else:
         skip(identifier)
 
-# %% tags=["nbval-ignore-output"]
+# %%
 begin = time.process_time()
 iterations = {"quick": 200, "full": 10_000}[preset]
 pot_generator = torch.Generator().manual_seed(seed)
@@ -813,7 +821,7 @@ potential = ot.semidiscrete.solve_semidiscrete(
 )  # for |x − y|²: twice ours
 pot_seconds = time.process_time() - begin
 pot_chi2 = judge(small, 0.5 * (potential - small.square().sum(1)))
-print(f"POT, defaults, N = 1000: χ² {pot_chi2:.2f} after {iterations} iterations and {pot_seconds:.2f} s, "
+say(f"POT, defaults, N = 1000: χ² {pot_chi2:.2f} after {iterations} iterations and {pot_seconds:.2f} s, "
       f"{pot_seconds / middle(ours_small):.0f} times what ours takes to 0.05 ({'not reached' if pot_chi2 > 0.05 else 'reached'})")  # fmt: skip
 
 # %%
@@ -823,11 +831,11 @@ claim("BEN-35", pot_seconds / middle(ours_small) if pot_chi2 > 0.05 or preset ==
 # **Digits**, the 1797 images of scikit-learn divided by their standard deviation, and what the certificate is worth: $\chi^2$ of all the fits
 # above that declared themselves converged, judged on 200 000 noises (40 000 in the quick preset).
 
-# %% tags=["nbval-ignore-output"]
+# %%
 images = datasets.images.digits()[0].float()
 images = (images - images.mean(0)) / images.std()
 digit_fits = [ours_certified(images, s) for s in seeds]
-print(f"digits: certified after {middle(digit_fits):.2f} s, {digit_fits[0][1].iterations:.0f} epochs")
+say(f"digits: certified after {middle(digit_fits):.2f} s, {digit_fits[0][1].iterations:.0f} epochs")
 certificates = [judge(c.points, dot_scores(c), seed=7, noises=5 * judged) for _, c in [*certified["small"], *digit_fits]]
 
 # %%
@@ -838,7 +846,7 @@ claim("BEN-43", max(certificates))
 # **Samples.** The exact maximiser of the semi-dual of $n$ sampled noises has $\mathbb E\chi^2\approx N/n$: its error is that of a histogram of
 # $n$ draws. The table shows $\chi^2\cdot n/N$, which approaches 1 for the exact maximiser; medians of 3 seeds.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 factors = {}
 for name, points in [("clusters", small), ("digits", images)][: {"quick": 1, "full": 2}[preset]]:
     for epochs in {"quick": (40,), "full": (40, 100)}[preset]:
@@ -848,7 +856,7 @@ for name, points in [("clusters", small), ("digits", images)][: {"quick": 1, "fu
             coupling.fit(tol=0.5 / epochs, max_iterations=epochs, generator=torch.Generator().manual_seed(s))
             row.append(judge(points, dot_scores(coupling), seed=5, noises=3 * judged) * coupling.iterations)
         factors[name, epochs] = float(np.median(row))
-        print(f"{name}, {epochs} epochs: χ² n/N = {factors[name, epochs]:.2f}")
+        say(f"{name}, {epochs} epochs: χ² n/N = {factors[name, epochs]:.2f}")
 
 # %%
 claim("BEN-37", max(factors.values()))
@@ -858,7 +866,7 @@ claim("BEN-37", max(factors.values()))
 # worked on in blocks of 512 × 2048, so that the memory does not depend on $N$ but for a few vectors. Shown is $\chi^2$ on the way, as the solver
 # itself measures it, and the peak of the resident memory above what the process held, points included, before the coupling was made.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 class Peak(threading.Thread):
     """The largest resident memory of this process above that at the start, in MiB, looked at every 10 ms."""
 
@@ -887,10 +895,10 @@ with Peak() as memory:
     for epochs in {"quick": (0.25, 0.5, 1), "full": (0.25, 1, 2, 3)}[preset]:
         fit = huge.fit(max_iterations=epochs, generator=torch.Generator().manual_seed(int(100 * epochs)))
         course.append((fit.iterations, fit.chi2, time.process_time() - begin))
-        print(f"N = {len(many)}: {fit.iterations:.2f} epochs, χ² {fit.chi2:.3f} (upper bound {fit.chi2_upper:.3f}), {course[-1][2]:.1f} s with the evaluations")
-print(f"peak memory above the data: {memory.above:.0f} MiB")
+        say(f"N = {len(many)}: {fit.iterations:.2f} epochs, χ² {fit.chi2:.3f} (upper bound {fit.chi2_upper:.3f}), {course[-1][2]:.1f} s with the evaluations")
+say(f"peak memory above the data: {memory.above:.0f} MiB")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 figure, axes = plt.subplots(figsize=(5.2, 3.4))
 epochs, values, _ = np.array(course).T
 axes.loglog(epochs, values, "o-", color=COLOURS["blue"], label=f"N = {len(many)}")
@@ -914,7 +922,7 @@ claim("BEN-39", course[-1][1] / course[0][1])
 # large sets the search loses. Then the pairs are made once, with every point exactly as often as it should be, kept as seeds and
 # indices (`prepare`), and only looked up in training.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 candidates, sizes = {}, {}
 for label, coupling in (
     ("search, 1000", certified["small"][0][1]),
@@ -925,7 +933,7 @@ for label, coupling in (
     sizes[label] = 1024
 begin = time.process_time()
 listed = prepare(huge, len(many), generator=generator)
-print(f"{len(listed)} pairs made in advance in {time.process_time() - begin:.1f} s")
+say(f"{len(listed)} pairs made in advance in {time.process_time() - begin:.1f} s")
 candidates["look-up"], sizes["look-up"] = lambda: listed.pair(1024, generator=generator), 1024
 for n in (256, 1024):
     sampler = batches.exact(
@@ -936,7 +944,7 @@ for n in (256, 1024):
 times = medians(candidates, repeats={"quick": 3, "full": 9}[preset])
 rates = {name: sizes[name] / seconds for name, seconds in times.items()}
 for name, rate in rates.items():
-    print(f"{name:>16}: {rate:9.0f} pairs per second")
+    say(f"{name:>16}: {rate:9.0f} pairs per second")
 
 # %%
 claim("BEN-40", rates["search, 1000"] / rates["batch, 256"])
@@ -997,9 +1005,9 @@ claim("BEN-46", ratios[64, False])
 claim("BEN-47", ratios[512, False])
 claim("BEN-48", ratios[64, True])
 
-# %% tags=["nbval-ignore-output"]
+# %%
 for (n, weighted), ratio in ratios.items():
-    print(f"32 directions, n = {n}, {'random' if weighted else 'uniform'} weights: {ratio:.1f} times faster than POT")
+    say(f"32 directions, n = {n}, {'random' if weighted else 'uniform'} weights: {ratio:.1f} times faster than POT")
 
 # %% [markdown]
 # **A plan of 784 atoms.** Pairs of digits, the real $8\times8$ images enlarged to $28\times28$ by bilinear interpolation (not MNIST),
@@ -1042,8 +1050,8 @@ taken = medians(
 )
 claim("BEN-51", taken["exact"] / taken["plan"])
 
-# %% tags=["nbval-ignore-output"]
+# %%
 faster = {name: taken["exact"] / taken[name] for name in ("plan", "certificate")}
-print(f"RA plan of 784 atoms: {faster['plan']:.1f} times faster than ot.emd2, with its certificate {faster['certificate']:.1f} times")
-print(f"  total variation to the entropic plan {variation:.2f}, row error {rows:.2f}")
-print(f"  transport cost / exact: predicted {costs[0].mean():.2f}, entropic {costs[1].mean():.2f}")
+say(f"RA plan of 784 atoms: {faster['plan']:.1f} times faster than ot.emd2, with its certificate {faster['certificate']:.1f} times")
+say(f"  total variation to the entropic plan {variation:.2f}, row error {rows:.2f}")
+say(f"  transport cost / exact: predicted {costs[0].mean():.2f}, entropic {costs[1].mean():.2f}")

@@ -15,6 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from dynot_lite._base import checks as check
+from dynot_lite.companion.ledger import say
 
 __all__ = ["PEERS", "install_peers", "medians", "peer", "peer_of_jax"]
 
@@ -38,19 +39,23 @@ def install_peers(pins: Path) -> int:
 
 
 def peer(module: str) -> ModuleType | None:
-    """The module of a peer, or None, with a line that says how to get it, where it is not installed.
+    """The module of a peer, or None where it is not installed; a line says which version it has, or how to get it.
 
     The folder of the peers comes last in the search path, so that none of them takes the place of a package of ours.
     """
+    name = module.partition(".")[0]
     if PEERS.is_dir() and str(PEERS) not in sys.path:
         sys.path.append(str(PEERS))
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:  # the peer is there and lacks something: not the same as absent
+        if error.name != name:  # the peer is there and lacks something: not the same as absent
             raise
-        print(f"{module} is not installed: 'python3 run.py peers' installs it, the comparison with it is skipped")
+        say(f"{name} is not installed: 'python3 run.py peers' installs it, the comparison with it is skipped")
         return None
+    if module == name:
+        say(f"{name} {getattr(found, '__version__', 'of unknown version')}")
+    return found
 
 
 def peer_of_jax(*modules: str) -> ModuleType | None:

@@ -2,15 +2,16 @@
 
 import io
 import re
+from collections.abc import Iterable
 
-from IPython.display import display
+from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageStat
 
 from dynot_lite.companion.ledger import run_dir
 
-__all__ = ["show"]
+__all__ = ["show", "show_table"]
 
 
 def show(figure: Figure, name: str, *, alt: str, photograph: bool = False) -> None:
@@ -34,6 +35,11 @@ def show(figure: Figure, name: str, *, alt: str, photograph: bool = False) -> No
             raise ValueError(f"name must differ from figure to figure, got {name!r} twice")
         path.write_bytes(picture)
     display({kind: picture, "text/plain": f"[figure] {alt}"}, raw=True, metadata={kind: {"alt": alt}})
+
+
+def show_table(lines: Iterable[str]) -> None:
+    """Display the lines of a Markdown table whose numbers depend on the preset or the clock: the tests do not compare it."""
+    display(Markdown("\n".join(["<!-- of this run -->", *lines])))
 
 
 def _compact(image: Image.Image, photograph: bool) -> tuple[str, bytes]:

@@ -27,6 +27,7 @@ KINDS = ("identity", "inequality", "rate", "counter-example", "reproduction", "b
 
 # The runner names the folder that takes a notebook's raw numbers and figures; without it the notebook only prints.
 RUN_DIR = "DYNOT_RUN_DIR"
+STORE = "DYNOT_STORE"  # and the folder that takes the results of its learning runs until it has succeeded
 CLAIMS_FILE = "claims.jsonl"
 KERNEL_FILE = "kernel.json"  # which interpreter and which package the notebook ran with
 

@@ -315,7 +315,7 @@ def claim_problems(name: str, executed: NotebookNode, claims: Mapping[str, Claim
     lines = [line.rstrip() for text in streams for line in text.splitlines()]
     own = {identifier: entry for identifier, entry in claims.items() if entry.notebook == name}
     called = set(re.findall(r"""\bclaim\(\s*["']([^"']+)["']""", source))
-    pattern = r"(PASS|FAIL|SEEN) (([A-Z][A-Z0-9]*-\d+[a-z]?)  .*?)(?:  measured \S+)?(?:  \[[^\]]*\])?"
+    pattern = r"(PASS|FAIL|SEEN) (([A-Z][A-Z0-9]*-\d+[a-z]?)  .*?)  measured \S+(?:  \[[^\]]*\])?"
     verdicts = [found for line in lines if (found := re.fullmatch(pattern, line))]
     said = {found[2] for found in verdicts}
     called |= {found[3] for found in verdicts}

@@ -60,18 +60,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def fingerprint(source: Path, *, preset: str, seed: int, package: Path = PACKAGE) -> str:
-    """The SHA-256 of all that the results of the notebook ``source`` depend on.
+def fingerprint(source: Path, *, preset: str, seed: int, package: Path = PACKAGE, text: bool = True) -> str:
+    """The SHA-256 of all that the results of the notebook ``source`` depend on; without ``text``, its own and its claims aside.
 
     These are its source and claims, the files of the package that it imports and their data, the files in the folder of
     data if one of them reads that, the versions of what is imported or pinned, the interpreter, the peers, ``preset``,
     ``seed``, and the variables of the kernel's environment that can change a number.
     """
     files, modules = reached(source, package)
-    text = source.read_text(encoding="utf-8")
+    code = source.read_text(encoding="utf-8")
     folders = {path.parent for path in files} - {package}
     data = {path for folder in folders for path in folder.rglob("*") if path.suffix not in (".py", ".pyc", ".toml")}
-    claims = "*" if re.search(r"\bregistry\b", text) else source.stem
+    claims = "*" if re.search(r"\bregistry\b", code) else source.stem
     pins = package.parent / "constraints.txt"
     named = set(re.findall(r"(?m)^[\w.-]+(?===)", pins.read_text(encoding="utf-8"))) if pins.exists() else set()
     named |= {name for module in modules for name in _distributions().get(module, ())}
@@ -81,10 +81,12 @@ def fingerprint(source: Path, *, preset: str, seed: int, package: Path = PACKAGE
     parts = [preset, seed, sys.version, platform.machine(), sorted(environment.items()), peers(), versions]
     digest = hashlib.sha256(repr(parts).encode())
     listed = [(path.relative_to(package).as_posix(), path) for path in {*files, *data} if path.is_file()]
-    listed += [(path.name, path) for path in (package / "companion" / "claims").glob(f"{claims}.toml")]
+    if text:
+        listed += [("source", source)]
+        listed += [(path.name, path) for path in (package / "companion" / "claims").glob(f"{claims}.toml")]
     if os.environ.get("DYNOT_DATA") and any("DYNOT_DATA" in path.read_text(encoding="utf-8") for path in files):
         listed += [(path.name, path) for path in Path(os.environ["DYNOT_DATA"]).glob("*.pt")]
-    for name, path in sorted([*listed, ("source", source)]):
+    for name, path in sorted(listed):
         digest.update(f"\0{name}\0{sha256(path)}".encode())
     return digest.hexdigest()
 

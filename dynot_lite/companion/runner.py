@@ -18,7 +18,7 @@ import nbformat
 
 from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
-from dynot_lite.companion.ledger import CLAIMS_FILE, KERNEL_FILE, PACKAGE, RUN_DIR, Claim
+from dynot_lite.companion.ledger import CLAIMS_FILE, KERNEL_FILE, PACKAGE, RUN_DIR, STORE, Claim
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.origin import fingerprint, provenance, sha256
 from dynot_lite.companion.processes import end_processes, holding, signals
@@ -74,6 +74,8 @@ def _run(runs: list["_Run"], jobs: int, timeout: int, force: bool) -> list[Outco
     waiting, running = [], []
     for run in runs:
         run.remove(".failed")
+        if force:
+            shutil.rmtree(run.base / "stored" / run.name, ignore_errors=True)
         finished = None if force else run.finished()
         if finished:
             outcomes[run.name] = finished
@@ -168,11 +170,21 @@ class _Run:
         command += ["--execution-timeout", str(timeout), "--start-timeout", "120", "--log-output", "--no-progress-bar"]
         # A process group of its own: Ctrl-C in a terminal reaches this process alone, which then ends the others.
         apart = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {"start_new_session": True}
-        environment = notebooks.kernel_environment(self.folder / "jupyter") | {RUN_DIR: str(self.results)}
+        environment = notebooks.kernel_environment(self.folder / "jupyter")
+        environment |= {RUN_DIR: str(self.results), STORE: str(self.stored())}
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, **apart
             )
+
+    def stored(self) -> Path:
+        """Where results of learning runs are kept until the notebook has succeeded; those of other code are removed."""
+        key = fingerprint(self.source, preset=self.preset, seed=self.seed, text=False)[:16]
+        folder = self.base / "stored" / self.name / key
+        for other in folder.parent.glob("*"):
+            if other != folder:
+                shutil.rmtree(other)
+        return folder
 
     def abandon(self) -> None:
         """End what runs, and remove what it wrote."""
@@ -255,6 +267,7 @@ class _Run:
             (self.results / "result.partial").write_text(as_json(result), encoding="utf-8")
             (self.results / "result.partial").replace(self.results / RESULT)
             _publish(self.folder, self.base)
+            shutil.rmtree(self.base / "stored" / self.name, ignore_errors=True)
             path = _output(self.base, self.name)
         shutil.rmtree(self.folder, ignore_errors=True)
         return Outcome(self.name, "failed" if error else "done", path, seconds, results, error)

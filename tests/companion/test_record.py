@@ -343,7 +343,7 @@ def test_the_quick_preset_is_compared_with_the_stored_outputs_of_the_full_one(co
         ("run: preset full, seed 0, revision a", "run: preset quick, seed 0, revision b", True),
         ("<!-- of this run -->\n| 1 |\n| 2 |", "<!-- of this run -->\n| 3 |", True),
         ("| 1 |", "| 2 |", False),
-        ("ott is not installed: see\n1", "1", True),
+        ("· ott is not installed: see\n1", "· ott 0.6.0\n1", True),
     ],
 )  # fmt: skip
 def test_the_rules_of_the_comparison(full, quick, same):
