@@ -81,6 +81,7 @@ def test_registry_keeps_the_order_and_names_the_notebook(claims):
         (("at_most = 1e-9", "at_mots = 1e-9"), "at_mots"),
         (('"A residual vanishes"', '""'), "one line of text as statement"),
         (('"A residual vanishes"', '"two\\nlines"'), "one line of text as statement"),
+        (("at_most = 1e-9", 'at_most = 1e-9\ncatches = " "'), "one line of text as catches"),
         (('"identity"', '"theorem"'), "theorem"),
         (("at_least = 0.5", "at_least = 0.0"), "counter-example"),
         (("at_least = 0.5", "at_most = 0.5"), "counter-example"),
