@@ -53,7 +53,7 @@ class Statement:
 
 
 def read(cell: int, number: int, node: ast.stmt) -> Statement:
-    binds, uses, free, later = set(), set(), set(), set()
+    binds, uses, free, later = set(), set(), set(), set()  # free: what functions read that the statement does not bind itself
     _scan([node], set(), binds, uses, free, later)
     touches = set()
     for part in ast.walk(node):
@@ -65,6 +65,9 @@ def read(cell: int, number: int, node: ast.stmt) -> Statement:
             if isinstance(part.func, ast.Attribute) and (part.func.attr in CHANGING or part.func.attr.endswith("_")):
                 touches.add(_base(part.func))
             touches.update(_base(keyword.value) for keyword in part.keywords if keyword.arg == "out")
+    for part in ast.walk(node):  # for a, b in ((x, y), ...): a.append(b)
+        if isinstance(part, ast.For) and touches & _loads(part.target):
+            touches |= _loads(part.iter)
     call = node.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
     if call and _base(call.func) not in TALK:  # called for what it changes
         touches.update(_base(part) for part in [call.func, *call.args])
@@ -82,7 +85,7 @@ def _scan(body: list[ast.stmt], sure: set[str], binds: set[str], uses: set[str],
         match node:
             case ast.For():
                 _names(node.iter, sure, uses, free, later)
-                inner = {part.id for part in ast.walk(node.target) if isinstance(part, ast.Name)}
+                inner = _loads(node.target)
                 binds |= inner
                 _names(node.target, sure | inner, uses, free, later)
                 _scan(node.body, sure | inner, binds, uses, free, later)
@@ -94,7 +97,7 @@ def _scan(body: list[ast.stmt], sure: set[str], binds: set[str], uses: set[str],
             case _:
                 new, reads, defers = _symbols(node)
                 uses |= reads - sure
-                later |= defers
+                later |= defers - sure
                 free |= set() if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else defers - sure
                 binds |= new
                 if not isinstance(node, ast.Try):
@@ -105,7 +108,7 @@ def _names(node: ast.expr, sure: set[str], uses: set[str], free: set[str], later
     _, reads, defers = _symbols(node)
     uses |= reads - sure
     free |= defers - sure
-    later |= defers
+    later |= defers - sure
 
 
 def _symbols(node: ast.AST) -> tuple[set[str], set[str], set[str]]:
@@ -130,10 +133,14 @@ def _symbols(node: ast.AST) -> tuple[set[str], set[str], set[str]]:
     return binds, reads, defers
 
 
+def _loads(node: ast.AST) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
 def _base(node: ast.AST) -> str:
-    """The name at the root of ``a.b[c].d(e)``, or nothing."""
-    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call, ast.Starred)):
-        node = node.func if isinstance(node, ast.Call) else node.value
+    """The name at the root of ``a.b[c].d``, or nothing."""
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred)):
+        node = node.value
     return node.id if isinstance(node, ast.Name) else ""
 
 
@@ -159,7 +166,7 @@ class Program:
                 drawn |= statement.binds
                 self.statements[index] = copy.copy(statement)
                 object.__setattr__(self.statements[index], "touches", frozenset())
-            elif statement.replaces:
+            else:
                 drawn -= statement.binds
             if any(mark in statement.text for mark in GENERATORS) and isinstance(node, ast.Assign):
                 generators |= statement.binds
@@ -238,7 +245,7 @@ class Kernel:
         exec(compile(ast.Module([statement.node], []), f"<cell {statement.cell}>", "exec"), self.names)
 
     def keep(self) -> dict[str, Any]:
-        return {name: _kept(value) for name, value in self.names.items()}
+        return {name: _kept(value) for name, value in self.names.items() if name != "__builtins__"}
 
     def restore(self, names: dict[str, Any]) -> None:
         # In place: functions of the notebook look their names up in this very dictionary.
@@ -250,12 +257,12 @@ class Kernel:
                 value.cache_clear()
 
 
-def _kept(value: Any) -> Any:
-    """A copy of containers, which statements fill, down to what they hold."""
-    if type(value) is list:
-        return [_kept(entry) for entry in value]
-    if type(value) is dict:
-        return {key: _kept(entry) for key, entry in value.items()}
+def _kept(value: Any, depth: int = 3) -> Any:
+    """A copy of containers, which statements fill, and of the containers in them."""
+    if type(value) is list and depth:
+        return [_kept(entry, depth - 1) for entry in value]
+    if type(value) is dict and depth:
+        return {key: _kept(entry, depth - 1) for key, entry in value.items()}
     return copy.copy(value) if type(value) is set else value
 
 
