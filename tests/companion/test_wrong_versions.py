@@ -18,8 +18,20 @@ FILES = {path.stem: path for path in sorted((Path(__file__).parent / "wrong").gl
 
 
 def wrong_versions(name: str) -> list[Wrong]:
-    data = tomllib.loads(FILES[name].read_text(encoding="utf-8"))
-    return [Wrong.read(claim, fields) for claim, versions in data.items() for fields in versions]
+    return [Wrong.read(claim, fields) for claim, versions in read(name).items() if claim != "small" for fields in versions]
+
+
+def read(name: str) -> dict:
+    return tomllib.loads(FILES[name].read_text(encoding="utf-8"))
+
+
+def small_cells(name: str) -> list[str]:
+    """The code of a notebook with what ``small`` in its file replaces, so that right and wrong versions take seconds."""
+    cells, small = cells_of(name), read(name).get("small", {"replace": [], "by": []})
+    for old, new in zip(small["replace"], small["by"], strict=True):
+        assert sum(cell.count(old) for cell in cells) == 1, f"{name}: {old!r} does not occur once"
+        cells = [cell.replace(old, new) for cell in cells]
+    return cells
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -27,7 +39,7 @@ def test_claims_fail_for_wrong_versions(name):
     claims = {identifier: entry for identifier, entry in registry().items() if entry.notebook == name}
     wrong = wrong_versions(name)
     assert {version.claim for version in wrong} <= set(claims)
-    assert complaints(cells_of(name), claims, wrong) == []
+    assert complaints(small_cells(name), claims, wrong) == []
 
 
 def test_a_third_of_each_kind_is_tried():
