@@ -8,8 +8,9 @@
   python3 run.py peers        install the libraries that some benchmarks compare with (optional)
 
 Needs Python 3.11 or later and nothing else. The first call makes the virtual environment .venv beside this file and installs
-the packages of constraints.txt into it, which takes minutes; later calls do so only if pyproject.toml or constraints.txt
-changed. Everything after that is "python -m dynot_lite COMMAND [OPTIONS]" in that environment; "COMMAND --help" tells more."""
+torch and the packages of hashes.txt into it, which takes minutes; later calls do so only if that file, pyproject.toml or
+constraints.txt changed. Everything after that is "python -m dynot_lite COMMAND [OPTIONS]" in that environment; "COMMAND --help"
+tells more."""
 
 # This file must be readable for old versions of Python, too, so that they can say that they are too old.
 from __future__ import print_function
@@ -24,8 +25,21 @@ VENV = os.path.join(HERE, ".venv")
 PYTHON = os.path.join(VENV, "Scripts", "python.exe") if os.name == "nt" else os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "dynot_lite.stamp")
 
+FILES = ("pyproject.toml", "constraints.txt", "hashes.txt")
+# Every file is compared with hashes.txt, which lists all that is needed. Two things are not: torch, of which each index has its
+# own file, with what only its builds with CUDA need; and this folder, which is built with the setuptools of that list.
+STEPS = (
+    ("--require-hashes", "--no-deps", "-r", "hashes.txt"),
+    ("-c", "constraints.txt", "torch"),
+    ("--no-deps", "--no-build-isolation", "-e", "."),
+)
+
 # What pip's last words mean, for who does not read pip.
 CAUSES = (
+    (
+        ("DO NOT MATCH THE HASHES",),
+        "a package is not the file that hashes.txt names: it was damaged on its way, or is another under the same name",
+    ),
     (("No space left on device", "Errno 28", "disk quota"), "the disk is full"),
     (("Read-only file system", "Errno 30", "Permission denied", "Errno 13"), "the folder " + VENV + " cannot be written to"),
     (
@@ -49,7 +63,7 @@ class Trouble(Exception):
 def wanted():
     """What must be installed and where, as a hash: an environment that was moved or copied along is not this folder's."""
     digest = hashlib.sha256(HERE.encode())
-    for name in ("pyproject.toml", "constraints.txt"):
+    for name in FILES:
         with open(os.path.join(HERE, name), "rb") as stream:
             digest.update(stream.read())
     return digest.hexdigest()
@@ -92,8 +106,8 @@ def install():
         with open(os.path.join(VENV, "made_in"), "w") as stream:
             stream.write(HERE)
     print("dynot_lite: installing packages", flush=True)
-    pip = [PYTHON, "-m", "pip", "install", "-c", "constraints.txt", "-e", ".[notebooks,course,test]"]
-    run(pip, "see pip's words above; the same command tries again")
+    for step in STEPS:
+        run([PYTHON, "-m", "pip", "install"] + list(step), "see pip's words above; the same command tries again")
     with open(STAMP, "w") as stream:
         stream.write(stamp)
 

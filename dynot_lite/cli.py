@@ -1,6 +1,7 @@
 """The command line ``python -m dynot_lite``."""
 
 import argparse
+import contextlib
 import errno
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dynot_lite.companion import benchmark, notebooks, record, runner, table
+from dynot_lite.companion import benchmark, cluster, notebooks, record, runner, seeds, table
 from dynot_lite.companion.ledger import PRESETS, registry
 from dynot_lite.companion.processes import holding
 from dynot_lite.course import cli as course
@@ -36,7 +37,11 @@ figures and versions. The notebooks of the repository are not touched. Then prin
 
 A notebook that finished before is run again only if something that it depends on changed (its source, what it imports, versions,
 data, preset, seed), or a file that it made. Of a notebook that failed, what it did is kept as NAME.failed.ipynb. Ctrl-C ends all
-processes; what is finished stays. One process at a time may run into a folder."""
+processes; what is finished stays. One process at a time may run into a folder.
+
+With --cluster, the workers of a dask.distributed scheduler (dask scheduler; dask worker ADDRESS --nthreads 1) run the notebooks,
+each as many at a time as it has threads; they need this version of the package in the same environment, and share no files. With
+--seeds, the table also has median and range of what depends on the seed; they are kept in build/PRESET/seeds.json."""
 
 TEST = """\
 Run the unit tests, the examples in docstrings, and every committed notebook, in the quick preset, against its stored outputs
@@ -104,7 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="names such as 00_start_here; default: all")
     reproduce.add_argument("--preset", choices=PRESETS, default="quick", help="sizes of the experiments (default: quick)")
     reproduce.add_argument("--seed", type=course.at_least(0), default=0, help="of all random numbers (default: 0)")
-    reproduce.add_argument("--jobs", type=course.at_least(1), default=2, help="notebooks at a time (default: 2)")
+    reproduce.add_argument(
+        "--seeds", type=course.at_least(1), default=1, metavar="N", help="run with N seeds, from --seed on (default: 1)"
+    )
+    reproduce.add_argument("--cluster", metavar="ADDRESS", help="run on the workers of this dask scheduler (host:port)")
+    reproduce.add_argument(
+        "--jobs", type=course.at_least(1), default=2, help="notebooks at a time, without --cluster (default: 2)"
+    )
     reproduce.add_argument("--output", type=Path, help="folder to write to (default: build, beside notebooks)")
     reproduce.add_argument(
         "--timeout",
@@ -146,36 +157,51 @@ def _reproduce(options: argparse.Namespace) -> int:
     home = notebooks.root()
     if options.record:
         record.check_tree(home)
-    outcomes = runner.reproduce(
-        home / "notebooks",
-        options.output or home / "build",
-        registry(),
-        names=options.notebooks,
-        preset=options.preset,
-        seed=options.seed,
-        jobs=options.jobs,
-        timeout=options.timeout,
-        force=options.force,
-    )
+    output = options.output or home / "build"
+    with cluster.connect(options.cluster) if options.cluster else contextlib.nullcontext() as place:
+        everything = runner.reproduce(
+            home / "notebooks",
+            output,
+            registry(),
+            names=options.notebooks,
+            preset=options.preset,
+            seed=options.seed,
+            seeds=options.seeds,
+            jobs=None if place else options.jobs,
+            timeout=options.timeout,
+            force=options.force,
+            place=place,
+        )
+    outcomes = [outcome for outcome in everything if outcome.seed == options.seed]
     names = [outcome.notebook for outcome in outcomes]
     claims = {identifier: entry for identifier, entry in registry().items() if entry.notebook in names}
     print(table.terminal(claims, {key: value for outcome in outcomes for key, value in outcome.results.items()}))
-    failed = [outcome.notebook for outcome in outcomes if outcome.status == "failed"]
-    print(f"{len(names)} notebooks: " + (f"{len(failed)} FAILED ({', '.join(failed)})" if failed else "all succeeded"))
-    return _record(outcomes, home) if options.record else 1 if failed else 0
+    if options.seeds > 1:
+        spread = seeds.summary(everything)
+        print(seeds.terminal(claims, spread))
+        print(f"written to {seeds.write(spread, output / options.preset)}")
+    failed = [_title(outcome, options.seed) for outcome in everything if outcome.status == "failed"]
+    print(f"{len(everything)} notebooks: " + (f"{len(failed)} FAILED ({', '.join(failed)})" if failed else "all succeeded"))
+    return _record(everything, home, options.seed) if options.record else 1 if failed else 0
 
 
-def _record(outcomes: Sequence[record.Outcome], home: Path) -> int:
-    """Record every notebook that can be; what succeeded is kept when another failed."""
+def _title(outcome: record.Outcome, seed: int) -> str:
+    return outcome.notebook + (f" (seed {outcome.seed})" if outcome.seed != seed else "")
+
+
+def _record(everything: Sequence[record.Outcome], home: Path, seed: int) -> int:
+    """Record every notebook that can be; what succeeded is kept when another failed. Of further seeds, their spread is kept."""
     record.check_tree(home)  # again: what was edited meanwhile may be in the results
-    refused = 0
+    refused = set()
     with holding(home / "build" / "execute"):
-        for outcome in outcomes:
+        for outcome in everything:
             if why := record.objection(outcome, home):
-                print(f"{outcome.notebook}: not recorded: {why}", file=sys.stderr)
-                refused += 1
-            else:
+                print(f"{_title(outcome, seed)}: not recorded: {why}", file=sys.stderr)
+                refused.add(outcome.notebook)
+            elif outcome.seed == seed:
                 print(f"{outcome.notebook}: recorded" + ("" if record.record(outcome, home) else ", as it was"))
+        if any(outcome.seed != seed for outcome in everything):
+            seeds.write(seeds.summary([one for one in everything if one.notebook not in refused]), home / "figures")
         table.write(registry(), home / "figures")
     return 1 if refused else 0
 

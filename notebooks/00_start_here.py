@@ -40,7 +40,7 @@ from sklearn.mixture import GaussianMixture as MixtureFit
 
 from dynot_lite.companion import claim, say, show, show_table, start
 from dynot_lite.companion.ledger import KINDS, registry
-from dynot_lite.datasets.images import colour_sample, photographs
+from dynot_lite.datasets.images import CREDIT, colour_sample, photographs
 from dynot_lite.paths.flows import trajectory
 from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_mixture
@@ -859,7 +859,7 @@ axes[1, 0].set_ylabel("to the temple's colours")
 show(
     figure,
     "colour_transfer",
-    photograph=True,
+    photograph=CREDIT,
     alt="A temple and a flower, each recoloured with the colours of the other, by optimal transport and by flow matching.",
 )
 
@@ -876,7 +876,8 @@ for column, t in enumerate(times):
     draw(axes[1, column], flowed[round(12 * t)])
 axes[0, 0].set_ylabel("McCann")
 axes[1, 0].set_ylabel("flow matching")
-show(figure, "strips", photograph=True, alt="Five pictures from the temple to its recoloured version, for the optimal path and flow matching.")
+alt = "Five pictures from the temple to its recoloured version, for the optimal path and flow matching."
+show(figure, "strips", alt=alt, photograph=CREDIT)
 
 # %% [markdown]
 # The same in the colour cube, for some of the sampled colours: on the left each colour and its partner, joined by a segment; on

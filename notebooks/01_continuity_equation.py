@@ -660,7 +660,7 @@ for wait in torch.linspace(0, 1, 6):
 axes[1].set(title=r"$v=2\sqrt{|x|}$: many lines from 0", ylim=(-0.1, 1.1))
 for x0 in torch.linspace(-1.6, 1.6, 9):
     axes[2].plot(t, (1 - 2 * t) * x0, color=COLOURS["blue"], lw=1.3, label="$(1-2t)\\,x$" if x0 > 1.5 else None)
-    axes[2].plot(t, (1 - 2 * t).abs() * x0, "--", color=COLOURS["orange"], lw=1.6, label="$|1-2t|\\,x$" if x0 > 1.5 else None)
+    axes[2].plot(t, (1 - 2 * t).abs() * x0, "--", color=COLOURS["orange"], lw=1.6, zorder=3, label="$|1-2t|\\,x$" if x0 > 1.5 else None)
 axes[2].set(title=r"$v_t=-2x/(1-2t)$: two continuations", ylim=(-1.8, 2.6))
 axes[2].legend(loc="upper center", ncols=2)
 for ax in axes:
@@ -860,9 +860,10 @@ claim("CE-30", max(inverted))
 claim("CE-31", max(steepness))
 
 # %% [markdown]
-# **The end time, and the bound (d) is sharp (ours).** Let $\alpha=N(0,1)$ and $\beta=\frac12(\delta_{-1}+\delta_1)$, so $T(x)=\mathrm{sign}(x)$. For $|y|>t$ the
+# **The end time, and where the bound (d) is sharp (ours).** Let $\alpha=N(0,1)$ and $\beta=\frac12(\delta_{-1}+\delta_1)$, so $T(x)=\mathrm{sign}(x)$. For $|y|>t$ the
 # particle in $y$ started from $\frac{y-t\,\mathrm{sign}(y)}{1-t}$, and $v_t(y)=\frac{\mathrm{sign}(y)-y}{1-t}$; no particle is in $]-t,t[$. The Lipschitz
-# constant on one side is exactly $\frac1{1-t}$. At $t=1$ all particles with $x>0$ are in the point 1, with the velocities $1-x$: their variance
+# constant on one side is exactly $\frac1{1-t}$: sharp for $t\ge\frac12$. (For $t\le\frac12$, $T(x)=kx$ has $v_t(y)=\frac{k-1}{1-t+tk}\,y$, which comes as near to $\frac1t$
+# as one likes for large $k$.) At $t=1$ all particles with $x>0$ are in the point 1, with the velocities $1-x$: their variance
 # is $1-\frac2\pi=0.363$, where a field $v_1$ would give one velocity, hence variance 0.
 
 # %%

@@ -42,7 +42,7 @@ from dynot_lite.grids import back_and_forth, benamou_brenier
 from dynot_lite.companion import claim, say, show, start
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, strong_residual, weak_residual
-from dynot_lite.datasets.images import photographs
+from dynot_lite.datasets.images import CREDIT, photographs
 from dynot_lite.laws.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
 
@@ -289,8 +289,13 @@ claim("BB-10", abs(eulerian - lines))
 # $\mu^\varepsilon_t=\mu_t*g_\varepsilon$, $v^\varepsilon_t=\dfrac{(v_t\mu_t)*g_\varepsilon}{\mu^\varepsilon_t}$.
 #
 # 1. *It solves the continuity equation*, because convolution commutes with $\partial_t$ and $\operatorname{div}$.
-# 2. *It is smooth in $x$ with locally bounded derivatives*, because $\mu^\varepsilon_t$ is positive and smooth; so it has a flow,
-#   and the argument of the notes applies to it.
+# 2. *It is locally Lipschitz in $x$*: on a ball $B$, $\mu^\varepsilon_t\ge c_B>0$ at all times ($t\mapsto\mu_t$ is narrowly
+#   continuous, hence tight), and $(v_t\mu_t)*g_\varepsilon$ and its derivatives are at most $C_\varepsilon\int|v_t|d\mu_t$; so
+#   $\sup_B|v^\varepsilon_t|+\mathrm{Lip}(v^\varepsilon_t,B)$ is integrable in $t$. This alone gives no flow up to time 1:
+#   $v=x^2$ is smooth, and its particles run to infinity (notebook 01). The finite energy, by step 3, forbids it:
+#   $\int_0^1\!\int|v^\varepsilon_t|d\mu^\varepsilon_tdt<\infty$, so that $\mu^\varepsilon_0$-almost every line has a finite
+#   length, exists up to time 1, and $\mu^\varepsilon_t=(\varphi_t)_\#\mu^\varepsilon_0$ (Ambrosio, Gigli and Savaré,
+#   Proposition 8.1.8). So the argument of the notes applies to it.
 # 3. *It costs no more*: $(m,\rho)\mapsto|m|^2/\rho$ is jointly convex and 1-homogeneous, so Jensen gives
 #    $|v^\varepsilon_t|^2\mu^\varepsilon_t\le(|v_t|^2\mu_t)*g_\varepsilon$ at every point; integrate over $x$.
 # 4. *Limit*: $W_2(\alpha*g_\varepsilon,\beta*g_\varepsilon)\to W_2(\alpha,\beta)$ since
@@ -519,8 +524,8 @@ claim("BB-22", abs(lifted.energy / result.energy - 1))
 # the certified bounds close in from both sides, and a static value on a grid four times finer lies between them at every moment:
 # a solver that is stopped early returns a wider bracket, never a wrong one. (The first iteration on this grid is good already,
 # because the coarser grids come before it. What is left at the end is the error of the grid: the bounds are for the piecewise
-# constant data. The plotted energy is that of the midpoint rule, which is close but not a bound; the upper end of the bracket is
-# the exact energy.)
+# constant data. The upper end of the bracket is the exact energy of the admissible pair; `energy` is that of the midpoint rule,
+# which is close, but no bound: it can lie below $W_2^2$, and is not drawn.)
 
 # %%
 def plane_mixture(n, *components):
@@ -543,16 +548,16 @@ stops = (1, 2, 4, 8, 16, 32, 64, 128)
 brackets = []
 for iterations in stops:
     result = benamou_brenier.solve(mu, nu, steps=n // 2, method="cold", max_iterations=iterations, tol=1e-6)
-    brackets.append((result.energy, result.lower, result.upper))
+    brackets.append((result.lower, result.upper))
     residuals.append(result.residual)
-energy, lower, upper = np.array(brackets).T
+lower, upper = np.array(brackets).T
 claim("BB-23", max((lower - truth).max(), (truth - upper).max()))
 claim("BB-24", (upper[-1] - lower[-1]) / upper[-1])
 
 # %%
 fig, ax = plt.subplots(figsize=(6.2, 3.4))
 ax.fill_between(stops, lower, upper, color=COLOURS["sky"], alpha=0.3, label="certified bracket")
-ax.plot(stops, energy, "o-", color=COLOURS["blue"], label="energy of the admissible pair")
+ax.plot(stops, upper, "o-", color=COLOURS["blue"], label="its upper end: the energy of the admissible pair")
 ax.axhline(truth, color="black", linewidth=0.9, linestyle="--", label=f"static value on a {4 * n}² grid")
 ax.set(xscale="log", xlabel="iterations on the finest grid", ylabel="$W_2^2$")
 ax.set_xticks(stops, [str(s) for s in stops])
@@ -576,7 +581,7 @@ def enlarge(image, n, pad):
     return density / density.mean()
 
 
-def strip(result, name, alt, *, times=6, cmap="gray_r", quiver=10):
+def strip(result, name, alt, *, times=6, cmap="gray_r", quiver=10, photograph=""):
     """Show the density at some times, with the velocity where there is mass (one arrow length for all times)."""
     shape = result.density.shape[1:]
     fig, axes = plt.subplots(1, times, figsize=(1.75 * times, 1.75 * shape[0] / shape[1] + 0.45))
@@ -595,7 +600,7 @@ def strip(result, name, alt, *, times=6, cmap="gray_r", quiver=10):
         ax.quiver(j[heavy], i[heavy], v[1][heavy], v[0][heavy], **arrows)
         ax.set(title=f"t = {result.times[k]:.2f}", xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    show(fig, name, alt=alt)
+    show(fig, name, alt=alt, photograph=photograph)
 
 
 digits = load_digits().images
@@ -636,7 +641,8 @@ residuals.append(result.residual)
 say(f"certified bracket of W2: {math.sqrt(result.lower):.3f} to {math.sqrt(result.upper):.3f}")
 claim("BB-26", result.min_density)
 claim("BB-27", result.gap)
-strip(result, "photographs", "The luminance of a photograph of a temple moving to that of a flower", cmap="gray", quiver=12)
+alt = "The luminance of a photograph of a temple moving to that of a flower"
+strip(result, "photographs", alt, cmap="gray", quiver=12, photograph=CREDIT)
 
 # %% [markdown]
 # ## 6. Obstacles, and mass that may grow

@@ -58,7 +58,7 @@ from dynot_lite.companion import claim, say, show, show_table, skip, start
 from dynot_lite.companion.benchmark import peer_of_jax
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.companion.stored import runs
-from dynot_lite.datasets.images import colour_sample, photographs
+from dynot_lite.datasets.images import CREDIT, colour_sample, photographs
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 from dynot_lite.metrics import TEST_SIZE, cosine, l2_uvp, sample_w2_squared
 from dynot_lite.potentials.optimal_flow_matching import ofm_loss
@@ -1392,7 +1392,7 @@ alt = (
     "A temple and a flower, and each recoloured with the colours of the other by the linear map, by exact transport of a "
     "sample extended to the nearest neighbour, and by the learned gradient and its inverse"
 )
-show(figure, "learned_colour_transfer", alt=alt, photograph=True)
+show(figure, "learned_colour_transfer", alt=alt, photograph=CREDIT)
 
 # %%
 figure, axes = plt.subplots(2, 4, figsize=(11, 5), sharex=True, sharey=True)

@@ -13,8 +13,8 @@
 #
 # **Covers** the limitations and open questions listed with *On the Equivalence of Optimal Transport Problem and Action Matching
 # with Optimal Vector Fields* (arXiv 2510.27385): non-optimal fields, potentials that do not exist or are not unique, other cost
-# functions, regularised transport, and "algorithms that leverage both AM and OFM". Apart from the theorem itself, what follows
-# is **ours**, with proofs.
+# functions, regularised transport, and "algorithms that leverage both AM and OFM". Apart from the theorem itself and the prior
+# work named in sections 6 to 8, what follows is **ours**, with proofs.
 #
 # **You will see** which change of the loss breaks the theorem and by how much, a warning sign of inexact solves, the identity
 # that survives for other convex costs, for entropic and for unbalanced transport, and why mixing estimators cannot help.
@@ -116,7 +116,8 @@ claim("LIM-2", (moved - x0).square().sum(1).mean() - gaussian.w2_squared(p, q))
 # %% [markdown]
 # ## 2. Weights in time
 #
-# The reference implementation of action matching weights the integrand by $w(t)=1-t$ by default. The weighted loss, with the
+# One of the three public implementations of action matching (that in JAX) weights the integrand by $w(t)=1-t$ unless told
+# otherwise. The weighted loss, with the
 # boundary terms that integration by parts demands, is
 #
 # $$
@@ -400,7 +401,10 @@ claim("LIM-30", worst(literal - dual + 0.5))
 # Let $h$ be convex and superlinear with conjugate $H$, the cost $h(y-x)$, and the action matching loss with $H(\nabla s)$ in
 # place of $\tfrac12|\nabla s|^2$.
 #
-# **Theorem (ours).** *Let $s_0$ be Lipschitz and $s_t(x)=\min_zs_0(z)+t\,h\big(\tfrac{x-z}t\big)$ for $0<t\le1$. Where $s$ is
+# That transport with other Lagrangians is a dual problem over action matching is known (*Wasserstein Lagrangian Flows*, arXiv
+# 2310.10649). What we add is the restricted form: one loss for every sequence of laws, with its constant.
+#
+# **Theorem.** *Let $s_0$ be Lipschitz and $s_t(x)=\min_zs_0(z)+t\,h\big(\tfrac{x-z}t\big)$ for $0<t\le1$. Where $s$ is
 # differentiable, $\partial_ts+H(\nabla s)=0$, and for every sequence of laws with densities*
 #
 # $$
@@ -504,7 +508,11 @@ claim("LIM-37", defect(10 * grid.abs(), zigzag)[100])
 # Replace Hamilton–Jacobi by its viscous version $\partial_ts+\tfrac12|\nabla s|^2+\tfrac{\sigma^2}2\Delta s=0$ and add
 # $\tfrac{\sigma^2}2\Delta s$ to the integrand of the loss.
 #
-# **Theorem (ours).** *Given $s_1$, let $s_t(x)=\sigma^2\log\mathbb E\exp\big(s_1(x+\sigma\sqrt{1-t}\,\xi)/\sigma^2\big)$, $\xi$
+# The Schrödinger problem as such a dual is in arXiv 2310.10649, too; and bridge matching restricted to Schrödinger drifts has the
+# entropic dual for its loss, from any plan (*Light and Optimal Schrödinger Bridge Matching*, arXiv 2402.03207). What follows is
+# the counterpart for action matching, for every sequence of laws, in our own proof.
+#
+# **Theorem.** *Given $s_1$, let $s_t(x)=\sigma^2\log\mathbb E\exp\big(s_1(x+\sigma\sqrt{1-t}\,\xi)/\sigma^2\big)$, $\xi$
 # standard normal. Then for every sequence of laws*
 #
 # $$
@@ -595,7 +603,9 @@ claim("LIM-45", (errors.amax(1) / bounds).max())
 # Let mass grow: $\partial_t\rho+\mathrm{div}(\rho\nabla s)=\rho s$, loss
 # $\int s_0d\rho_0-\int s_1d\rho_1+\int\!\int[\partial_ts+\tfrac12|\nabla s|^2+\tfrac12s^2]d\rho_tdt$.
 #
-# **Theorem (ours).** *If $\partial_ts+\tfrac12|\nabla s|^2+\tfrac12s^2=0$, the loss is $\int s_0d\rho_0-\int s_1d\rho_1$ for
+# (The unbalanced problem, too, is a dual over action matching in arXiv 2310.10649.)
+#
+# **Theorem.** *If $\partial_ts+\tfrac12|\nabla s|^2+\tfrac12s^2=0$, the loss is $\int s_0d\rho_0-\int s_1d\rho_1$ for
 # every sequence of measures, whatever their masses.* (The integrand vanishes; nothing else is used.)
 #
 # *A family of solutions in one dimension (ours).* Put mass $r^2$ at position $x$ on the plane at

@@ -658,7 +658,7 @@ for panel, (name, picture) in zip(axes, pictures.items(), strict=True):
     panel.imshow(picture)
     panel.set(title=name, xticks=[], yticks=[])
 alt = "A crop of the temple photograph takes the colours of the flower: solved, predicted, by the sliced mean, and from zeros"
-show(figure, "amortized_colours", alt=alt, photograph=True)
+show(figure, "amortized_colours", alt=alt, photograph=datasets.images.CREDIT)
 
 # %% [markdown]
 # **Reading.** All sliced methods have $R^2$ near one; the plans tell them apart. Training lowers the total variation by a

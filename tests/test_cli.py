@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.requirements import Requirement
 
 from dynot_lite import cli
 from dynot_lite.companion import notebooks, record, runner
@@ -37,15 +41,54 @@ def test_constraints_pin_every_requirement_exactly():
     assert pins["torch"] == ["2.13.0"]
 
 
+def test_hashes_are_of_the_same_versions_and_of_all_that_the_commands_need_but_torch():
+    pinned = set(re.findall(r"(?m)^[a-z0-9-]+==[\w.]+", (ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    text = re.sub(r"(?m)^#.*\n", "", (ROOT / "hashes.txt").read_text(encoding="utf-8"))
+    entries = re.split(r"\n(?=\S)", text.rstrip())
+    for entry in entries:  # a version, perhaps where it counts, and at least one hash: no address, no option
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+( ; [^\\\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+", entry), entry
+    listed = {re.match(r"[^ ]+", entry)[0] for entry in entries}
+    assert listed <= pinned
+    names = {entry.partition("==")[0] for entry in listed}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    asked = [*project["project"]["dependencies"], *extras["notebooks"], *extras["course"], *extras["test"]]
+    # With --no-deps, what is not listed is not there: the list must be closed, as far as this environment can tell.
+    waiting, needed = [Requirement(line) for line in asked], set()
+    while waiting:
+        one = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", one.name).lower()
+        if name not in needed | {"dynot-lite"} and (one.marker is None or one.marker.evaluate({"extra": ""})):
+            needed.add(name)
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                waiting += map(Requirement, importlib.metadata.requires(name) or [])
+    cuda = {name for name in needed if re.match(r"torch$|triton$|nvidia-|cuda-", name)}
+    assert "torch" in cuda and needed - names == cuda and not names & cuda
+
+
+def test_what_builds_the_package_is_pinned_and_of_the_list():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]
+    (requirement,) = build["requires"]
+    assert re.fullmatch(r"setuptools==[\d.]+", requirement)
+    assert f"\n{requirement} \\\n" in (ROOT / "hashes.txt").read_text(encoding="utf-8")
+
+
 def test_peers_are_pinned_exactly_and_none_takes_the_place_of_a_package_of_ours():
     lines = [line for line in (ROOT / "peers.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     assert lines and all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
-    ours = {
-        line.split("==")[0].lower()
-        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-        if "==" in line
-    }
-    assert not ours & {line.split("==")[0].lower() for line in lines}
+    ours = dict(re.findall(r"(?m)^([a-z0-9-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    theirs = dict(line.lower().split("==") for line in lines)
+    # What both need is the same file, or else one would see the other's.
+    assert {name: theirs[name] for name in ours.keys() & theirs} == {name: ours[name] for name in ours.keys() & theirs}
+    assert ours.keys() & theirs <= {"msgpack"}
+
+
+def test_the_actions_of_the_workflow_are_pinned_to_commits_and_can_read_only():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    used = re.findall(r"uses: *(.*)", text)
+    assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action) for action in used)
+    assert len({action.partition("@")[0] for action in used}) == len(set(used))  # one version of each
+    assert "permissions: {contents: read}" in text and "--record" not in text
 
 
 def test_the_other_ways_in_lead_to_the_same():
@@ -62,7 +105,18 @@ def test_help_names_every_command_and_option(capsys):
     for arguments, words in {
         (): ["reproduce", "test", "execute", "claims", "peers"],
         ("peers",): ["peers.txt", ".peers"],
-        ("reproduce",): ["--preset", "--seed", "--jobs", "--output", "--timeout", "--force", "--record", "Ctrl-C"],
+        ("reproduce",): [
+            "--preset",
+            "--seed",
+            "--seeds",
+            "--cluster",
+            "--jobs",
+            "--output",
+            "--timeout",
+            "--force",
+            "--record",
+            "Ctrl-C",
+        ],
         ("test",): ["pytest"],
         ("execute",): ["--timeout", "--text", "notebooks/NAME.py"],
         ("claims",): ["--write"],
@@ -82,6 +136,7 @@ def test_help_names_every_command_and_option(capsys):
         ["reproduce", "--preset", "medium"],
         ["reproduce", "--jobs", "0"],
         ["reproduce", "--seed", "-1"],
+        ["reproduce", "--seeds", "0"],
         ["reproduce", "--timeout", "0"],
         ["reproduce", "--forced"],
         ["claims", "extra"],
@@ -139,6 +194,35 @@ def test_what_succeeded_is_recorded_and_what_failed_or_was_skipped_is_not(monkey
     assert "one: recorded, as it was" in capsys.readouterr().out
     assert checked == [tmp_path] * 4  # before and after
     assert "| T-1 | Small |" in (tmp_path / "figures" / "claims.md").read_text(encoding="utf-8")
+
+
+def test_of_several_seeds_the_first_is_recorded_and_the_spread_of_what_every_seed_passed(monkeypatch, tmp_path, capsys):
+    claims = {
+        f"T-{k}": Claim(id=f"T-{k}", notebook=name, statement="Small", source="nowhere", kind="identity", at_most=1.0)
+        for k, name in enumerate(("one", "two"), 1)
+    }
+    runs = [
+        record.Outcome(name, "done", tmp_path, 1.0, {f"T-{k}": {"value": value + k, "verdict": "PASS"}}, seed=seed)
+        for seed, value in ((4, 0.25), (5, 0.5))
+        for k, name in enumerate(("one", "two"), 1)
+    ]
+    recorded = []
+    monkeypatch.setattr(cli, "registry", lambda: claims)
+    monkeypatch.setattr(notebooks, "root", lambda: tmp_path)
+    monkeypatch.setattr(record, "check_tree", lambda home: None)
+    monkeypatch.setattr(record, "objection", lambda one, home: "for a reason" if (one.notebook, one.seed) == ("two", 5) else "")
+    monkeypatch.setattr(record, "record", lambda one, home: recorded.append((one.notebook, one.seed)) or True)
+    monkeypatch.setattr(runner, "reproduce", lambda *_, **options: runs if options["seeds"] == 2 else None)
+    assert cli.main(["reproduce", "--preset", "full", "--record", "--seed", "4", "--seeds", "2"]) == 1
+    shown = capsys.readouterr()
+    assert recorded == [("one", 4), ("two", 4)]
+    assert "two (seed 5): not recorded: for a reason" in shown.err and "4 notebooks: all succeeded" in shown.out
+    assert "2 claims: 2 PASS" in shown.out and "1.2 … 1.5" in shown.out
+    (built, kept) = (
+        json.loads((tmp_path / folder / "seeds.json").read_text(encoding="utf-8")) for folder in ("build/full", "figures")
+    )
+    assert list(built) == ["one", "two"] and list(kept) == ["one"]
+    assert kept["one"]["claims"]["T-1"] == {"values": [1.25, 1.5], "median": 1.375, "range": [1.25, 1.5]}
 
 
 def test_a_tree_that_cannot_record_runs_nothing(monkeypatch, tmp_path, capsys):

@@ -1,11 +1,13 @@
 """run.py, which needs nothing but Python: it sets up this folder's environment, and says in one sentence what stops it."""
 
 import ast
+import hashlib
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -33,22 +35,25 @@ PYTHON = """#!/bin/sh
 case "$*" in
   *find_spec*) test ! -e {broken} && echo {package}/__init__.py ;;
   *sys.prefix*) echo {venv} ;;
-  *install*) echo pip >> {log}; exec {real} {pip} ;;
+  *install*) echo "$@" >> {log}; exec {real} {pip} ;;
   *) echo "$@ $PIP_EXAMPLE"; exit 7 ;;
 esac
 """
 
 
+FILES = ("pyproject.toml", "constraints.txt", "hashes.txt")
+
+
 class Clone:
-    """A folder with run.py, two files to install from, a package, and stand-ins for venv and pip that keep a log."""
+    """A folder with run.py, the files to install from, a package, and stand-ins for venv and pip that keep a log."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         (folder / "dynot_lite").mkdir(parents=True)
         (folder / "dynot_lite" / "__init__.py").touch()
         shutil.copy(ROOT / "run.py", folder / "run.py")
-        (folder / "pyproject.toml").write_text("one", encoding="utf-8")
-        (folder / "constraints.txt").write_text("two", encoding="utf-8")
+        for name in FILES:
+            (folder / name).write_text(name, encoding="utf-8")
         self.pip_says("")
 
     def pip_says(self, words: str) -> None:
@@ -77,11 +82,15 @@ class Clone:
             [sys.executable, str(here / "run.py"), *arguments], capture_output=True, text=True, env=given, cwd=ROOT.anchor
         )
 
-    def installations(self) -> int:
+    def steps(self) -> list[str]:
+        """What pip was called with since the last call of this."""
         log = self.folder / "log"
-        count = len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
-        return count
+        return lines
+
+    def installations(self) -> int:
+        return sum("hashes.txt" in step for step in self.steps())
 
 
 @pytest.fixture
@@ -122,9 +131,36 @@ def test_it_hands_over_arguments_exit_code_and_environment(clone):
 def test_it_installs_once_and_again_after_a_change(clone):
     assert clone.run("test").returncode == 7 and clone.installations() == 1
     assert clone.run("claims").returncode == 7 and clone.installations() == 0
-    for name in ("pyproject.toml", "constraints.txt"):
+    for name in FILES:
         clone.put(name, "changed")
         assert clone.run("claims").returncode == 7 and clone.installations() == 1
+
+
+@unix
+def test_every_file_but_those_of_torch_is_compared_with_its_hash(clone):
+    clone.run("claims")
+    first, second, third = clone.steps()
+    assert "--require-hashes" in first and "--no-deps" in first and first.endswith("-r hashes.txt")
+    assert second.endswith("-c constraints.txt torch")  # all that it shares with the others is there by now
+    assert "--no-deps" in third and "--no-build-isolation" in third and third.endswith("-e .")  # nothing is fetched
+
+
+@unix
+def test_a_file_that_is_not_the_one_of_the_list_is_refused_by_pip(tmp_path):
+    """Not of run.py, but of what it relies on: pip, the option and the words that it is known by."""
+    wheel = tmp_path / "tiny-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as packed:
+        packed.writestr("tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n")
+        packed.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        packed.writestr("tiny-1.dist-info/RECORD", "")
+    right = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    for digest, code in ((right, 0), ("0" * 64, 1)):
+        (tmp_path / "hashes.txt").write_text(f"tiny==1 \\\n    --hash=sha256:{digest}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "install", "--no-index", "--find-links", str(tmp_path)]
+        command += ["--target", str(tmp_path / "into"), "--require-hashes", "--no-deps", "-r", "hashes.txt"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert ("DO NOT MATCH THE HASHES" in done.stderr) == (code == 1)
 
 
 @unix
@@ -143,6 +179,10 @@ def test_a_failed_installation_is_tried_again(clone):
         ("WARNING: Retrying ... NewConnectionError ...\nERROR: ResolutionImpossible: loosen the range", "no network"),
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "the disk is full"),
         ("ERROR: [Errno 30] Read-only file system: '/x'", "cannot be written to"),
+        (
+            "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you",
+            "not the file that hashes.txt names",
+        ),
     ],
 )
 def test_the_cause_is_said_in_one_sentence_at_the_end(clone, words, cause):

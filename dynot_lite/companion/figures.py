@@ -14,10 +14,11 @@ from dynot_lite.companion.ledger import run_dir
 __all__ = ["show", "show_table"]
 
 
-def show(figure: Figure, name: str, *, alt: str, photograph: bool = False) -> None:
+def show(figure: Figure, name: str, *, alt: str, photograph: str = "") -> None:
     """Display ``figure`` with the alternative text ``alt`` and close it; under the runner also save it as ``name.png``.
 
-    A ``photograph``, which 256 colours would show in bands, becomes a JPEG, ``name.jpg``.
+    If it shows photographs, ``photograph`` is the line that names their authors and licence, which is shown under it; and the
+    picture becomes a JPEG, ``name.jpg``, because 256 colours would show photographs in bands.
     Raises ValueError if ``name`` is not of the form ``lower_case_name`` or already taken in this run, or if ``alt`` is
     shorter than a sentence.
     """
@@ -28,13 +29,15 @@ def show(figure: Figure, name: str, *, alt: str, photograph: bool = False) -> No
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     plt.close(figure)
-    kind, picture = _compact(Image.open(buffer).convert("RGB"), photograph)
+    kind, picture = _compact(Image.open(buffer).convert("RGB"), bool(photograph))
     if folder := run_dir():
         path = folder / f"{name}.{'jpg' if photograph else 'png'}"
         if path.exists():
             raise ValueError(f"name must differ from figure to figure, got {name!r} twice")
         path.write_bytes(picture)
     display({kind: picture, "text/plain": f"[figure] {alt}"}, raw=True, metadata={kind: {"alt": alt}})
+    if photograph:
+        display(Markdown(f"*{photograph}*"))
 
 
 def show_table(lines: Iterable[str]) -> None:

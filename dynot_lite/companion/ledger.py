@@ -81,18 +81,18 @@ class Claim:
 
 
 def read_registry(folder: Path) -> dict[str, Claim]:
-    """Read ``folder/*.toml`` (one table per claim; the file is named after its notebook) into ``{identifier: Claim}``.
+    """Read the files NOTEBOOK.toml below ``folder`` (one table per claim) into ``{identifier: Claim}``.
 
     Raises ValueError naming the file for a malformed identifier, an unknown kind or key, an empty text, a bound that is
     missing or not a finite number, or an identifier used twice.
     """
     claims: dict[str, Claim] = {}
-    for path in sorted(folder.glob("*.toml")):
+    for path in sorted(folder.rglob("*.toml")):
         try:
             for identifier, fields in tomllib.loads(path.read_text(encoding="utf-8")).items():
                 if identifier in claims:
                     raise ValueError(f"{identifier} is already registered for {claims[identifier].notebook}")
-                claims[identifier] = _read_claim(identifier, path.stem, fields)
+                claims[identifier] = _read_claim(identifier, path.relative_to(folder).with_suffix("").as_posix(), fields)
         except ValueError as error:  # tomllib's errors are ValueErrors, too
             raise ValueError(f"{path.name}: {error}") from None
     return claims

@@ -29,6 +29,7 @@ __all__ = [
     "find_notebooks",
     "keep_identifiers",
     "kernel_environment",
+    "name_of",
     "plain",
     "read_executed",
     "read_source",
@@ -75,21 +76,26 @@ def root() -> Path:
     raise NotebookError(f"no folder notebooks/ in {PACKAGE.parent} or {Path.cwd()}: run this inside a clone of the repository")
 
 
+def name_of(path: Path) -> str:
+    """The name of the notebook in ``path``: its file's, and of the proofs beside a story, which has the same, ``proofs/NAME``."""
+    return f"proofs/{path.stem}" if path.parent.name == "proofs" else path.stem
+
+
 def source_path(folder: Path, name: str) -> Path:
-    """The source of the notebook ``name``: in ``folder`` itself, or, of a problem set, in ``folder/assignments``."""
+    """The source of the notebook ``name``: in ``folder``, or, of a problem set, in ``folder/assignments``."""
     inner = folder / "assignments" / f"{name}.py"
     return inner if inner.exists() else folder / f"{name}.py"
 
 
 def find_notebooks(folder: Path, names: list[str] | None = None) -> list[str]:
-    """The names of the notebooks in ``folder`` and ``folder/assignments`` (``NAME.py``), all in order, or those asked for.
+    """The names of the notebooks in ``folder``, its ``proofs`` and ``assignments``, all in order, or those asked for.
 
-    A name may be given with its folder or its ending. Raises NotebookError if one does not exist, or there are none at all.
+    One may be asked for by its file, and by its ending. Raises NotebookError if it does not exist, or there are none at all.
     """
-    known = sorted(path.stem for pattern in ("*.py", "assignments/*.py") for path in folder.glob(pattern))
+    known = sorted(name_of(path) for inner in (".", "proofs", "assignments") for path in (folder / inner).glob("*.py"))
     if not known:
         raise NotebookError(f"no notebooks (NAME.py) in {folder}")
-    wanted = [re.sub(r"\.(py|ipynb)$", "", re.split(r"[/\\]", name)[-1]) for name in names or known]
+    wanted = [name_of(Path(re.sub(r"\.(py|ipynb)$", "", name.replace("\\", "/")) + ".py")) for name in names or known]
     if unknown := [name for name in wanted if name not in known]:
         raise NotebookError(f"no notebook named {', '.join(unknown)}; there are {', '.join(known)}")
     return list(dict.fromkeys(wanted))
@@ -242,12 +248,12 @@ def check(path: Path, claims: Mapping[str, Claim]) -> list[str]:
         *parameter_problems(source),
         *execution_problems(executed),
         *figure_problems(executed),
-        *claim_problems(path.stem, executed, claims),
+        *claim_problems(name_of(path), executed, claims),
         *path_problems(executed),
     ]
     if target.stat().st_size > LARGEST_NOTEBOOK:
         problems.append(f"{target.name} has {target.stat().st_size / 1e6:.1f} MB, more than {LARGEST_NOTEBOOK / 1e6:g} MB")
-    return [f"{path.stem}: {problem}" for problem in problems]
+    return [f"{name_of(path)}: {problem}" for problem in problems]
 
 
 def pair_problems(source: NotebookNode, executed: NotebookNode) -> list[str]:

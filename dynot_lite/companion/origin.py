@@ -15,7 +15,7 @@ from typing import Any
 
 from dynot_lite.companion.benchmark import PEERS
 from dynot_lite.companion.ledger import PACKAGE, changes, git
-from dynot_lite.companion.notebooks import FIXED, NUMERICAL
+from dynot_lite.companion.notebooks import FIXED, NUMERICAL, name_of
 
 __all__ = ["fingerprint", "peers", "provenance", "reached", "sha256"]
 
@@ -71,7 +71,7 @@ def fingerprint(source: Path, *, preset: str, seed: int, package: Path = PACKAGE
     code = source.read_text(encoding="utf-8")
     folders = {path.parent for path in files} - {package}
     data = {path for folder in folders for path in folder.rglob("*") if path.suffix not in (".py", ".pyc", ".toml")}
-    claims = "*" if re.search(r"\bregistry\b", code) else source.stem
+    claims = "**/*" if re.search(r"\bregistry\b", code) else name_of(source)
     pins = package.parent / "constraints.txt"
     named = set(re.findall(r"(?m)^[\w.-]+(?===)", pins.read_text(encoding="utf-8"))) if pins.exists() else set()
     named |= {name for module in modules for name in _distributions().get(module, ())}

@@ -38,6 +38,7 @@ class Outcome:
     seconds: float
     results: dict[str, dict[str, Any]]
     error: str = ""
+    seed: int = 0
 
 
 def read(figures: Path) -> dict[str, dict[str, Any]]:
@@ -101,7 +102,7 @@ def record(outcome: Outcome, home: Path) -> bool:
 
 
 def _results(outcome: Outcome) -> Path:
-    return outcome.path.parents[1] / "results" / outcome.notebook
+    return outcome.path.parents[1 + outcome.notebook.count("/")] / "results" / outcome.notebook
 
 
 def _made(outcome: Outcome) -> dict[str, Any]:
@@ -192,7 +193,8 @@ def fill(folder: Path, target: Path) -> None:
             for cell in notebook.cells:
                 if cell.cell_type == "code":
                     cell.outputs = without_record(cell.outputs)
-            nbformat.write(notebook, target / path.name)
+            (target / name).parent.mkdir(exist_ok=True)
+            nbformat.write(notebook, target / f"{name}.ipynb")
 
 
 def _same(old: NotebookNode, new: NotebookNode) -> bool:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,33 +39,40 @@ def reproduce(
     names: list[str] | None = None,
     preset: str = "quick",
     seed: int = 0,
-    jobs: int = 2,
+    seeds: int = 1,
+    jobs: int | None = 2,
     timeout: int | None = None,
     force: bool = False,
+    place: Callable[..., "_Run"] | None = None,
 ) -> list[Outcome]:
     """Run the notebooks of ``folder`` with papermill into ``output/preset``, ``jobs`` at a time, and tell how each ended.
 
     ``output/preset/notebooks`` takes the executed notebooks, ``output/preset/results/NAME`` the claims, figures and
     provenance. A notebook that finished before with the same inputs (see :func:`origin.fingerprint`), and whose files are
     as it left them, is not run again unless ``force``. ``timeout`` is in seconds per cell. What a failed notebook produced
-    is kept under ``NAME.failed``. Processes that an earlier run left behind are ended first.
+    is kept under ``NAME.failed``. Processes that an earlier run left behind are ended first. With several ``seeds``, the
+    others are ``seed + 1`` and so on, and run into ``output/preset/seed-K``. ``place`` is where notebooks run: None is here,
+    otherwise :func:`cluster.connect` gives it, and ``jobs`` may be None, all at a time.
     Raises NotebookError for an unknown name, wrong parameters, or a folder that another process holds; KeyboardInterrupt if
     interrupted or told to terminate: all processes that were started have ended by then, and unfinished output is removed.
     """
     base = output.resolve() / preset
-    runs = []
-    for name in notebooks.find_notebooks(folder, names):
-        run = _Run(notebooks.source_path(folder.resolve(), name), base, preset, seed, claims)
-        if problems := notebooks.parameter_problems(run.notebook):
-            raise NotebookError(f"{name}: {problems[0]}")
-        runs.append(run)
+    bases = {seed + k: base / f"seed-{seed + k}" if k else base for k in range(seeds)}
+    sources = [notebooks.source_path(folder.resolve(), name) for name in notebooks.find_notebooks(folder, names)]
+    for source in sources:
+        if problems := notebooks.parameter_problems(notebooks.read_source(source)):
+            raise NotebookError(f"{notebooks.name_of(source)}: {problems[0]}")
+    runs = [(place or _Run)(source, bases[number], preset, number, claims) for number in bases for source in sources]
+    for run in runs[len(sources) :]:
+        run.title += f" (seed {run.seed})"
     with holding(base):
         # Only the holder may touch what lies here, and only after those that an earlier run left have ended.
         end_processes(base)
-        for left in (base / RUNNING).glob("*/results/result.json"):
-            _publish(left.parents[1], base)
-        shutil.rmtree(base / RUNNING, ignore_errors=True)
-        return _run(runs, jobs, timeout or CELL_SECONDS[preset], force)
+        for inner in bases.values():
+            for left in (inner / RUNNING).glob("*/results/result.json"):
+                _publish(left.parents[1], inner)
+            shutil.rmtree(inner / RUNNING, ignore_errors=True)
+        return _run(runs, jobs or len(runs), timeout or CELL_SECONDS[preset], force)
 
 
 def _run(runs: list["_Run"], jobs: int, timeout: int, force: bool) -> list[Outcome]:
@@ -78,7 +85,7 @@ def _run(runs: list["_Run"], jobs: int, timeout: int, force: bool) -> list[Outco
             shutil.rmtree(run.base / "stored" / run.name, ignore_errors=True)
         finished = None if force else run.finished()
         if finished:
-            outcomes[run.name] = finished
+            outcomes[run.title] = finished
         else:
             waiting.append(run)
     with signals() as stop, contextlib.closing(_Report(sum(run.cells for run in waiting))) as report:
@@ -86,13 +93,13 @@ def _run(runs: list["_Run"], jobs: int, timeout: int, force: bool) -> list[Outco
             report.say(f"{name}: unchanged since it last finished, not run again (--force runs it)")
         for run in waiting:
             if run.damage:
-                report.say(f"{run.name}: {run.damage}, so it runs again")
+                report.say(f"{run.title}: {run.damage}, so it runs again")
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     run = waiting.pop(0)
                     running.append(run)
-                    report.started(run.name)
+                    report.started(run.title)
                     run.start(timeout)
                 time.sleep(0.1)
                 if stop.is_set():
@@ -102,12 +109,12 @@ def _run(runs: list["_Run"], jobs: int, timeout: int, force: bool) -> list[Outco
                     outcome = run.poll()
                     if outcome:
                         running.remove(run)
-                        outcomes[run.name] = outcome
-                        report.finished(outcome)
+                        outcomes[run.title] = outcome
+                        report.finished(run.title, outcome)
         finally:
             for run in running:
                 run.abandon()
-    return [outcomes[run.name] for run in runs]
+    return [outcomes[run.title] for run in runs]
 
 
 # ------------------------------------------------------------------------------------------------------ one notebook
@@ -124,12 +131,12 @@ class _Run:
     claims: Mapping[str, Claim]
 
     def __post_init__(self) -> None:
-        self.name = self.source.stem
+        self.name = self.title = notebooks.name_of(self.source)
         self.key = fingerprint(self.source, preset=self.preset, seed=self.seed)
         self.notebook = notebooks.read_source(self.source)
         self.cells = len(self.notebook.cells) + 1  # papermill adds one with the parameters
         # Another name for every run: what cannot be ended, on another machine, say, writes to where nobody looks.
-        self.folder = self.base / RUNNING / f"{self.name}-{secrets.token_hex(4)}"
+        self.folder = self.base / RUNNING / f"{self.name.replace('/', '+')}-{secrets.token_hex(4)}"
         self.output, self.results = self.folder / EXECUTED, self.folder / "results"
         self.log = self.results / "papermill.log"
         self.log_position = 0
@@ -150,8 +157,8 @@ class _Run:
                 return None
             self.damage = "" if result["files"] == _hashes(output, results) else "a file that it made is missing or changed"
             measured = self._read_claims(results)
-            self.damage = self.damage or self._objection(results, measured)
-            outcome = Outcome(self.name, "unchanged", output, float(result["seconds"]), measured)
+            self.damage = self.damage or self._objection(measured)
+            outcome = Outcome(self.name, "unchanged", output, float(result["seconds"]), measured, seed=self.seed)
         except FileNotFoundError:
             self.damage = "the notebook that it made is missing"
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -212,7 +219,10 @@ class _Run:
             error += f"\npapermill was ended by signal {-code}, for want of memory perhaps"
         try:
             results = self._read_claims(self.results)
-            error = error or self._objection(self.results, results)
+            kernel = self.results / KERNEL_FILE
+            ran = json.loads(kernel.read_text(encoding="utf-8")) if kernel.exists() else HERE
+            elsewhere = "" if ran == HERE else f"it ran with {' and '.join(ran)}, not with {' and '.join(HERE)}"
+            error = error or self._objection(results) or elsewhere
         except (ValueError, TypeError, KeyError, AttributeError):
             error = error or "its claims cannot be read: the disk may have been full"
         return self._keep(results, error)
@@ -227,7 +237,7 @@ class _Run:
                 results[entry["id"]] = {"value": entry["value"], "verdict": entry["verdict"]}
         return results
 
-    def _objection(self, folder: Path, results: Mapping[str, Mapping[str, Any]]) -> str:
+    def _objection(self, results: Mapping[str, Mapping[str, Any]]) -> str:
         """Why a notebook that ran to its end has not succeeded; empty if it has."""
         own = [entry for entry in self.claims.values() if entry.notebook == self.name]
         failed, other = [], []
@@ -239,26 +249,17 @@ class _Run:
             elif result["verdict"] not in ("SKIP", entry.verdict(value, self.preset)):
                 other.append(entry.id)
         missing = [entry.id for entry in own if entry.id not in results]
-        kernel = folder / KERNEL_FILE
-        ran = json.loads(kernel.read_text(encoding="utf-8")) if kernel.exists() else HERE
         if failed:  # the notebook caught the exception
             return f"claims failed: {', '.join(failed)}"
         if missing:
             return f"registered claims were not exercised: {', '.join(missing)}"
-        if other:
-            return f"verdicts that do not follow from the values: {', '.join(other)}"
-        return "" if ran == HERE else f"it ran with {' and '.join(ran)}, not with {' and '.join(HERE)}"
+        return f"verdicts that do not follow from the values: {', '.join(other)}" if other else ""
 
     def _keep(self, results: dict[str, dict[str, Any]], error: str) -> Outcome:
         seconds = time.perf_counter() - self.begin
         (self.results / "provenance.json").write_text(as_json(self.origin), encoding="utf-8")
         if error:
             self.remove(".failed")
-            path = _output(self.base, self.name, ".failed")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if self.output.exists():  # papermill may have failed before it wrote anything
-                self.output.replace(path)
-            self.results.rename(_made(_results(self.base, self.name, ".failed")))
         else:
             self.log.unlink()
             # What was edited while the notebook ran may be in its results or not.
@@ -266,11 +267,12 @@ class _Run:
             result = {"schema": SCHEMA, "key": key, "seconds": round(seconds, 2), "files": _hashes(self.output, self.results)}
             (self.results / "result.partial").write_text(as_json(result), encoding="utf-8")
             (self.results / "result.partial").replace(self.results / RESULT)
-            _publish(self.folder, self.base)
             shutil.rmtree(self.base / "stored" / self.name, ignore_errors=True)
-            path = _output(self.base, self.name)
+        ending = ".failed" if error else ""
+        _publish(self.folder, self.base, ending)
         shutil.rmtree(self.folder, ignore_errors=True)
-        return Outcome(self.name, "failed" if error else "done", path, seconds, results, error)
+        path = _output(self.base, self.name, ending)
+        return Outcome(self.name, "failed" if error else "done", path, seconds, results, error, seed=self.seed)
 
 
 def _output(base: Path, name: str, ending: str = "") -> Path:
@@ -286,13 +288,13 @@ def _made(path: Path) -> Path:
     return path
 
 
-def _publish(folder: Path, base: Path) -> None:
-    """Give what succeeded in ``folder`` its final names. Interrupted anywhere, it can be called again."""
-    name = folder.name.rpartition("-")[0]
-    shutil.rmtree(_results(base, name), ignore_errors=True)
-    if (folder / EXECUTED).exists():
-        (folder / EXECUTED).replace(_made(_output(base, name)))
-    (folder / "results").rename(_made(_results(base, name)))
+def _publish(folder: Path, base: Path, ending: str = "") -> None:
+    """Give what lies in ``folder`` its final names. Interrupted anywhere, it can be called again."""
+    name = folder.name.rpartition("-")[0].replace("+", "/")
+    shutil.rmtree(_results(base, name, ending), ignore_errors=True)
+    if (folder / EXECUTED).exists():  # papermill may have failed before it wrote anything
+        (folder / EXECUTED).replace(_made(_output(base, name, ending)))
+    (folder / "results").rename(_made(_results(base, name, ending)))
 
 
 def _hashes(output: Path, results: Path) -> dict[str, str]:
@@ -325,10 +327,10 @@ class _Report:
         if self.bar.disable:
             self.say(f"{name}: started")
 
-    def finished(self, outcome: Outcome) -> None:
+    def finished(self, title: str, outcome: Outcome) -> None:
         if not outcome.error:
             passed = f", {len(outcome.results)} claims" if outcome.results else ""
-            self.say(f"{outcome.notebook}: finished in {outcome.seconds:.1f} s{passed}")
+            self.say(f"{title}: finished in {outcome.seconds:.1f} s{passed}")
             return
         indented = "\n".join(f"    {line}" for line in outcome.error.splitlines())
-        self.say(f"{outcome.notebook}: FAILED after {outcome.seconds:.1f} s; partial output in {outcome.path}\n{indented}")
+        self.say(f"{title}: FAILED after {outcome.seconds:.1f} s; partial output in {outcome.path}\n{indented}")

@@ -15,6 +15,7 @@ import numpy as np
 from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
 from dynot_lite.companion.notebooks import NotebookError
+from dynot_lite.companion.processes import holding
 from dynot_lite.course import feedback, sandbox
 from dynot_lite.course.assignment import TEXT_STUB, Assignment, load, names, student_version
 from dynot_lite.course.oracle.compare import Case, Check, cases, judge
@@ -59,39 +60,39 @@ def grade(
 
     Points that a person entered in ``manual.csv`` of an earlier grading are kept.
     Raises NotebookError if the submissions cannot be isolated here and ``trust`` is False, if there are none, if ``to`` is
-    inside ``folder``, or if ``manual.csv`` has points out of range.
+    inside ``folder`` or another process grades into it, or if ``manual.csv`` has points out of range.
     """
     if to.resolve().is_relative_to(folder.resolve()):
         raise NotebookError(f"{to} is inside {folder}: it would be taken for a submission")
     chosen = load(assignment or _guess(folder))
     submissions = collect(folder, f"{chosen.name.lower()}-")
-    marks = feedback.read_marks(to / "manual.csv", chosen)
     if not trust and (reason := sandbox.unavailable()):
         raise NotebookError(
             f"submissions cannot be isolated here: {reason}\nNothing was run. With --trust they are run without isolation: they "
             "can then read and change your files, use the network, and see the answers"
         )
     seed = secrets.randbits(63) if seed is None else seed
-    work = _Work(chosen, seed, cell_seconds, call_seconds, limits, trust, (folder, to, notebooks.root() / "notebooks"))
-    to.mkdir(parents=True, exist_ok=True)
-    begin, reports = time.monotonic(), {}
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        waiting = {pool.submit(work.report, one, marks): one.student for one in submissions}
-        with progress.bar(len(waiting), "grading", None, unit="submission") as bar:
-            for future in as_completed(waiting):
-                reports[waiting[future]] = report = future.result()
-                bar.update()
-                feedback.write_page(report, chosen, to / "feedback")
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        work.close()
-    ordered = [reports[one.student] for one in submissions]
-    feedback.write_tables(ordered, chosen, marks, to)
-    record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
-    record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
-    (to / "grading.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return ordered
+    with holding(to):  # two gradings at once would each lose what the other wrote
+        marks = feedback.read_marks(to / "manual.csv", chosen)
+        work = _Work(chosen, seed, cell_seconds, call_seconds, limits, trust, (folder, to, notebooks.root() / "notebooks"))
+        begin, reports = time.monotonic(), {}
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            waiting = {pool.submit(work.report, one, marks): one.student for one in submissions}
+            with progress.bar(len(waiting), "grading", None, unit="submission") as bar:
+                for future in as_completed(waiting):
+                    reports[waiting[future]] = report = future.result()
+                    bar.update()
+                    feedback.write_page(report, chosen, to / "feedback")
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            work.close()
+        ordered = [reports[one.student] for one in submissions]
+        feedback.write_tables(ordered, chosen, marks, to)
+        record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
+        record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
+        (to / "grading.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return ordered
 
 
 def _guess(folder: Path) -> str:

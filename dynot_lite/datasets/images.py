@@ -7,7 +7,10 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
 
-__all__ = ["colour_sample", "digits", "photographs"]
+__all__ = ["CREDIT", "colour_sample", "digits", "photographs"]
+
+CREDIT = "Photographs: danielbuechele (temple) and vultilion (flower), CC BY 2.0, changed."
+"""Whose the photographs are, and under which licence: to stand under every picture that shows them."""
 
 
 def photographs(*, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:

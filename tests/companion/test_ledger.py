@@ -15,7 +15,7 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image, ImageChops, ImageStat
 
-from dynot_lite.companion import claim, ledger, say, show, skip, start
+from dynot_lite.companion import claim, figures, ledger, say, show, skip, start
 from dynot_lite.companion.record import read
 from dynot_lite.companion.table import markdown, terminal, write
 
@@ -247,8 +247,8 @@ def error(one: Image.Image, other: Image.Image) -> float:
     return max(ImageStat.Stat(ImageChops.difference(one.convert("RGB"), other.convert("RGB"))).mean)
 
 
-@pytest.mark.parametrize("photograph", [False, True])
-def test_a_picture_of_many_colours_keeps_them(tmp_path, monkeypatch, photograph):
+@pytest.mark.parametrize("photograph", ["", "Photographs: A. Uthor, CC BY 2.0"])
+def test_a_picture_of_many_colours_keeps_them_and_names_its_authors(tmp_path, monkeypatch, photograph):
     monkeypatch.setenv(ledger.RUN_DIR, str(tmp_path))
     figure = plt.figure(figsize=(3, 3))
     figure.set_layout_engine("none")
@@ -257,10 +257,13 @@ def test_a_picture_of_many_colours_keeps_them(tmp_path, monkeypatch, photograph)
     axes.imshow(np.stack(np.broadcast_arrays(smooth[:, None], smooth, smooth[::-1]), axis=-1))
     axes.set_axis_off()
     figure.savefig(tmp_path / "as_drawn", format="png")
+    displayed = []
+    monkeypatch.setattr(figures, "display", lambda *shown, **options: displayed.append((shown, options)))
     show(figure, "colours", alt="A square of many smooth colours", photograph=photograph)
+    assert [shown[0].data for shown, _ in displayed[1:]] == [f"*{photograph}*"] * bool(photograph)
     (kept,) = tmp_path.glob("colours.*")
     assert Image.open(kept).format == ("JPEG" if photograph else "PNG") and Image.open(kept).mode == "RGB"
-    assert error(Image.open(tmp_path / "as_drawn"), Image.open(kept)) < 1.5 * photograph + 0.01
+    assert error(Image.open(tmp_path / "as_drawn"), Image.open(kept)) < 1.5 * bool(photograph) + 0.01
     with pytest.raises(ValueError, match="twice"):
         show(plt.figure(), "colours", alt="Another figure of the same name", photograph=photograph)
 

@@ -27,19 +27,19 @@ SOURCES = sorted(
 # ------------------------------------------------------------------------------------------------ the committed ones
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=[path.stem for path in SOURCES])
+@pytest.mark.parametrize("source", SOURCES, ids=[notebooks.name_of(path) for path in SOURCES])
 def test_the_pair_is_in_step_executed_and_makes_its_claims(source):
     assert check(source, registry()) == []
 
 
 def test_every_claim_belongs_to_a_notebook():
-    assert {entry.notebook for entry in registry().values()} <= {path.stem for path in SOURCES}
+    assert {entry.notebook for entry in registry().values()} <= {notebooks.name_of(path) for path in SOURCES}
 
 
 def test_the_table_of_claims_is_current_and_its_links_lead_to_the_notebooks():
     text = (ROOT / "figures" / "claims.md").read_text(encoding="utf-8")
     assert text == table.markdown(registry(), record.read(ROOT / "figures")), "run: python -m dynot_lite claims --write"
-    links = re.findall(r"^## \[\w+\]\((.+)\)$", text, re.MULTILINE)
+    links = re.findall(r"^## \[[\w/]+\]\((.+)\)$", text, re.MULTILINE)
     assert {(ROOT / "figures" / link).resolve() for link in links} == {path.with_suffix(".ipynb") for path in SOURCES}
 
 

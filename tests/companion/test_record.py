@@ -301,6 +301,34 @@ def test_outputs_of_other_code_or_of_the_quick_preset_are_found(copy):
     assert any("record it anew" in problem for problem in notebooks.check(source, claims))
 
 
+def test_the_proofs_beside_a_story_have_its_file_name_and_everything_apart(tmp_path, write_notebook):
+    home, figure = (
+        tmp_path / "home",
+        "from dynot_lite.companion import show\nfrom matplotlib import pyplot as plt\nplt.plot([0, {0}])",
+    )
+    for folder, size in (("notebooks", 1), ("notebooks/proofs", 2)):
+        write_notebook(home / folder, "one", figure.format(size) + '\nshow(plt.gcf(), "line", alt="A line that rises slowly")')
+    git(tmp_path, "init", "-q", "home")
+    git(home, "add", ".")
+    git(home, "commit", "-qm", "A story and its proofs")
+    ways = ["one", "notebooks/proofs/one.py", "proofs/one"]
+    assert notebooks.find_notebooks(home / "notebooks", ways) == ["one", "proofs/one"]
+    outcomes = runner.reproduce(home / "notebooks", tmp_path / "build", {}, preset="full")
+    assert [(outcome.notebook, outcome.status) for outcome in outcomes] == [("one", "done"), ("proofs/one", "done")]
+    again = runner.reproduce(home / "notebooks", tmp_path / "build", {}, preset="full")
+    assert [outcome.status for outcome in again] == ["unchanged", "unchanged"]
+    for outcome in outcomes:
+        assert record.record(outcome, home)
+    pictures = [(home / "figures" / name / "line.png").read_bytes() for name in ("one", "proofs/one")]
+    assert pictures[0] != pictures[1] and sorted(record._load(home / "figures")) == ["one", "proofs/one"]
+    record.fill(home / "notebooks", tmp_path / "compare")
+    for name in ("one.ipynb", "proofs/one.ipynb"):
+        stored, filled = (notebooks.read_executed(folder / name) for folder in (home / "notebooks", tmp_path / "compare"))
+        assert [cell.source for cell in stored.cells if "plot" in cell.source] == [
+            cell.source for cell in filled.cells if "plot" in cell.source
+        ]
+
+
 # ------------------------------------------------------------------------------------------------------ comparison
 
 

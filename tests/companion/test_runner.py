@@ -176,6 +176,21 @@ def test_what_finished_is_run_again_only_if_something_changed(tmp_path, write_no
     assert [path.name for path in good.parent.iterdir()] == ["one.ipynb"]
 
 
+def test_further_seeds_run_beside_the_first_and_into_folders_of_their_own(tmp_path, write_notebook, capsys):
+    write_notebook(tmp_path / "notebooks", "one", "print(preset, seed)")
+    outcomes = reproduce(tmp_path / "notebooks", tmp_path / "build", {}, seed=3, seeds=2)
+    base = tmp_path / "build" / "quick"
+    assert [(outcome.seed, outcome.path) for outcome in outcomes] == [
+        (3, base / "notebooks" / "one.ipynb"),
+        (4, base / "seed-4" / "notebooks" / "one.ipynb"),
+    ]
+    said = [notebooks.read_executed(outcome.path).cells[-1].outputs[0].text for outcome in outcomes]
+    assert said == ["quick 3\n", "quick 4\n"]
+    assert "one (seed 4): finished in" in capsys.readouterr().out
+    again = reproduce(tmp_path / "notebooks", tmp_path / "build", {}, seed=3, seeds=2)
+    assert [(outcome.seed, outcome.status) for outcome in again] == [(3, "unchanged"), (4, "unchanged")]
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, write_notebook):
     """A run of one small notebook with a claim, a figure and a table."""
@@ -362,6 +377,77 @@ def test_a_folder_has_one_run_at_a_time(tmp_path, write_notebook):
         f"{tmp_path / 'build' / 'quick'} is in use by process {os.getpid()} on {platform.node()}"
     ]
     assert [run.result()[0].status for run in runs if not run.exception()] == ["done"]
+
+
+def mounted(home, script: str) -> tuple[list[str], str]:
+    """The lines that a shell script prints where it can mount, for itself only, and its errors; ``run`` is ``reproduce``."""
+    program = f"""
+        import sys
+        from pathlib import Path
+        from dynot_lite import cli
+        from dynot_lite.companion import notebooks
+        notebooks.root = lambda: Path({str(home)!r})
+        sys.exit(cli.main(["reproduce", "--jobs", "1", *sys.argv[1:]]))
+    """
+    script = f'run() {{ "{sys.executable}" -B -c "$PROGRAM" "$@" && echo exit 0 || echo exit $?; }}\n{script}'
+    given = os.environ | {"PROGRAM": textwrap.dedent(program)}
+    done = subprocess.run(["unshare", "-rm", "sh", "-ec", script], capture_output=True, text=True, env=given)
+    return done.stdout.splitlines(), done.stderr
+
+
+def can_mount() -> bool:
+    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return (
+        bool(sys.platform == "linux" and shutil.which("unshare"))
+        and not subprocess.run(command, stderr=subprocess.DEVNULL).returncode
+    )
+
+
+needs_mounts = pytest.mark.skipif(not can_mount(), reason="mounts for itself only, as Linux with user namespaces allows")
+
+
+@needs_mounts
+def test_a_full_disk_is_told_and_the_same_command_goes_on_when_there_is_room(tmp_path, write_notebook):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    write_notebook(tmp_path / "notebooks", "a", "1")
+    filler = """
+        from dynot_lite.companion.ledger import run_dir
+        (run_dir() / "filler.csv").write_bytes(bytes(4_000_000))
+    """
+    write_notebook(tmp_path / "notebooks", "b", filler)
+    script = f"""
+        mount -t tmpfs -o size=1m tmpfs {disk}
+        run --output {disk}
+        mount -o remount,size=60m {disk}
+        run --output {disk}
+    """
+    said, errors = mounted(tmp_path, script)
+    assert errors.endswith(": the disk is full; what had finished stays, the same command goes on from there\n")
+    assert errors.count("\n") == 1
+    assert [line for line in said if line.startswith("exit")] == ["exit 1", "exit 0"], said
+    assert any(line.startswith("a: finished") for line in said) and any(line.startswith("b: finished") for line in said)
+    assert any(line.startswith("a: unchanged") for line in said)
+
+
+@needs_mounts
+def test_in_a_read_only_checkout_another_folder_must_be_named(tmp_path, write_notebook):
+    home = tmp_path / "home"
+    (tmp_path / "elsewhere").mkdir()
+    write_notebook(home / "notebooks", "a", "1")
+    script = f"""
+        mount --bind {home} {home}
+        mount -o remount,bind,ro {home}
+        run
+        run --output {tmp_path / "elsewhere"}
+    """
+    said, errors = mounted(home, script)
+    assert (
+        errors == f"{home / 'build'}: this is read-only: name a folder that can be written to (reproduce --output FOLDER), or "
+        "work in a copy\n"
+    )
+    assert [line for line in said if line.startswith("exit")] == ["exit 1", "exit 0"], said
+    assert (tmp_path / "elsewhere" / "quick" / "notebooks" / "a.ipynb").exists()
 
 
 def test_misspelt_parameters_are_refused_before_anything_runs(tmp_path, write_notebook):

@@ -6,6 +6,7 @@ import argparse
 import csv
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 from course_bank import solutions, write
 
 from dynot_lite.companion.notebooks import NotebookError
+from dynot_lite.companion.processes import holding
 from dynot_lite.course import assignment as assignments
 from dynot_lite.course import cli, feedback, sandbox
 from dynot_lite.course import grade as grading
@@ -263,6 +265,31 @@ def test_grading_without_isolation_is_refused_unless_trusted_and_marks_survive_a
         kept = {(row["student"], row["part"]): row["points"] for row in csv.DictReader(stream)}
     assert kept["ann", "ps1-2"] == "6.5" and kept["ann", "ps1-5"] == "" and kept["gone", "ps1-2"] == "3"
     assert json.loads((tmp_path / "out" / "grading.json").read_text(encoding="utf-8"))["trust"] is True
+
+
+def test_a_folder_takes_one_grading_at_a_time_from_the_marks_to_the_tables(tmp_path, monkeypatch):
+    write(tmp_path / "in" / "ann.ipynb", PS1, {"ps1-2": "Proof."})
+    holder = rf"out is in use by process {os.getpid()} on .*, since .*: wait until it ends, or write to another folder"
+    with holding(tmp_path / "out"), pytest.raises(NotebookError, match=holder):
+        grading.grade(tmp_path / "in", tmp_path / "out", trust=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["lock"]
+    steps = []
+
+    def held(name: str, do):
+        def step(*arguments):
+            with pytest.raises(NotebookError, match=holder), holding(tmp_path / "out"):
+                pass
+            steps.append(name)
+            return do(*arguments)
+
+        monkeypatch.setattr(feedback, name, step)
+
+    for name in ("read_marks", "write_page", "write_tables"):
+        held(name, getattr(feedback, name))
+    grading.grade(tmp_path / "in", tmp_path / "out", trust=True)
+    assert steps == ["read_marks", "write_page", "write_tables"]
+    with holding(tmp_path / "out"):
+        pass
 
 
 # -------------------------------------------------------------------------------------------------- sandbox, command line
