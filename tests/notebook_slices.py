@@ -7,6 +7,7 @@ import ast
 import contextlib
 import copy
 import dataclasses
+import functools
 import os
 import symtable
 import traceback
@@ -29,7 +30,7 @@ TALK = {"claim", "skip", "say", "show", "print", "start", "claim_part"}
 GENERATORS = ("Generator()", "default_rng(")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Statement:
     """A statement at the top level of a notebook, and the names it has to do with."""
 
@@ -44,13 +45,17 @@ class Statement:
     replaces: bool  # what its names were before does not matter
     text: str = field(repr=False, default="")
 
-    def claims(self, identifier: str) -> bool:
-        return any(
-            isinstance(node, ast.Call)
-            and getattr(node.func, "id", None) in ("claim", "claim_part")
-            and any(isinstance(part, ast.Constant) and part.value == identifier for part in ast.walk(self.node))
-            for node in ast.walk(self.node)
-        )
+    def claimed(self) -> set[str]:
+        """The identifiers of its claims, "" for one that is known only when it runs."""
+        calls = [node for node in ast.walk(self.node) if isinstance(node, ast.Call)]
+        first = [node.args[0] for node in calls if getattr(node.func, "id", "") in ("claim", "claim_part")]
+        return {node.value if isinstance(node, ast.Constant) else "" for node in first}
+
+
+@functools.cache
+def read_cell(cell: int, source: str, numbers: int = 0) -> list[Statement]:
+    """The statements of a cell, numbered from ``numbers`` on."""
+    return [read(cell, number, node) for number, node in enumerate(ast.parse(source).body, numbers)]
 
 
 def read(cell: int, number: int, node: ast.stmt) -> Statement:
@@ -159,34 +164,39 @@ class Program:
     """The statements of a notebook, or of a wrong version of it, and what each of them needs."""
 
     def __init__(self, cells: Iterable[str], before: Mapping[int, str] | None = None) -> None:
-        self.statements = []
+        self.statements: list[Statement] = []
         for index, source in enumerate(cells):
-            extra = ast.parse((before or {}).get(index, "")).body
-            self.statements += [read(index, number - len(extra), node) for number, node in enumerate(extra)]
-            self.statements += [read(index, number, node) for number, node in enumerate(ast.parse(source).body)]
+            # The numbers of the notebook's own statements, which seed their random numbers, stay.
+            for text, numbers in (((before or {}).get(index, ""), -1000), (source, 0)):
+                self.statements += [copy.copy(statement) for statement in read_cell(index, text, numbers)]
         self._sift()
 
     def _sift(self) -> None:
         """Take out what a statement is said to change, where it draws, and where it draws random numbers."""
         drawn, generators = {"show"}, set()
-        for index, statement in enumerate(self.statements):
+        for statement in self.statements:
             node = statement.node
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if any(module.startswith(DRAWING) for module in modules) or statement.uses & drawn:
                 drawn |= statement.binds
-                self.statements[index] = copy.copy(statement)
-                object.__setattr__(self.statements[index], "touches", frozenset())
+                statement.touches = frozenset()
             else:
                 drawn -= statement.binds
             if any(mark in statement.text for mark in GENERATORS) and isinstance(node, ast.Assign):
                 generators |= statement.binds
-            object.__setattr__(self.statements[index], "touches", self.statements[index].touches - generators)
+            statement.touches -= generators
+
+    def targets(self, identifier: str) -> list[int]:
+        """The statements that make the claim, or else those that may."""
+        claimed = [statement.claimed() for statement in self.statements]
+        found = [[index for index, names in enumerate(claimed) if name in names] for name in (identifier, "")]
+        assert any(found), f"{identifier} is claimed by no statement"
+        return found[0] or found[1]
 
     def needed(self, identifier: str) -> list[int]:
         """The statements that the claim needs, in order."""
-        targets = [index for index, statement in enumerate(self.statements) if statement.claims(identifier)]
-        assert targets, f"{identifier} is claimed by no statement"
+        targets = self.targets(identifier)
         found = {index for index, statement in enumerate(self.statements) if statement.always and index < max(targets)}
         seen: set[tuple[str, int]] = set()
         open_ = [(name, index) for index in {*found, *targets} for name in self._names(index)]
@@ -317,9 +327,8 @@ class Wrong:
             count = sum(cell.count(old) for cell in cells)
             assert count == 1, f"{self.claim}: {old!r} occurs {count} times in the code of the notebook, not once"
             cells = [cell.replace(old, new) for cell in cells]
-        right = Program(cells)
-        first = next(statement.cell for statement in right.statements if statement.claims(self.claim))
-        return Program(cells, {first: self.before}) if self.before else right
+        plain = Program(cells)
+        return Program(cells, {plain.statements[plain.targets(self.claim)[0]].cell: self.before}) if self.before else plain
 
 
 def complaints(cells: list[str], claims: Mapping[str, ledger.Claim], wrong: list[Wrong]) -> list[str]:

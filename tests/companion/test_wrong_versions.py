@@ -99,6 +99,11 @@ def test_only_what_a_claim_needs_is_run():
     assert not {"never = 1 / 0", "figure.plot(values)", "values, others = ([], [])"} & needed
 
 
+def test_identifiers_may_be_known_only_when_the_statement_runs():
+    cells = [*CELLS[:-1], 'names = {1: "T-1"}', "for k, name in names.items():\n    claim(name, k * max(values))"]
+    assert complaints(cells, CLAIMS, [Wrong.read("T-1", {"replace": "x * scale(x)", "by": "2 * x"})]) == []
+
+
 def test_a_claim_that_fails_as_it_stands_is_reported():
     cells = [*CELLS[:-1], 'claim("T-1", 1.0 + len(values))']
     found = complaints(cells, CLAIMS, [Wrong.read("T-1", {"before": "values.append(1.0)"})])
