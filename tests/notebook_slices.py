@@ -241,7 +241,7 @@ class Kernel:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Claims are noted and nothing is shown or printed; what a notebook sets for the process is set back."""
-        dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+        dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
         silent = lambda *values, **options: None
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
             for module in (companion, ledger):
@@ -257,6 +257,7 @@ class Kernel:
                 finally:
                     torch.set_default_dtype(dtype)
                     torch.set_num_threads(threads)
+                    torch.set_grad_enabled(gradients)
 
     def _claim(self, identifier: str, value: Any) -> None:
         self.claimed.setdefault(identifier, []).append(float(value.item() if hasattr(value, "item") else value))
