@@ -24,7 +24,8 @@ from dynot_lite import companion
 from dynot_lite.companion import ledger, notebooks
 
 DRAWING = ("matplotlib", "dynot_lite.plots", "IPython")
-CHANGING = {"append", "extend", "add", "update", "insert", "pop", "remove", "clear", "setdefault", "sort", "fit", "step"}
+FILLING = {"append", "extend", "add", "update", "insert", "pop", "remove", "clear", "setdefault", "sort"}
+CHANGING = {*FILLING, "fit", "step"}
 TALK = {"claim", "skip", "say", "show", "print", "start", "claim_part"}
 # What changes no result but the random numbers, which do not depend on what else ran: see reseed.
 GENERATORS = ("Generator()", "default_rng(")
@@ -75,7 +76,8 @@ def read(cell: int, number: int, node: ast.stmt) -> Statement:
         if isinstance(part, ast.For) and touches & _loads(part.target):
             touches |= _loads(part.iter)
     call = node.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
-    if call and _base(call.func) not in TALK:  # called for what it changes, as x in x.to(float).load_state_dict(y)
+    # Called for what it changes, as x in x.to(float).load_state_dict(y).
+    if call and _base(call.func) not in TALK and getattr(call.func, "attr", "") not in FILLING:
         touches.update(_base(part) for part in [call.func, *call.args])
         while isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call):
             call = call.func.value
