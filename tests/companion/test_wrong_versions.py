@@ -14,7 +14,8 @@ from notebook_slices import Program, Wrong, cells_of, complaints
 
 from dynot_lite.companion.ledger import KINDS, Claim, registry
 
-FILES = {path.stem: path for path in sorted((Path(__file__).parent / "wrong").glob("*.toml"))}
+FOLDER = Path(__file__).parent / "wrong"
+FILES = {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in sorted(FOLDER.rglob("*.toml"))}
 
 
 def wrong_versions(name: str) -> list[Wrong]:
