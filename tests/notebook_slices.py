@@ -79,9 +79,10 @@ def read(cell: int, number: int, node: ast.stmt) -> Statement:
     # Called for what it changes, as x in x.to(float).load_state_dict(y).
     if call and _base(call.func) not in TALK and getattr(call.func, "attr", "") not in FILLING:
         touches.update(_base(part) for part in [call.func, *call.args])
-        while isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call):
-            call = call.func.value
-            touches.add(_base(call.func))
+        inner = call.func
+        while isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Call):
+            inner = inner.value.func
+            touches.add(_base(inner))
     return Statement(
         *(cell, number, node, frozenset(binds), frozenset(uses | free), frozenset(later), frozenset(touches - {""})),
         always=bool(call) and _base(call.func) in ("torch", "np"),
