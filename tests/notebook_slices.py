@@ -6,6 +6,7 @@ Static and conservative: a statement is needed if it binds, or may change in pla
 import ast
 import contextlib
 import copy
+import dataclasses
 import functools
 import os
 import symtable
@@ -75,8 +76,13 @@ def read(cell: int, number: int, node: ast.stmt) -> Statement:
         if isinstance(part, ast.For) and touches & _loads(part.target):
             touches |= _loads(part.iter)
     call = node.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
-    if call and _base(call.func) not in TALK and getattr(call.func, "attr", "") not in FILLING:  # called for what it changes
+    # Called for what it changes, as x in x.to(float).load_state_dict(y).
+    if call and _base(call.func) not in TALK and getattr(call.func, "attr", "") not in FILLING:
         touches.update(_base(part) for part in [call.func, *call.args])
+        inner = call.func
+        while isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Call):
+            inner = inner.value.func
+            touches.add(_base(inner))
     return Statement(
         *(cell, number, node, frozenset(binds), frozenset(uses | free), frozenset(later), frozenset(touches - {""})),
         always=bool(call) and _base(call.func) in ("torch", "np"),
@@ -96,6 +102,13 @@ def _scan(body: list[ast.stmt], sure: set[str], binds: set[str], uses: set[str],
                 _names(node.target, sure | inner, uses, free, later)
                 _scan(node.body, sure | inner, binds, uses, free, later)
                 _scan(node.orelse, set(sure), binds, uses, free, later)
+            case ast.With():
+                for item in node.items:
+                    _names(item.context_expr, sure, uses, free, later)
+                    inner = _loads(item.optional_vars) if item.optional_vars else set()
+                    binds |= inner
+                    sure |= inner
+                _scan(node.body, sure, binds, uses, free, later)
             case ast.If() | ast.While():
                 _names(node.test, sure, uses, free, later)
                 _scan(node.body, set(sure), binds, uses, free, later)
@@ -231,7 +244,7 @@ class Kernel:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Claims are noted and nothing is shown or printed; what a notebook sets for the process is set back."""
-        dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+        dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
         silent = lambda *values, **options: None
         with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
             for module in (companion, ledger):
@@ -247,6 +260,7 @@ class Kernel:
                 finally:
                     torch.set_default_dtype(dtype)
                     torch.set_num_threads(threads)
+                    torch.set_grad_enabled(gradients)
 
     def _claim(self, identifier: str, value: Any) -> None:
         self.claimed.setdefault(identifier, []).append(float(value.item() if hasattr(value, "item") else value))
@@ -343,8 +357,11 @@ def complaints(cells: list[str], claims: Mapping[str, ledger.Claim], wrong: list
             if index in needed:
                 kernel.run(statement)
         kept[len(right.statements)] = kernel.keep()
+        claims = dict(claims)
         for identifier in dict.fromkeys(version.claim for version in wrong):
             values = kernel.claimed.get(identifier, [])
+            if values and claims[identifier].kind == "benchmark":
+                claims[identifier] = in_quick(claims[identifier], values)
             if not values or not all(claims[identifier].accepts(value) for value in values):
                 found.append(f"{identifier} does not hold as it stands: {values}, required {claims[identifier].bound}")
         for version, program, order, change in versions:
@@ -362,6 +379,13 @@ def complaints(cells: list[str], claims: Mapping[str, ledger.Claim], wrong: list
             if version.raises or not values or all(claims[version.claim].accepts(value) for value in values):
                 found.append(f"{version.claim} holds for a wrong version: {values}, {describe(version)}")
     return found
+
+
+def in_quick(claim: ledger.Claim, values: list[float]) -> ledger.Claim:
+    """A benchmark is asserted in the full preset only: where it is missed here, what is half as good as the right one fails."""
+    if all(claim.accepts(value) for value in values):
+        return claim
+    return dataclasses.replace(claim, at_most=max(claim.at_most, 2 * max(values)), at_least=min(claim.at_least, min(values) / 2))
 
 
 def describe(version: Wrong) -> str:

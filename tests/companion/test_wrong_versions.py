@@ -2,14 +2,17 @@
 
 The wrong versions are data: ``wrong/NOTEBOOK.toml`` has, per claim, texts of the notebook's code and what replaces them
 (``replace``, ``by``), or code that runs first in the cell of the claim (``before``). The claim's bound must then be missed. Where
-the package refuses the wrong version, ``raises = true``.
+the package refuses the wrong version, ``raises = true``. What ``small`` replaces makes the right and the wrong versions of a
+notebook smaller. A benchmark that the right version misses in this preset must be missed by a factor of two more.
 """
 
+import dataclasses
 import tomllib
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from notebook_slices import Program, Wrong, cells_of, complaints
 
 from dynot_lite.companion.ledger import KINDS, Claim, registry
@@ -19,8 +22,20 @@ FILES = {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in s
 
 
 def wrong_versions(name: str) -> list[Wrong]:
-    data = tomllib.loads(FILES[name].read_text(encoding="utf-8"))
-    return [Wrong.read(claim, fields) for claim, versions in data.items() for fields in versions]
+    return [Wrong.read(claim, fields) for claim, versions in read(name).items() if claim != "small" for fields in versions]
+
+
+def read(name: str) -> dict:
+    return tomllib.loads(FILES[name].read_text(encoding="utf-8"))
+
+
+def small_cells(name: str) -> list[str]:
+    """The code of a notebook with what ``small`` in its file replaces, so that right and wrong versions take seconds."""
+    cells, small = cells_of(name), read(name).get("small", {"replace": [], "by": []})
+    for old, new in zip(small["replace"], small["by"], strict=True):
+        assert sum(cell.count(old) for cell in cells) == 1, f"{name}: {old!r} does not occur once"
+        cells = [cell.replace(old, new) for cell in cells]
+    return cells
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -28,7 +43,7 @@ def test_claims_fail_for_wrong_versions(name):
     claims = {identifier: entry for identifier, entry in registry().items() if entry.notebook == name}
     wrong = wrong_versions(name)
     assert {version.claim for version in wrong} <= set(claims)
-    assert complaints(cells_of(name), claims, wrong) == []
+    assert complaints(small_cells(name), claims, wrong) == []
 
 
 def test_a_third_of_each_kind_is_tried():
@@ -97,3 +112,24 @@ def test_a_claim_that_fails_as_it_stands_is_reported():
     cells = [*CELLS[:-1], 'claim("T-1", 1.0 + len(values))']
     found = complaints(cells, CLAIMS, [Wrong.read("T-1", {"before": "values.append(1.0)"})])
     assert "T-1 does not hold as it stands" in found[0]
+
+
+@pytest.mark.parametrize(("value", "holds"), [(1.9, True), (2.1, False)])
+def test_a_benchmark_missed_here_finds_what_is_half_as_good(value, holds):
+    cells = [
+        "import torch\nfrom dynot_lite.companion import claim\nvalue = 1.0",
+        'torch.set_grad_enabled(False)\nclaim("T-1", value)',
+    ]
+    claims = {"T-1": dataclasses.replace(CLAIMS["T-1"], kind="benchmark")}
+    found = complaints(cells, claims, [Wrong.read("T-1", {"replace": "value = 1.0", "by": f"value = {value}"})])
+    assert len(found) == holds
+    assert torch.is_grad_enabled()
+
+
+def test_blocks_bind_names_and_chained_calls_change_their_root():
+    program = Program(
+        ["x = 1\ny = 2\nz = [0]", "with x as file:\n    y = file\n    w = y\nz.view().load()", 'claim("T-1", w + z[0])']
+    )
+    needed = {program.statements[index].text for index in program.needed("T-1")}
+    assert {"x = 1", "z = [0]", "z.view().load()"} <= needed
+    assert "y = 2" not in needed
