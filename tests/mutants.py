@@ -41,7 +41,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice, pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,10 +73,13 @@ ATOMS = (ast.Name, ast.Constant, ast.Call, ast.Attribute, ast.Subscript, ast.Tup
 
 @dataclass(frozen=True)
 class Mutant:
-    """A module with one change: its name, old and new source, and the lines of the statement that the change is in."""
+    """A module with one change: its name, where it is (``module.function`` or ``module.Class.method``), old and new source, and
+    the lines of the statement that the change is in.
+    """
 
     name: str
     module: str
+    place: str
     original: str
     source: str
     lines: range
@@ -86,10 +89,9 @@ class Mutant:
 
     def sound(self) -> bool:
         """Whether the change is one, and can be compiled."""
-        try:
-            return ast.dump(ast.parse(self.source)) != ast.dump(ast.parse(self.original))
-        except SyntaxError:
-            return False
+        with contextlib.suppress(SyntaxError):
+            return bool(compile(self.source, self.module, "exec")) and self.source != self.original
+        return False
 
 
 def changes(node: ast.AST, text: Callable[[ast.AST], str]) -> Iterator[tuple[str, ast.AST, str]]:
@@ -205,7 +207,9 @@ def mutants(module: str, source: str) -> Iterator[Mutant]:
         found = raw[begin(node) : stop(node)].decode()
         return found if isinstance(node, ATOMS) or (isinstance(node, ast.UnaryOp) and _number(node.operand)) else f"({found})"
 
-    def walk(node: ast.AST, lines: range) -> Iterator[Mutant]:
+    def walk(node: ast.AST, lines: range, where: str) -> Iterator[Mutant]:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            where = f"{where}.{node.name}"
         if isinstance(node, ast.stmt):
             last = node.end_lineno if not hasattr(node, "body") else max(node.lineno, node.body[0].lineno - 1)
             lines = range(node.lineno, last + 1)
@@ -218,13 +222,13 @@ def mutants(module: str, source: str) -> Iterator[Mutant]:
             shown = re.sub(r"\s+", " ", raw[before:low].decode() + inline + raw[high:after].decode()).strip()
             name = f"{module}:{kind}:{shown}"
             seen[name] += 1
-            yield Mutant(name + (f" #{seen[name]}" if seen[name] > 1 else ""), module, source, changed, lines)
+            yield Mutant(name + (f" #{seen[name]}" if seen[name] > 1 else ""), module, where, source, changed, lines)
         apart = [*getattr(node, "decorator_list", []), getattr(node, "returns", None)]
         for child in ast.iter_child_nodes(node):
             if not isinstance(child, SKIPPED) and child not in apart:
-                yield from walk(child, lines)
+                yield from walk(child, lines, where)
 
-    yield from walk(tree, range(0))
+    yield from walk(tree, range(0), module)
 
 
 def sources() -> dict[str, Path]:
@@ -235,16 +239,20 @@ def sources() -> dict[str, Path]:
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(files) if "__" not in path.name}
 
 
-def chosen(everything: list[Mutant], count: int, seed: int, always: set[str]) -> list[Mutant]:
-    """``count`` mutants, in proportion over the modules, and those that are always chosen."""
-    found, total = [], len(everything)
+def chosen(everything: list[Mutant], count: int, seed: int, always: set[str], places: list[str]) -> list[Mutant]:
+    """``count`` mutants, in proportion over the modules, and those that are always chosen; of these, what lies in ``places``."""
+    found = []
     for _, here in groupby(everything, key=lambda mutant: mutant.module):
         ranked = sorted(here, key=lambda mutant: mutant.rank(seed))
-        quota = max(LEAST, round(count * len(ranked) / total))
-        sound = (mutant for mutant in ranked if mutant.sound())
-        found += islice(sound, quota)
-        found += [mutant for mutant in ranked if mutant.name in always and mutant not in found]
+        quota = max(LEAST, round(count * len(ranked) / len(everything)))
+        first = {mutant.name for mutant in ranked[:quota]} | always
+        found += [mutant for mutant in ranked if mutant.name in first and inside(mutant, places) and mutant.sound()]
     return found
+
+
+def inside(mutant: Mutant, places: list[str]) -> bool:
+    """Whether a mutant lies in one of the places, rooms, modules or functions; always if there are none."""
+    return not places or any(f"{mutant.place}.".startswith(f"{place}.") for place in places)
 
 
 def digest(*paths: Path) -> str:
@@ -460,8 +468,10 @@ def run(todo: list[tuple[Mutant, dict[str, float]]], jobs: int, report: Callable
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--module", action="append", help="a room or a module, as grids or grids.certificates; may be repeated")
-    parser.add_argument("--only", default="", help="mutants whose names contain this, all of them")
+    parser.add_argument(
+        "--module", action="append", help="a room, module or function: grids, grids.certificates.lower_bound; may repeat"
+    )
+    parser.add_argument("--all", action="store_true", help="all mutants there, not a choice")
     parser.add_argument("--count", type=int, default=300, help="so many over all modules")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
@@ -476,11 +486,10 @@ def main() -> None:
     stale = (reasons.keys() | set(known["always"])) - {mutant.name for mutant in everything}
     if stale:
         raise SystemExit("no longer in the source, take it out of tests/mutants.toml:\n" + "\n".join(sorted(stale)))
-    todo = chosen(everything, options.count, options.seed, set(known["always"]))
-    if options.only:
-        todo = [mutant for mutant in everything if options.only in mutant.name]
-    if options.module:
-        todo = [mutant for mutant in todo if any(f"{mutant.module}.".startswith(f"{name}.") for name in options.module)]
+    places = options.module or []
+    todo = chosen(everything, options.count, options.seed, set(known["always"]), places)
+    if options.all:
+        todo = [mutant for mutant in everything if inside(mutant, places) and mutant.sound()]
     if options.list:
         print(*(mutant.name for mutant in todo), sep="\n")
         return
@@ -521,8 +530,14 @@ def main() -> None:
         score["all"][result] += 1
     for module, count in score.items():
         print(f"{module:38} {count.total():7} {count['found']:6} {count['equivalent']:11} {count['survive']:8}")
+    bounds = [mutant for mutant in todo if inside(mutant, known["certified"])]
+    print(f"in bounds called certified: {len(bounds)}")
     print(
-        *(f"survives: {m.name}" for m in todo if done[m.name]["verdict"] in ("survived", "untested") and m.name not in reasons),
+        *(
+            f"survives{' in a certified bound' * (m in bounds)}: {m.name}"
+            for m in todo
+            if done[m.name]["verdict"] in ("survived", "untested") and m.name not in reasons
+        ),
         sep="\n",
     )
 
