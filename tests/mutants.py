@@ -14,7 +14,8 @@ the package with the mutated source in the place of one module, and runs the tes
 quickest first, until one fails. Which these are, one run of the room under ``coverage`` tells (kept in build/ until a source or
 a test changes). A mutant that hangs counts as found. Not run, because of their time: tests that take more than ``SLOW`` seconds.
 
-``tests/mutants.toml`` lists mutants that are always chosen, and those that no test can find, each with its reason.
+``tests/mutants.toml`` lists mutants that are always chosen, what is called certified, and with its reason each mutant that no
+test can find (``equivalent``) or that survives, since no result that is promised changes (``survives``, counted as such).
 """
 
 from __future__ import annotations
@@ -480,10 +481,10 @@ def main() -> None:
     options = parser.parse_args()
     os.chdir(ROOT)
     known = tomllib.loads(LIST.read_text(encoding="utf-8"))
-    reasons = {entry["mutant"]: entry["reason"] for entry in known["equivalent"]}
+    same, reasons = ({entry["mutant"]: entry["reason"] for entry in known.get(kind, ())} for kind in ("equivalent", "survives"))
     files = sources()
     everything = [mutant for module, path in files.items() for mutant in mutants(module, path.read_text(encoding="utf-8"))]
-    stale = (reasons.keys() | set(known["always"])) - {mutant.name for mutant in everything}
+    stale = (same.keys() | reasons.keys() | set(known["always"])) - {mutant.name for mutant in everything}
     if stale:
         raise SystemExit("no longer in the source, take it out of tests/mutants.toml:\n" + "\n".join(sorted(stale)))
     places = options.module or []
@@ -525,21 +526,19 @@ def main() -> None:
     score: dict[str, Counter] = {module: Counter() for module in (*dict.fromkeys(mutant.module for mutant in todo), "all")}
     for mutant in todo:
         verdict = done[mutant.name]["verdict"]
-        result = "found" if verdict in ("found", "hung") else "equivalent" if mutant.name in reasons else "survive"
+        result = "found" if verdict in ("found", "hung") else "equivalent" if mutant.name in same else "survive"
         score[mutant.module][result] += 1
         score["all"][result] += 1
     for module, count in score.items():
         print(f"{module:38} {count.total():7} {count['found']:6} {count['equivalent']:11} {count['survive']:8}")
     bounds = [mutant for mutant in todo if inside(mutant, known["certified"])]
     print(f"in bounds called certified: {len(bounds)}")
-    print(
-        *(
-            f"survives{' in a certified bound' * (m in bounds)}: {m.name}"
-            for m in todo
-            if done[m.name]["verdict"] in ("survived", "untested") and m.name not in reasons
-        ),
-        sep="\n",
-    )
+    for mutant in todo:
+        if done[mutant.name]["verdict"] in ("survived", "untested") and mutant.name not in same:
+            reason = reasons.get(mutant.name, "no reason is listed")
+            print(f"survives{' in a certified bound' * (mutant in bounds)}: {mutant.name}\n    {reason}")
+        elif done[mutant.name]["verdict"] in ("found", "hung") and mutant.name in same:
+            print(f"found, and yet listed as equivalent: {mutant.name}")
 
 
 if __name__ == "__main__":
