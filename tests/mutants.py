@@ -177,7 +177,7 @@ def changes(node: ast.AST, text: Callable[[ast.AST], str]) -> Iterator[tuple[str
         if name == "where" and len(node.args) == 3:
             yield "swap", (node.args[1], node.args[2]), f"{text(node.args[2])}, {text(node.args[1])}"
         axes = [word.value for word in node.keywords if word.arg in ("dim", "axis")]
-        axes += [part for part in node.args if name in REDUCTIONS and text(part) in AXES]
+        axes += [part for part in node.args if begin and name in REDUCTIONS and text(part) in AXES]
         for axis in axes:
             if text(axis) in AXES:
                 yield "axis", axis, AXES[text(axis)]

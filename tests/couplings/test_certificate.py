@@ -100,6 +100,19 @@ def test_a_certificate_holds_the_sums_over_its_noise(law, epsilon):
     assert certificate.chi2() == pytest.approx(expected, rel=1e-3)
 
 
+def test_noise_that_never_varies_has_the_deviation_zero():
+    """Where rounding may leave a negative variance."""
+    points = cloud(5, 2)
+    for seed in range(8):
+        place = torch.randn(2, generator=generator(seed))
+        noise = Noise(lambda n, *, generator, place=place: place.expand(n, 2), like=points)
+        zero = torch.zeros(5, dtype=F64)
+        certificate = Ascent(Atoms(points), noise, 0.0, iterate=zero, average=zero, scale=1.0).certificate()
+        certificate.add(777, generator=None)
+        deviation = certificate.report()["dual_std"]
+        assert isinstance(deviation, float) and 0 <= deviation < 1e-6
+
+
 def test_shares_have_a_smaller_deviation_than_the_bound():
     """For soft shares the estimate is unbiased, too, and its deviation is below the stated one."""
     coupling, _ = fitted(cloud(10, 2), unequal(10), epsilon=0.3, tol=0.05)
