@@ -40,7 +40,7 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -283,10 +283,16 @@ class Mutated(importlib.abc.MetaPathFinder):
 
 
 class Selection:
-    """A plugin for pytest: puts the mutant in place; only these tests, in this order; remembers the first that fails."""
+    """A plugin for pytest: puts the mutant in place; only these tests, in this order, each within several times its seconds;
+    remembers the first that fails.
+    """
 
-    def __init__(self, mutant: Mutant, tests: Iterable[str], tell: Callable[[str], object]):
-        self.mutated, self.place, self.tell = Mutated(mutant), {name: k for k, name in enumerate(tests)}, tell
+    def __init__(self, mutant: Mutant, tests: dict[str, float], tell: Callable[[str], object]):
+        self.mutated, self.tests, self.tell = Mutated(mutant), tests, tell
+        self.place = {name: k for k, name in enumerate(tests)}
+
+    def pytest_runtest_logstart(self, nodeid, location):
+        signal.setitimer(signal.ITIMER_PROF, 5 + 5 * self.tests[nodeid])  # its signal ends the process
 
     def pytest_sessionstart(self):
         # Not sooner: before it would stand pytest's own importer, which serves the modules whose examples are tests.
@@ -462,7 +468,7 @@ def run(todo: list[tuple[Mutant, dict[str, float]]], jobs: int, report: Callable
                 by = out.read_text() if out.exists() else ""
                 # 1: a test failed, 2: a module did not import; negative: a crash. Else pytest itself ran nothing.
                 code = os.waitstatus_to_exitcode(status) if ended else -signal.SIGXCPU
-                hung = code in (-signal.SIGXCPU, -signal.SIGKILL)
+                hung = code in (-signal.SIGPROF, -signal.SIGXCPU, -signal.SIGKILL)
                 report(mutant, "hung" if hung else "survived" if code == 0 else "found" if code < 3 else "untested", by, spent)
             time.sleep(0.02)
 
