@@ -233,11 +233,17 @@ def mutants(module: str, source: str) -> Iterator[Mutant]:
 
 
 def sources() -> dict[str, Path]:
-    """The modules that are mutated."""
+    """The modules that are mutated: all numerical ones, but not the program for ``torchrun``, which tests run in processes of its
+    own, and which only hands its arguments on.
+    """
     files = [
         path for room in ROOMS for path in ([PACKAGE / "metrics.py"] if room == "metrics" else (PACKAGE / room).glob("*.py"))
     ]
-    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(files) if "__" not in path.name}
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+        for path in sorted(files)
+        if "__" not in path.name and path.stem != "distributed"
+    }
 
 
 def chosen(everything: list[Mutant], count: int, seed: int, always: set[str], places: list[str]) -> list[Mutant]:
