@@ -39,6 +39,7 @@ import sys
 import tempfile
 import time
 import tomllib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -492,6 +493,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=BUILD / "mutants.jsonl")
     options = parser.parse_args()
     os.chdir(ROOT)
+    warnings.simplefilter("ignore", SyntaxWarning)  # of mutants
     known = tomllib.loads(LIST.read_text(encoding="utf-8"))
     same, reasons = ({entry["mutant"]: entry["reason"] for entry in known.get(kind, ())} for kind in ("equivalent", "survives"))
     files = sources()
