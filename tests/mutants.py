@@ -421,8 +421,9 @@ def preload(names: list[str]) -> None:
 
 
 def selected(mutant: Mutant, found: dict, passed: dict[str, str]) -> dict[str, float]:
-    """The tests that reach the mutated statement, with their seconds, the quickest first; of a line that runs at import, all of
-    the module. Files of tests that the mutant has survived, ``passed``, are left out.
+    """The tests that reach the mutated statement (if it runs at import, the module), with their seconds, the quickest first; then
+    the others of the same files, for what a fixture or a cache computes is reached by the first test only. Files that the mutant
+    has survived, ``passed``, are left out.
     """
     lines = [(entry, entry["lines"].get(mutant.module, {})) for entry in found.values()]
     reach = lambda of: {name for number in mutant.lines for name in of.get(str(number), ())}
@@ -430,9 +431,9 @@ def selected(mutant: Mutant, found: dict, passed: dict[str, str]) -> dict[str, f
         reach = lambda of: {name for names in of.values() for name in names}
     tests = {}
     for file, (entry, of) in zip(found, lines, strict=True):
-        if passed.get(file) != entry["key"]:
-            tests |= {name: entry["tests"][name] for name in reach(of) if name in entry["tests"]}
-    return dict(sorted(tests.items(), key=lambda item: (item[1], item[0])))
+        if passed.get(file) != entry["key"] and (near := reach(of)):
+            tests |= {name: (name not in near, seconds, name) for name, seconds in entry["tests"].items()}
+    return {name: tests[name][1] for name in sorted(tests, key=tests.__getitem__)}
 
 
 def launch(mutant: Mutant, tests: dict[str, float], out: Path) -> int:
