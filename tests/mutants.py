@@ -15,7 +15,7 @@ quickest first, until one fails. Which these are, one run of the room under ``co
 a test changes). A mutant that hangs counts as found. Not run, because of their time: tests that take more than ``SLOW`` seconds.
 
 ``tests/mutants.toml`` lists mutants that are always chosen, what is called certified, and with its reason each mutant that no
-test can find (``equivalent``) or that survives, since no result that is promised changes (``survives``, counted as such).
+test can find (``equivalent``, not run) or that survives, since no promised result changes (``survives``, counted as such).
 """
 
 from __future__ import annotations
@@ -422,8 +422,8 @@ def preload(names: list[str]) -> None:
 
 def selected(mutant: Mutant, found: dict, passed: dict[str, str]) -> dict[str, float]:
     """The tests that reach the mutated statement (if it runs at import, the module), with their seconds, the quickest first; then
-    the others of the same files, for what a fixture or a cache computes is reached by the first test only. Files that the mutant
-    has survived, ``passed``, are left out.
+    the other quick ones of the same files, for what a fixture or a cache computes is reached by the first test only. Files that
+    the mutant has survived, ``passed``, are left out.
     """
     lines = [(entry, entry["lines"].get(mutant.module, {})) for entry in found.values()]
     reach = lambda of: {name for number in mutant.lines for name in of.get(str(number), ())}
@@ -432,7 +432,8 @@ def selected(mutant: Mutant, found: dict, passed: dict[str, str]) -> dict[str, f
     tests = {}
     for file, (entry, of) in zip(found, lines, strict=True):
         if passed.get(file) != entry["key"] and (near := reach(of)):
-            tests |= {name: (name not in near, seconds, name) for name, seconds in entry["tests"].items()}
+            kept = {name: seconds for name, seconds in entry["tests"].items() if name in near or seconds < 1}
+            tests |= {name: (name not in near, seconds, name) for name, seconds in kept.items()}
     return {name: tests[name][1] for name in sorted(tests, key=tests.__getitem__)}
 
 
@@ -531,6 +532,8 @@ def main() -> None:
     left = []
     for mutant in todo:
         entry = done.get(mutant.name, {"source": None})
+        if mutant.name in same:
+            continue
         if entry["source"] != digest(files[mutant.module]) or entry["verdict"] == "untested":
             left.append((mutant, selected(mutant, maps[mutant.module.split(".")[0]], {})))
         elif entry["verdict"] == "survived":
@@ -540,8 +543,8 @@ def main() -> None:
     print(f"\n{'module':38} mutants  found  equivalent  survive")
     score: dict[str, Counter] = {module: Counter() for module in (*dict.fromkeys(mutant.module for mutant in todo), "all")}
     for mutant in todo:
-        verdict = done[mutant.name]["verdict"]
-        result = "found" if verdict in ("found", "hung") else "equivalent" if mutant.name in same else "survive"
+        verdict = "" if mutant.name in same else done[mutant.name]["verdict"]
+        result = "found" if verdict in ("found", "hung") else "survive" if verdict else "equivalent"
         score[mutant.module][result] += 1
         score["all"][result] += 1
     for module, count in score.items():
@@ -549,11 +552,9 @@ def main() -> None:
     bounds = [mutant for mutant in todo if inside(mutant, known["certified"])]
     print(f"in bounds called certified: {len(bounds)}")
     for mutant in todo:
-        if done[mutant.name]["verdict"] in ("survived", "untested") and mutant.name not in same:
+        if mutant.name not in same and done[mutant.name]["verdict"] in ("survived", "untested"):
             reason = reasons.get(mutant.name, "no reason is listed")
             print(f"survives{' in a certified bound' * (mutant in bounds)}: {mutant.name}\n    {reason}")
-        elif done[mutant.name]["verdict"] in ("found", "hung") and mutant.name in same:
-            print(f"found, and yet listed as equivalent: {mutant.name}")
 
 
 if __name__ == "__main__":
