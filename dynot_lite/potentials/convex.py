@@ -46,18 +46,23 @@ class ConvexPotential(nn.Module):
     def _points(self, x, name: str) -> Tensor:
         return check.cloud(x, name, dim=self.dim, like=next(self.parameters(), None))
 
+    def _representable(self, found: Tensor, whose: str) -> Tensor:
+        if not check.finite(found) and not all(check.finite(parameter) for parameter in self.parameters()):
+            raise RuntimeError("the parameters of the potential are not finite: its training diverged")
+        return check.representable(found, whose)
+
     def forward(self, x) -> Tensor:
         """Ψ(x), shape (n,)."""
         x = self._points(x, "x")
-        return check.representable(values(self._value(x), x[:, 0], "_value"), "x")
+        return self._representable(values(self._value(x), x[:, 0], "_value"), "x")
 
     def gradient(self, x) -> Tensor:
         """∇Ψ(x), shape (n, dim): the transport map, if Ψ is a Brenier potential."""
-        return check.representable(self._gradient(self._points(x, "x")), "x")
+        return self._representable(self._gradient(self._points(x, "x")), "x")
 
     def hessian(self, x) -> Tensor:
         """∇²Ψ(x), shape (n, dim, dim)."""
-        return check.representable(self._hessian(self._points(x, "x")), "x")
+        return self._representable(self._hessian(self._points(x, "x")), "x")
 
     def hessian_product(self, x, direction) -> Tensor:
         """∇²Ψ(x) times one direction per point, shape (n, dim), by forward differentiation of the gradient."""
@@ -113,7 +118,7 @@ class ConvexPotential(nn.Module):
         """
         y = self._points(y, "y")
         z = self.solve(y, start=start, tol=tol, max_iterations=max_iterations).require().argmax
-        return check.representable((y * z).sum(-1) - self._value(z), "y"), z
+        return self._representable((y * z).sum(-1) - self._value(z), "y"), z
 
     def flow(self, t, x) -> Tensor:
         """The displacement interpolation (1 - t) x + t ∇Ψ(x) = ∇Ψ_t(x), shape (n, dim)."""
