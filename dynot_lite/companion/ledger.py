@@ -101,12 +101,12 @@ def read_registry(folder: Path) -> dict[str, Claim]:
 def _read_claim(identifier: str, notebook: str, fields: dict[str, Any]) -> Claim:
     if not re.fullmatch(r"[A-Z][A-Z0-9]*-\d+[a-z]?", identifier):
         raise ValueError(f"{identifier!r} is not an identifier such as AM-3")
-    # Not yet required: "catches", the wrong version in the place of the right one that the claim would find.
-    texts, bounds = {"statement", "source", "kind"}, {"at_most", "at_least"}
-    unknown, missing = set(fields) - texts - bounds - {"catches"}, texts - set(fields)
+    # What "catches" names: the wrong version that the claim would find in the place of the right one.
+    texts, bounds = {"statement", "source", "kind", "catches"}, {"at_most", "at_least"}
+    unknown, missing = set(fields) - texts - bounds, texts - set(fields)
     if unknown or missing:
         raise ValueError(f"{identifier} has unknown keys {sorted(unknown)}, lacks {sorted(missing)}")
-    for key in texts | ({"catches"} & set(fields)):
+    for key in texts:
         if not isinstance(fields[key], str) or not fields[key].strip() or "\n" in fields[key]:
             raise ValueError(f"{identifier} needs one line of text as {key}, got {fields[key]!r}")
     for key in bounds & set(fields):
