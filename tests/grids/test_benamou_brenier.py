@@ -69,6 +69,17 @@ def test_converged_means_that_energies_and_densities_agree(gaussians, method):
         assert 0.5 < result.residual / defect(result, mu.shape) < 2  # the same rounding
 
 
+def test_positive_data_are_priced_without_a_floor():
+    """However thin the density gets on the way, the energy is Σ |m|²/ρ of the arrays."""
+    mu, nu = (a / a.max() + 2e-5 for a in (gaussian_1d(32, 0.25, 0.04), gaussian_1d(32, 0.75, 0.05)))
+    result = benamou_brenier.solve(mu / mu.mean(), nu / nu.mean(), steps=8)
+    density = (result.density[1:] + result.density[:-1]) / 2
+    centred = (result.momentum[0][:, 1:] + result.momentum[0][:, :-1]) / 2
+    assert 0 < density.min() < 1e-5 * result.density.max()
+    expected = (result.times.diff()[:, None] * centred**2 / density).sum(0).mean().item()
+    assert result.energy == pytest.approx(expected, rel=1e-12)
+
+
 def test_the_lower_bound_is_that_of_the_potential_in_use(gaussians):
     mu, nu, _, results = gaussians
     assert results["lifted"].lower == back_and_forth.solve(mu, nu).lower
