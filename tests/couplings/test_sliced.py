@@ -250,3 +250,9 @@ COST = torch.tensor([[1.0, 2.0, 3.0], [0.0, 1.0, 5.0]], dtype=F64)
 def test_bad_input(call, name):
     with pytest.raises(ValueError, match=name):
         call()
+
+
+def test_potentials_are_cut_from_the_graph_of_the_points():
+    x0, x1 = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    found = potentials_1d(x0.clone().requires_grad_(), x1.clone().requires_grad_())
+    assert not found.requires_grad and torch.equal(found, potentials_1d(x0, x1))
