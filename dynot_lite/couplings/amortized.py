@@ -220,8 +220,12 @@ class _SlicedModel:
             # Relative to each feature's own size, so that no unit matters; the last term keeps a feature that vanishes harmless.
             return solve(features, metric + (self.ridge * metric.diagonal() + 1e-30).diag())
 
-        coefficients, iterations, failure = solved([self.features(p) for p in problems])
-        extrapolation, more, another = solved([self._sweep_features(p, coefficients) for p in problems])
+        with torch.enable_grad():  # a subclass may differentiate in its features
+            features = [self.features(p).detach() for p in problems]
+        coefficients, iterations, failure = solved(features)
+        with torch.enable_grad():
+            features = [self._sweep_features(p, coefficients).detach() for p in problems]
+        extrapolation, more, another = solved(features)
         self.result = Coefficients(
             coefficients=coefficients,
             extrapolation=extrapolation,
@@ -341,9 +345,8 @@ def pair_sampler(model: _SlicedModel, source: Sampler, target: Callable, *, swee
     """
     check.count(sweeps, "sweeps", least=0)
 
-    @torch.no_grad()
     def match(x0: Tensor, x1: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        plan = model.predict(Problem(x0, x1), sweeps=sweeps).plan
+        plan = model.predict(Problem(x0.detach(), x1.detach()), sweeps=sweeps).plan
         return randomness.choices(plan.mT, 1, generator=generator)[:, 0], torch.arange(len(x1), device=x1.device)
 
     return batches.paired(source, target, match)

@@ -360,3 +360,24 @@ def test_a_fit_has_converged_if_both_of_its_parts_have():
     ]  # at 9 and 10 only the second
     assert fits[-1].converged and not fits[0].converged
     assert all(fit.converged == (fit.reason == "the optimality conditions hold") for fit in fits)
+
+
+def test_a_subclass_may_differentiate_in_its_features():
+    class Differentiating(RegressionAmortization):
+        def features(self, problem):
+            x = problem.x0.clone().requires_grad_()
+            ((x @ self.directions.to(x).T) ** 3).sum().backward()
+            assert x.grad is not None
+            return super().features(problem)
+
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda n, *, generator=generator: torch.randn(n, 2, generator=generator)
+    problems = [Problem(draw(6), draw(6)) for _ in range(4)]
+    theta = directions(2, 4, generator=generator)
+    potentials = [p.entropic_plan(0.5).require().potential0 for p in problems]
+    model, plain = Differentiating(theta, epsilon=0.5), RegressionAmortization(theta, epsilon=0.5)
+    for each in (model, plain):
+        assert not each.fit(problems, potentials=potentials).require().coefficients.requires_grad
+    assert torch.equal(model.coefficients, plain.coefficients)
+    pairs = amortized.pair_sampler(model, draw, draw)
+    assert pairs(5, generator=generator)[0].shape == (5, 2)
