@@ -9,4 +9,6 @@ except ModuleNotFoundError as error:
 from dynot_lite.companion.ledger import claim, say, skip, start
 
 __all__ = ["claim", "say", "show", "skip", "start"]
-__getattr__ = lazily(__name__, "benchmark", "figures", "ledger", "notebooks", "origin", "processes", "record", "runner", "table")
+__getattr__ = lazily(
+    __name__, "benchmark", "book", "figures", "ledger", "notebooks", "origin", "processes", "record", "runner", "table"
+)
