@@ -16,6 +16,7 @@ exclude_patterns = ["download"]
 
 # Of notebooks what is stored, and nothing executed; tables that a cell makes are Markdown, too.
 nb_execution_mode, nb_render_markdown_format, nb_merge_streams = "off", "myst", True
+nb_code_prompt_show = nb_code_prompt_hide = "Parameters"  # the only cells that are folded
 myst_enable_extensions, myst_heading_anchors = ["dollarmath", "amsmath", "attrs_block"], 3
 
 napoleon_numpy_docstring, autodoc_member_order, autodoc_typehints = False, "bysource", "signature"

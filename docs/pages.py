@@ -95,7 +95,7 @@ def write(home: Path, target: Path) -> dict[str, list[Page]]:
     own = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ATTRIBUTION.md", STUDENTS, INSTRUCTORS]
     texts |= {name: (home / name).read_text(encoding="utf-8").replace("](CITATION.cff)", "](cite.md)") for name in own}
     chapters = {
-        "Stories": [page.path for page in stories],
+        "Stories": [f"{page.number} {page.title} <{page.path.with_suffix('')}>" for page in stories],
         "Proofs": [page.path for page in proofs if not _beside(page, stories)],
         "Problem sets": [STUDENTS, *(page.path for page in sets), INSTRUCTORS],
         "Statements": ["figures/claims.md", "figures/errata.md", "papers.md", *tables],
@@ -138,7 +138,8 @@ def _mark(page: Page) -> None:
     for cell in page.notebook.cells:
         said = "".join(output.get("text", "") for output in cell.get("outputs", []) if output.output_type == "stream")
         graded = cell.metadata.get("nbgrader", {})
-        own = VERDICT.findall(said) + ([graded["grade_id"].upper()] if graded.get("grade") else [])
+        part = graded["grade_id"] if graded.get("grade") else ""
+        own = VERDICT.findall(said) + [known for known in registry() if known.lower() == part]
         new = [identifier for identifier in own if identifier in registry() and identifier not in page.cells]
         page.cells |= dict.fromkeys(new, cell)
         if new:

@@ -33,7 +33,7 @@ PYTHON = """#!/bin/sh
 case "$*" in
   *find_spec*) test ! -e {broken} && echo {package}/__init__.py ;;
   *sys.prefix*) echo {venv} ;;
-  *install*) echo pip >> {log}; exec {real} {pip} ;;
+  *install*) echo "$@" >> {log}; exec {real} {pip} ;;
   *) echo "$@ $PIP_EXAMPLE"; exit 7 ;;
 esac
 """
@@ -78,10 +78,14 @@ class Clone:
         )
 
     def installations(self) -> int:
+        return len(self.installed().splitlines())
+
+    def installed(self) -> str:
+        """What pip was told since the last time, a line per installation."""
         log = self.folder / "log"
-        count = len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
+        told = log.read_text(encoding="utf-8") if log.exists() else ""
         log.unlink(missing_ok=True)
-        return count
+        return told
 
 
 @pytest.fixture
@@ -125,6 +129,17 @@ def test_it_installs_once_and_again_after_a_change(clone):
     for name in ("pyproject.toml", "constraints.txt"):
         clone.put(name, "changed")
         assert clone.run("claims").returncode == 7 and clone.installations() == 1
+
+
+@unix
+def test_the_book_adds_its_extra_which_then_stays(clone):
+    assert clone.run("test").returncode == 7 and "[notebooks,course,test]" in clone.installed()
+    for command, extras in {"book": "[notebooks,course,test,book]", "test": "", "claims": ""}.items():
+        assert clone.run(command).returncode == 7
+        told = clone.installed()
+        assert extras in told if extras else told == "", command
+    clone.put("constraints.txt", "changed")
+    assert clone.run("test").returncode == 7 and "[notebooks,course,test,book]" in clone.installed()
 
 
 @unix

@@ -5,7 +5,11 @@ document.addEventListener("DOMContentLoaded", () => {
     const summary = Search.makeSearchSummary;
     Search.makeSearchSummary = (...given) => summary(...given) ?? document.createElement("p");
   }
-  document.querySelectorAll("table.ledger").forEach(ledger);
+  for (const table of document.querySelectorAll("table.ledger, table.statements")) {
+    const names = [...table.tHead.rows[0].cells].map(head => head.textContent.trim());
+    for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => { cell.dataset.name = names[i]; });
+    if (table.matches(".ledger")) ledger(table, names);
+  }
   // What can be scrolled must be reachable with the keyboard, too.
   for (const box of document.querySelectorAll(".table-wrapper, pre, div.math")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
@@ -13,17 +17,16 @@ document.addEventListener("DOMContentLoaded", () => {
 });
 
 // A table that can be searched, narrowed by the columns with few values, and sorted by every column. ?cell=01 narrows at once.
-function ledger(table) {
+function ledger(table, names) {
   const make = (tag, properties, ...children) => {
     const made = Object.assign(document.createElement(tag), properties);
     made.append(...children);
     return made;
   };
-  const heads = [...table.tHead.rows[0].cells], names = heads.map(head => head.textContent.trim());
-  const rows = [...table.tBodies[0].rows].map(row => {
-    [...row.cells].forEach((cell, i) => cell.dataset.name = names[i]);
-    return {row, texts: [...row.cells].map(cell => cell.textContent.trim()), all: row.textContent.toLowerCase()};
-  });
+  const heads = [...table.tHead.rows[0].cells];
+  const rows = [...table.tBodies[0].rows].map(row => (
+    {row, texts: [...row.cells].map(cell => cell.textContent.trim()), all: row.textContent.toLowerCase()}
+  ));
   const collator = new Intl.Collator("en", {numeric: true});
   const query = new URLSearchParams(location.search);
   const search = make("input", {type: "search", placeholder: "Search these rows"});
@@ -56,10 +59,11 @@ function ledger(table) {
       const down = head.getAttribute("aria-sort") === "ascending", sign = down ? -1 : 1;
       heads.forEach(other => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const number = text => parseFloat(text.replace(/^[≤≥] */, "").replace("−", "-"));
-      const numeric = rows.filter(({texts}) => !Number.isNaN(number(texts[i]))).length > rows.length / 2 && /measured|required/.test(names[i] + query.get("numeric"));
+      // A column of numbers, with or without a bound's sign; what has none comes last. Others as texts: CE-2 before CE-10.
+      const number = text => Number(text.replace(/^[≤≥] */, "").replace("−", "-").replace(/,.*/, "") || NaN);
+      const numeric = rows.filter(({texts}) => !Number.isNaN(number(texts[i]))).length > rows.length / 2;
       const by = numeric
-        ? (a, b) => (Number.isNaN(number(a)) - Number.isNaN(number(b))) || sign * (number(a) - number(b)) || 0
+        ? (a, b) => Number.isNaN(number(a)) - Number.isNaN(number(b)) || sign * (number(a) - number(b)) || 0
         : (a, b) => sign * collator.compare(a, b);
       rows.sort((a, b) => by(a.texts[i], b.texts[i]));
       table.tBodies[0].append(...rows.map(({row}) => row));
