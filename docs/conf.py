@@ -20,7 +20,7 @@ nb_code_prompt_show = nb_code_prompt_hide = "Parameters"  # the only cells that 
 myst_enable_extensions, myst_heading_anchors = ["dollarmath", "amsmath", "attrs_block"], 3
 
 napoleon_numpy_docstring, autodoc_member_order, autodoc_typehints = False, "bysource", "signature"
-add_module_names, toc_object_entries_show_parents, python_maximum_signature_line_length = False, "hide", 100
+add_module_names, toc_object_entries_show_parents = False, "hide"
 
 html_theme, html_title, html_favicon, html_static_path = "furo", "dynot_lite", "_static/favicon.svg", ["_static"]
 html_math_renderer = "katex"

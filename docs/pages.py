@@ -33,6 +33,7 @@ TEXTS = {
     "arXiv 2509.25519": (r"2509\.25519", "[arXiv 2509.25519](https://arxiv.org/abs/2509.25519), semidiscrete couplings"),
 }
 NAMES = "|".join(pattern for pattern, _ in TEXTS.values())
+OURS = re.compile(r"\bours\b|companion|^(?:section|Theorem|Proposition|Lemma) ")
 ERRATUM = re.compile(r"^> \*\*Errat[\s\S]+?(?=^(?!>)|\Z)", re.MULTILINE)  # a box, to the first line that is not quoted
 VERDICT = re.compile(r"^(?:PASS|SEEN|SKIP|FAIL) ([A-Z][A-Z0-9]*-\d+[a-z]?)  ", re.MULTILINE)
 STUDENTS, INSTRUCTORS = (f"notebooks/assignments/{name}.md" for name in ("STUDENTS", "README"))
@@ -232,10 +233,10 @@ def _used(page: Page, identifier: str) -> list[str]:
 
 
 def _text_of(source: str) -> str:
-    """Which text a claim is about: one of :data:`TEXTS`, another by its number, ours, or other."""
+    """Which text a claim is about: one of :data:`TEXTS`, another by its number, ours (a notebook's section, too), or other."""
     found = [name for name, (pattern, _) in TEXTS.items() if re.search(pattern, source)]
     number = re.search(r"arXiv \d{4}\.\d{5}", source)
-    return (found or [number[0] if number else "ours" if re.search(r"\bours\b|companion", source) else "other"])[0]
+    return (found or [number[0] if number else "ours" if OURS.search(source) else "other"])[0]
 
 
 def _where(pages: Iterable[Page]) -> dict[str, Page]:
@@ -317,7 +318,7 @@ def _cite(home: Path, repository: str) -> str:
     fields["url"] = f"https://github.com/{repository}" if repository else ""
     entry = "".join(f",\n  {name} = {{{value}}}" for name, value in fields.items() if value)
     text = f"# How to cite\n\n{', '.join(names)}. *{known['title']}.* Version {known['version']}.\n\n"
-    return f"{text}```bibtex\n@software{{dynot_lite{entry}\n}}\n```\n\nThe same as {{download}}`CITATION.cff`.\n"
+    return f"{text}## BibTeX\n\n```bibtex\n@software{{dynot_lite{entry}\n}}\n```\n\nThe same as {{download}}`CITATION.cff`.\n"
 
 
 def _api() -> dict[str, str]:

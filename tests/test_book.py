@@ -371,7 +371,7 @@ def test_ledgers_are_searched_narrowed_and_sorted(chrome, bases):
         assert len(tab.ask(rows)) == len(own)
         tab.go("figures/claims.html")
         assert len(tab.ask(rows)) == len(registry())
-        tab.page.fill(".ledger-bar input", "not a metric")
+        tab.page.fill(".ledger-bar input", "metric misses")
         assert len(tab.ask(rows)) == 1 and "CE-2" in tab.ask(rows)[0]
         tab.page.fill(".ledger-bar input", "")
         tab.page.select_option(".ledger-bar select[aria-label=kind]", "benchmark")

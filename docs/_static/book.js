@@ -10,8 +10,11 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => { cell.dataset.name = names[i]; });
     if (table.matches(".ledger")) ledger(table, names);
   }
-  // What can be scrolled must be reachable with the keyboard, too.
-  for (const box of document.querySelectorAll(".table-wrapper, pre, div.math")) {
+  for (const caption of document.querySelectorAll(".caption[role=heading]")) caption.setAttribute("aria-level", "2");
+});
+// What can be scrolled, once formulas are set, must be reachable with the keyboard, too.
+window.addEventListener("load", () => {
+  for (const box of document.querySelectorAll(".table-wrapper, pre, div.math, td")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   }
 });
