@@ -63,7 +63,10 @@ def plain(app, what, name, obj, options, lines):
 def say_where_used(app, what, name, obj, options, lines):
     """The notebooks that use it, below the docstring."""
     if found := USES.get(name):
-        lines += ["", "*Used in* " + ", ".join(f":doc:`{page.number} </{page.path.with_suffix('')}>`" for page in found) + "."]
+        lines += [
+            "",
+            "*Used in* " + ", ".join(f":doc:`{page.number} </{page.path.with_suffix('').as_posix()}>`" for page in found) + ".",
+        ]
 
 
 # ------------------------------------------------------------------------------------------------------------- names

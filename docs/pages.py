@@ -5,6 +5,7 @@
 
 import ast
 import csv
+import itertools
 import os
 import pkgutil
 import re
@@ -83,8 +84,9 @@ def write(home: Path, target: Path) -> dict[str, list[Page]]:
     stories, proofs, sets = read(home, target / "download")
     pages, repository = [*stories, *proofs, *sets], _repository(home)
     uses: dict[str, list[Page]] = {}
+    taken: set[str] = set()
     for page in pages:
-        _mark(page)
+        _mark(page, taken)
         for entry in {entry for cell in page.notebook.cells for entry in _entries(cell, page.imported)}:
             uses.setdefault(entry, []).append(page)
     for page in pages:
@@ -96,7 +98,7 @@ def write(home: Path, target: Path) -> dict[str, list[Page]]:
     own = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ATTRIBUTION.md", STUDENTS, INSTRUCTORS]
     texts |= {name: (home / name).read_text(encoding="utf-8").replace("](CITATION.cff)", "](cite.md)") for name in own}
     chapters = {
-        "Stories": [f"{page.number} {page.title} <{page.path.with_suffix('')}>" for page in stories],
+        "Stories": [f"{page.number} {page.title} <{page.path.with_suffix('').as_posix()}>" for page in stories],
         "Proofs": [page.path for page in proofs if not _beside(page, stories)],
         "Problem sets": [STUDENTS, *(page.path for page in sets), INSTRUCTORS],
         "Statements": ["figures/claims.md", "figures/errata.md", "papers.md", *tables],
@@ -133,26 +135,29 @@ def _beside(page: Page, others: Iterable[Page]) -> list[Page]:
     return [other for other in others if other.number == page.number]
 
 
-def _mark(page: Page) -> None:
-    """Find what the notebook claims and corrects, and give the cells and the boxes labels that others may link to."""
+def _mark(page: Page, taken: set[str]) -> None:
+    """Find what the notebook claims and corrects, and give the cells and the boxes labels, none of those ``taken``."""
     cells = []
     for cell in page.notebook.cells:
         said = "".join(output.get("text", "") for output in cell.get("outputs", []) if output.output_type == "stream")
         graded = cell.metadata.get("nbgrader", {})
         part = graded["grade_id"] if graded.get("grade") else ""
         own = VERDICT.findall(said) + [known for known in registry() if known.lower() == part]
-        new = [identifier for identifier in own if identifier in registry() and identifier not in page.cells]
+        new = [identifier for identifier in own if identifier in registry() and identifier not in taken]
+        taken.update(new)
         page.cells |= dict.fromkeys(new, cell)
         if new:
             cells.append(nbformat.v4.new_markdown_cell("\n".join(f"({identifier.lower()})=" for identifier in new)))
         if cell.cell_type == "markdown":
-            cell.source = ERRATUM.sub(lambda found: _box(page, found[0]), cell.source)
+            cell.source = ERRATUM.sub(lambda found: _box(page, found[0], taken), cell.source)
         cells.append(cell)
     page.notebook.cells = cells
 
 
-def _box(page: Page, text: str) -> str:
-    label = f"erratum-{page.number}-{len(page.errata) + 1}".lower()
+def _box(page: Page, text: str, taken: set[str]) -> str:
+    labels = (f"erratum-{page.number}-{k}".lower() for k in itertools.count(1))  # a story and its proofs have one number
+    label = next(label for label in labels if label not in taken)
+    taken.add(label)
     page.errata.append((label, re.sub(r"^> ?", "", text, flags=re.MULTILINE).strip()))
     return f"({label})=\n{{.erratum}}\n{text}"
 
@@ -346,7 +351,7 @@ def _summary(module: str) -> str:
 
 
 def _toctree(paths: Iterable[Path | str], caption: str = "") -> str:
-    names = "\n".join(re.sub(r"\.(ipynb|md)$", "", str(path)) for path in paths)
+    names = "\n".join(re.sub(r"\.(ipynb|md)$", "", path if isinstance(path, str) else path.as_posix()) for path in paths)
     return f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{names}\n```\n".replace(":caption: \n", "") if names else ""
 
 

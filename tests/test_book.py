@@ -148,7 +148,8 @@ def small_clone(folder):
     (folder / "notebooks" / "proofs").mkdir()
     (folder / "pyproject.toml").write_text("[tool.dynot_lite]\n", encoding="utf-8")
     for name in ("01_walk.ipynb", "02_run.ipynb", "proofs/01_walk.ipynb", "proofs/07_alone.ipynb"):
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# About {name}")])
+        words = f"# About {name}\n\n> **Erratum.** A box.\n> It goes on.\n\nNo more."
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(words)])
         nbformat.write(notebook, folder / "notebooks" / name)
     return folder
 
@@ -163,6 +164,8 @@ def test_a_proof_stands_beside_its_story_and_tables_have_pages_once_they_exist(t
     assert "](proofs/01_walk.ipynb)" in story and "\nproofs/01_walk\n" in story
     assert "](../01_walk.ipynb)" in text(tmp_path, "book/notebooks/proofs/01_walk.ipynb")
     assert "proofs" not in text(tmp_path, "book/notebooks/02_run.ipynb")
+    errata = re.findall(r"#(erratum-\S+)\)", text(tmp_path, "book/figures/errata.md"))
+    assert errata == ["erratum-01-1", "erratum-02-1", "erratum-01-2", "erratum-07-1"]  # one label each
     index = text(tmp_path, "book/index.md")
     assert "notebooks/proofs/07_alone\n" in index and "proofs/01_walk\n" not in index
     assert ("figures/leaderboard\n" in index) == table == (tmp_path / "book" / "figures" / "leaderboard.md").exists()
