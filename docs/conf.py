@@ -23,6 +23,7 @@ napoleon_numpy_docstring, autodoc_member_order, autodoc_typehints = False, "byso
 add_module_names, toc_object_entries_show_parents = False, "hide"
 
 html_theme, html_title, html_favicon, html_static_path = "furo", "dynot_lite", "_static/favicon.svg", ["_static"]
+pygments_dark_style = "github-dark"  # the theme's own underlines what is imported, as if it were a link
 html_math_renderer = "katex"
 html_css_files = ["katex/katex.min.css", "book.css"]
 # book.js must come after Sphinx's own scripts, which it mends: no priority of its own.

@@ -11,7 +11,7 @@ import pkgutil
 import re
 import shutil
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -180,8 +180,10 @@ def _decorate(page: Page, pages: Sequence[Page], *, figures: Path, repository: s
             links.append(f"[Colab](https://colab.research.google.com/github/{repository}/blob/main/{page.path.as_posix()})")
         needed = [other for other in pages if other.graded and f"`{page.path.stem}`" in other.opening]
         address = f"{_relative(Path('figures/claims.html'), page.path)}?cell={page.number}"
-        links += [f'<a class="reference internal" href="{address}">{len(page.cells)} claims</a>'] if page.cells else []
-        links += [f"[{len(page.errata)} errata](#{page.errata[0][0]})"] if page.errata else []
+        links += (
+            [f'<a class="reference internal" href="{address}">{_count(page.cells, "claim", "claims")}</a>'] if page.cells else []
+        )
+        links += [f"[{_count(page.errata, 'erratum', 'errata')}](#{page.errata[0][0]})"] if page.errata else []
     beside = [other for other in _beside(page, pages) if other is not page]
     links += [f"[{other.title}]({_relative(other.path, page.path)})" for other in beside + needed]
     story = page.path.parent.name == "notebooks"
@@ -238,8 +240,9 @@ def _used(page: Page, identifier: str) -> list[str]:
 
 
 def _text_of(source: str) -> str:
-    """Which text a claim is about: one of :data:`TEXTS`, another by its number, ours (a notebook's section, too), or other."""
-    found = [name for name, (pattern, _) in TEXTS.items() if re.search(pattern, source)]
+    """Which text a claim is about: of :data:`TEXTS` the first named, another by its number, ours (a section, too), or other."""
+    places = {found.start(): name for name, (pattern, _) in TEXTS.items() if (found := re.search(pattern, source))}
+    found = [places[place] for place in sorted(places)]
     number = re.search(r"arXiv \d{4}\.\d{5}", source)
     return (found or [number[0] if number else "ours" if OURS.search(source) else "other"])[0]
 
@@ -353,6 +356,10 @@ def _summary(module: str) -> str:
 def _toctree(paths: Iterable[Path | str], caption: str = "") -> str:
     names = "\n".join(re.sub(r"\.(ipynb|md)$", "", path if isinstance(path, str) else path.as_posix()) for path in paths)
     return f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{names}\n```\n".replace(":caption: \n", "") if names else ""
+
+
+def _count(things: Collection, one: str, several: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else several}"
 
 
 def _put(path: Path, text: str) -> None:

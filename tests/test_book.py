@@ -93,6 +93,7 @@ def test_every_box_of_errata_has_a_row_that_leads_to_it(staged):
     assert len(rows) == len(set(rows)) == boxes > 20
     assert all(f"({row})=" in notes for row in rows)
     assert page.count("**Errat") == boxes
+    assert "erratum-08-1)\n  - arXiv 2509.25519\n" in page and "erratum-01-1)\n  - lecture notes\n" in page
 
 
 def test_stories_and_problem_sets_lead_to_each_other(staged):
