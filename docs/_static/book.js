@@ -13,7 +13,8 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const caption of document.querySelectorAll(".caption[role=heading]")) caption.setAttribute("aria-level", "2");
 });
 // What can be scrolled, once formulas are set, must be reachable with the keyboard, too.
-window.addEventListener("load", () => {
+window.addEventListener("load", async () => {
+  await document.fonts.ready;
   for (const box of document.querySelectorAll(".table-wrapper, pre, div.math, td")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
   }
