@@ -4,6 +4,7 @@
   python3 run.py test         run all tests, and the notebooks against their stored outputs
   python3 run.py execute      run committed notebooks in place, after an edit
   python3 run.py claims       print the table of claims
+  python3 run.py book         build the site of the notebooks and of the package's reference
   python3 run.py course       release problem sets, grade submissions
   python3 run.py peers        install the libraries that some benchmarks compare with (optional)
 
@@ -33,6 +34,7 @@ STEPS = (
     ("-c", "constraints.txt", "torch"),
     ("--no-deps", "--no-build-isolation", "-e", "."),
 )
+BOOK = ("-c", "constraints.txt", "--no-build-isolation", "-e", ".[book]")
 
 # What pip's last words mean, for who does not read pip.
 CAUSES = (
@@ -60,26 +62,30 @@ class Trouble(Exception):
     """What stops the set-up, in one sentence."""
 
 
-def wanted():
-    """What must be installed and where, as a hash: an environment that was moved or copied along is not this folder's."""
+def wanted(extras):
+    """What must be installed and where, as a hash, and the extras: a moved or copied environment is not this folder's."""
     digest = hashlib.sha256(HERE.encode())
     for name in FILES:
         with open(os.path.join(HERE, name), "rb") as stream:
             digest.update(stream.read())
-    return digest.hexdigest()
+    return " ".join([digest.hexdigest()] + sorted(extras))
+
+
+def stamped():
+    """What was installed when that was last completed; empty if it never was."""
+    try:
+        with open(STAMP) as stream:
+            return stream.read()
+    except OSError:
+        return ""
 
 
 def installed():
-    """The hash of what is installed, if that was completed and still imports this folder's package; else None."""
-    try:
-        with open(STAMP) as stream:
-            stamp = stream.read()
-    except OSError:
-        return None
+    """What is installed, if that was completed and still imports this folder's package; else None."""
     code = "import dynot_lite, importlib.util as u, sys; print(dynot_lite.__file__); sys.exit(u.find_spec('torch') is None)"
     found = ask(code)
     ours = os.path.join(HERE, "dynot_lite")
-    return stamp if found and os.path.realpath(os.path.dirname(found)) == ours else None
+    return stamped() if found and os.path.realpath(os.path.dirname(found)) == ours else None
 
 
 def ask(code):
@@ -91,9 +97,9 @@ def ask(code):
         return None
 
 
-def install():
+def install(extras):
     """Make .venv, unless there is a working one of this folder, and install into it."""
-    stamp = wanted()
+    stamp = wanted(extras)
     if not os.access(HERE, os.W_OK):
         raise Trouble(HERE + " is read-only, and the environment is made in it: copy it to where you may write")
     if os.path.exists(STAMP):
@@ -106,7 +112,7 @@ def install():
         with open(os.path.join(VENV, "made_in"), "w") as stream:
             stream.write(HERE)
     print("dynot_lite: installing packages", flush=True)
-    for step in STEPS:
+    for step in STEPS + (BOOK,) * ("book" in extras):
         run([PYTHON, "-m", "pip", "install"] + list(step), "see pip's words above; the same command tries again")
     with open(STAMP, "w") as stream:
         stream.write(stamp)
@@ -158,8 +164,10 @@ def main(arguments):
         print(__doc__)
         return 0 if arguments else 2
     try:
-        if installed() != wanted():
-            install()
+        # Every command needs the first three; what one of them needed before stays.
+        extras = ["notebooks", "course", "test"] + (["book"] if "book" in [arguments[0]] + stamped().split() else [])
+        if installed() != wanted(extras):
+            install(extras)
     except KeyboardInterrupt:
         print("\ndynot_lite: interrupted; the same command goes on", file=sys.stderr)
         return 130

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dynot_lite.companion import benchmark, cluster, notebooks, record, runner, seeds, table
+from dynot_lite.companion import benchmark, book, cluster, notebooks, record, runner, seeds, table
 from dynot_lite.companion.ledger import PRESETS, registry
 from dynot_lite.companion.processes import holding
 from dynot_lite.course import cli as course
@@ -26,6 +26,7 @@ The notebooks of dynot_lite: run them anew, test them, and see what they claim.
   test        run all tests, and the committed notebooks against their stored outputs
   execute     run committed notebooks in place, after an edit of their .py
   claims      print the table of claims
+  book        build the site of the notebooks and of the package's reference
   peers       install the libraries that some benchmarks compare with (optional)
   course      release problem sets to students, and grade their work
 
@@ -52,6 +53,11 @@ EXECUTE = """\
 Run notebooks from notebooks/NAME.py, quick preset, and store them with their outputs as notebooks/NAME.ipynb. The .py is only
 read; cells keep their identifiers. If a cell fails, the old .ipynb stays. Outputs of record are of the full preset, and come
 from "reproduce --preset full --record"; after an edit of the text alone, --text keeps them."""
+
+BOOK = """\
+Build a site of the notebooks as they are stored, the problem sets without their solutions, the claims, the errata and the
+reference of the package into build/book, and print its first page. Nothing is executed. The site needs no network and no
+server: it can be opened from the folder, and copied to any host."""
 
 PEERS = """\
 Install the packages of peers.txt, and nothing else, into the folder .peers. Benchmarks that compare with one of them are skipped
@@ -146,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
 
     peers = command("peers", help="install the peers", description=PEERS)
     peers.set_defaults(run=lambda options: benchmark.install_peers(notebooks.root() / "peers.txt"))
+
+    site = command("book", help="build the site", description=BOOK)
+    site.set_defaults(run=lambda options: print(book.build(notebooks.root())) or 0)
     course.add_parser(commands)
     return parser
 

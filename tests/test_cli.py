@@ -103,7 +103,8 @@ def test_the_other_ways_in_lead_to_the_same():
 
 def test_help_names_every_command_and_option(capsys):
     for arguments, words in {
-        (): ["reproduce", "test", "execute", "claims", "peers"],
+        (): ["reproduce", "test", "execute", "claims", "book", "peers"],
+        ("book",): ["build/book", "Nothing is executed"],
         ("peers",): ["peers.txt", ".peers"],
         ("reproduce",): [
             "--preset",

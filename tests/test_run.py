@@ -164,6 +164,17 @@ def test_a_file_that_is_not_the_one_of_the_list_is_refused_by_pip(tmp_path):
 
 
 @unix
+def test_the_book_adds_its_extra_which_then_stays(clone):
+    assert clone.run("test").returncode == 7 and not any("[book]" in step for step in clone.steps())
+    for command, steps in {"book": 4, "test": 0, "claims": 0}.items():
+        assert clone.run(command).returncode == 7
+        told = clone.steps()
+        assert len(told) == steps and (not told or told[-1].endswith("-e .[book]")), command
+    clone.put("constraints.txt", "changed")
+    assert clone.run("test").returncode == 7 and clone.steps()[-1].endswith("-e .[book]")
+
+
+@unix
 def test_a_failed_installation_is_tried_again(clone):
     clone.pip_says("ERROR: something else")
     done = clone.run("test")

@@ -10,5 +10,6 @@ from dynot_lite.companion.ledger import claim, say, skip, start
 
 __all__ = ["claim", "say", "show", "show_table", "skip", "start"]
 __getattr__ = lazily(
-    __name__, *("benchmark", "figures", "ledger", "notebooks", "origin", "processes", "record", "runner", "stored", "table")
+    __name__,
+    *("benchmark", "book", "figures", "ledger", "notebooks", "origin", "processes", "record", "runner", "stored", "table"),
 )

@@ -9,7 +9,7 @@ from typing import Any
 from dynot_lite.companion import notebooks, record
 from dynot_lite.companion.ledger import Claim
 
-__all__ = ["markdown", "terminal", "write"]
+__all__ = ["escape", "markdown", "measured", "terminal", "write"]
 
 HEAD = """\
 # Claims
@@ -30,8 +30,8 @@ def terminal(claims: Mapping[str, Claim], results: Results, *, absent: str = "NO
         lines += ["", notebook]
         for entry in entries:
             verdicts.append(results[entry.id]["verdict"] if entry.id in results else absent)
-            measured = _measured(results.get(entry.id))
-            lines.append(f"  {verdicts[-1]:<12}  {entry.id:<8} {measured:>10}  ({entry.bound})  {entry.statement}")
+            value = measured(results.get(entry.id))
+            lines.append(f"  {verdicts[-1]:<12}  {entry.id:<8} {value:>10}  ({entry.bound})  {entry.statement}")
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("PASS", "SEEN", "SKIP", "FAIL", absent))
     return "\n".join([*lines, "", f"{len(verdicts)} claims: {counts}"])
 
@@ -44,7 +44,7 @@ def markdown(claims: Mapping[str, Claim], recorded: Results) -> str:
         lines += [f"## [{notebook}](../{path.as_posix()})", ""]
         lines += ["| claim | statement | kind | required | measured |", "|---|---|---|---|---|"]
         lines += [
-            f"| {entry.id} | {_escape(entry.statement)} | {entry.kind} | {entry.bound} | {_measured(recorded.get(entry.id))} |"
+            f"| {entry.id} | {escape(entry.statement)} | {entry.kind} | {entry.bound} | {measured(recorded.get(entry.id))} |"
             for entry in entries
         ]
         lines.append("")
@@ -63,12 +63,13 @@ def _by_notebook(claims: Mapping[str, Claim]) -> Iterator[tuple[str, Iterator[Cl
     return itertools.groupby(claims.values(), key=lambda entry: entry.notebook)
 
 
-def _measured(result: Mapping[str, Any] | None) -> str:
+def measured(result: Mapping[str, Any] | None) -> str:
+    """The value of a result in two digits, "–" where there is none."""
     if result is None or result["verdict"] == "SKIP":
         return "–"
     return "not finite" if result["value"] is None else f"{result['value']:.2g}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """``text`` with the characters that Markdown would take for mark-up preceded by a backslash."""
     return re.sub(r"([\\|*_<`])", r"\\\1", text)
