@@ -61,7 +61,7 @@ CLAIMS = {
     "T-2": Claim(id="T-2", notebook="tiny", statement="Fast", source="nowhere", kind="benchmark", at_least=50),
     "U-1": Claim(id="U-1", notebook="other", statement="Not here", source="nowhere", kind="identity", at_most=1e-9),
 }
-LINES = "PASS T-1  Small  (≤ 1e-09)\nSEEN T-2  Fast  (≥ 50)  [asserted in the full preset]\n"
+LINES = "PASS T-1  Small  (≤ 1e-09)  measured 1e-12\nSEEN T-2  Fast  (≥ 50)  measured 3  [asserted in the full preset]\n"
 PICTURE = nbformat.v4.new_output(
     "display_data", {"image/png": "iVBORw0=", "text/plain": "[figure]"}, metadata={"image/png": {"alt": "A line that rises"}}
 )
@@ -128,10 +128,11 @@ def add_output(kind: str, **fields):
         (set_output(3, metadata=nbformat.from_dict({"image/png": {"alt": ""}})), "cell 4 has a figure without alternative"),
         (set_output(2, text=LINES.splitlines(keepends=True)[0]), "T-2 is registered, but its line is not"),
         (set_output(2, text=LINES.replace("1e-09", "1e-06")), "T-1 is registered, but its line is not"),
+        (set_output(2, text=LINES.replace("  measured 1e-12", "")), "T-1 is registered, but its line is not"),
         (set_output(2, text=LINES.replace("Small", "Tiny")), "T-1 is registered, but its line is not"),
         (set_output(2, text=LINES.replace("PASS", "FAIL")), "T-1 failed"),
-        (set_output(2, text=LINES + "PASS T-3  More  (≤ 1)\n"), "T-3 is claimed, but not registered"),
-        (set_output(2, text=LINES + "PASS U-1  Not here  (≤ 1e-09)\n"), "U-1 is claimed, but not registered"),
+        (set_output(2, text=LINES + "PASS T-3  More  (≤ 1)  measured 0\n"), "T-3 is claimed, but not registered"),
+        (set_output(2, text=LINES + "PASS U-1  Not here  (≤ 1e-09)  measured 0\n"), "U-1 is claimed, but not registered"),
         (set_output(2, text=LINES + f"{Path.home() / 'x'}\n"), "cell 3 names a path of one machine"),
         (set_output(2, text=LINES + "in /home/someone/x.py\n"), "cell 3 names a path of one machine: /home/someone"),
         (set_output(3, data={"text/html": r"C:\Users\someone"}), "cell 4 names a path of one machine"),
