@@ -74,12 +74,12 @@ def entropic_map(x0, x1, epsilon: float, *, tol: float = 1e-6) -> Callable[[Tens
 
 
 def optimal_potentials(x0, x1) -> tuple[Tensor, Tensor]:
-    """Optimal potentials f (n,) and g (m,) of two uniform clouds: f_i + g_j ≤ c_ij, with equality where the optimal plan has mass.
+    """Optimal potentials f (n,) and g (m,) of two uniform clouds: f_i + g_j ≤ c_ij, with equality for partners.
 
     A solver returns a corner of the set of optimal potentials, at which samples lie on the borders of cells. For clouds of one
     size, whose optimal plan is a permutation, these are from its inside, where every sample is inside the cell of its partner:
     from the corner each g_j moves, all at once and again and again, by a quarter of the difference of the room above it and that
-    below. So no slack c_ij − f_i − g_j loses more than half. For other sizes they are the solver's. Memory: a few matrices (n, m).
+    below. So no slack c_ij − f_i − g_j loses more than half. For other sizes they are the solver's. Memory: some matrices (n, m).
 
     Raises:
         ValueError: as :func:`nearest_map`.

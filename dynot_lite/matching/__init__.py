@@ -2,4 +2,4 @@
 
 from dynot_lite._base.rooms import lazily
 
-__getattr__ = lazily(__name__, "networks", "training", "flow_matching", "mean_flow")
+__getattr__ = lazily(__name__, "networks", "training", "flow_matching", "mean_flow", "fields")
