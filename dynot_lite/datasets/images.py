@@ -7,7 +7,7 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
 
-__all__ = ["CREDIT", "colour_sample", "digits", "photographs"]
+__all__ = ["CREDIT", "colour_sample", "digit_density", "digits", "luminance", "photographs"]
 
 CREDIT = "Photographs: danielbuechele (temple) and vultilion (flower), CC BY 2.0, changed."
 """Whose the photographs are, and under which licence: to stand under every picture that shows them."""
@@ -94,3 +94,37 @@ def digits() -> tuple[Tensor, Tensor]:
     """
     bunch = load_digits()
     return torch.tensor(bunch.data / 16, dtype=torch.float32), torch.tensor(bunch.target, dtype=torch.int64)
+
+
+def digit_density(index: int, n: int, *, margin: float = 1 / 8) -> Tensor:
+    """The digit ``index`` of :func:`digits` on an n × n grid: a density of mean 1, enlarged bilinearly, with an empty margin.
+
+    Args:
+        margin: the share of the side that stays empty, on every side.
+
+    Raises:
+        ValueError: an index outside the data, fewer than 8 pixels inside the margins.
+    """
+    images, _ = digits()
+    if not 0 <= check.count(index, "index", least=0) < len(images):
+        raise ValueError(f"index must be less than {len(images)}, got {index}")
+    pad = round(check.share(margin, "margin") * check.count(n, "n"))
+    if n - 2 * pad < 8:
+        raise ValueError(f"n must leave at least 8 pixels inside the margins, got {n} with {pad} on every side")
+    image = images[index].double().reshape(1, 1, 8, 8)
+    inner = torch.nn.functional.interpolate(image, (n - 2 * pad,) * 2, mode="bilinear", align_corners=False)[0, 0]
+    density = torch.nn.functional.pad(inner, (pad,) * 4)
+    return density / density.mean()
+
+
+def luminance(image) -> Tensor:
+    """The relative luminance (linear light, ITU-R BT.709 weights) of an sRGB image (h, w, 3) as a density of mean 1.
+
+    5 % of the mean is spread evenly, so that black pixels are positive.
+    """
+    image = check.as_tensor(image, "image")
+    if image.ndim != 3 or image.shape[2] != 3 or image.min() < 0 or image.max() > 1:
+        raise ValueError(f"image must have shape (h, w, 3) and values in [0, 1], got {tuple(image.shape)}")
+    linear = torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
+    values = linear @ torch.tensor([0.2126, 0.7152, 0.0722]).to(image)
+    return (values / values.mean() + 0.05) / 1.05
