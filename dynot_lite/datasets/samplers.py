@@ -40,8 +40,8 @@ def from_points(points, labels=None):
 def from_colours(image, *, smear: bool = True) -> Sampler:
     """The sampler of the colours of an image, shape (h, w, 3) with values in [0, 1]: those of random pixels.
 
-    ``smear`` moves each by uniform noise of one level, [−½, ½]³/255: the law then has a density, as Brenier's theorem asks, and is
-    at most ½/255 away in W₂.
+    ``smear`` moves each by uniform noise of one level, [−½, ½]³/255: the law then has a density, as Brenier's theorem asks, and
+    is at most ½/255 away in W₂.
     """
     image = check.as_tensor(image, "image")
     if image.ndim != 3 or image.shape[2] != 3 or image.min() < 0 or image.max() > 1:
