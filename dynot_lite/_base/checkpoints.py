@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
+
+from dynot_lite._base import checks as check
 
 
 def save(state: Mapping | bytes, path: str | os.PathLike) -> None:
     """Write tensors and plain values, or bytes as they are: a reader finds the old file or the new one, whole, at any moment."""
-    path = Path(path)
+    path = check.path(path, "checkpoint")
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as stream:
         stream.write(state) if isinstance(state, bytes) else torch.save(dict(state), stream)
@@ -36,7 +37,7 @@ def resume(path: str | os.PathLike | None, fingerprint: Mapping) -> dict | None:
 
     Raises ValueError if the file is damaged, or of another run; the message names what differs.
     """
-    if path is None or not Path(path).exists():
+    if path is None or not check.path(path, "checkpoint").exists():
         return None
     state = read(path)
     found = state.get("fingerprint")

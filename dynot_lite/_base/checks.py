@@ -1,5 +1,8 @@
 """Checks of what users pass in: each returns the checked tensor or raises a ValueError that names the argument."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,9 +16,7 @@ def as_tensor(value, name: str, *, like: Tensor | None = None) -> Tensor:
     Tensors, arrays of any layout and byte order, numbers and lists. Integers and booleans, and numbers without a dtype, become
     float64, half precision becomes float32 (linear algebra knows no less).
     """
-    tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
-    if tensor.is_complex():
-        raise ValueError(f"{name} must be real, got {tensor.dtype}")
+    tensor = _dense(value, name)
     if like is not None:
         tensor = tensor.to(dtype=like.dtype, device=like.device)
     elif not tensor.is_floating_point():
@@ -31,6 +32,26 @@ def finite(tensor: Tensor) -> bool:
     """Whether all entries are finite: the sum tells at less cost, unless it overflows."""
     tensor = tensor.detach()
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def representable(found: Tensor, whose: str) -> Tensor:
+    """``found``, refused if it overflows: finite points and laws have finite values, but their squares need not be floats."""
+    if not finite(found):
+        raise ValueError(f"{whose} must be of a size whose squares are floating-point numbers, got an overflow")
+    return found
+
+
+def squares(x: Tensor, name: str) -> Tensor:
+    """Points whose squared lengths are :func:`representable`."""
+    representable(x.detach().square().sum(-1), name)
+    return x
+
+
+def _dense(value, name: str) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else torch.from_numpy(_array(value, name))
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be real and dense, got {tensor.dtype}, {tensor.layout}")
+    return tensor
 
 
 def _array(value, name: str) -> np.ndarray:
@@ -56,6 +77,14 @@ def points(value, name: str, *, dim: int | None = None, like: Tensor | None = No
         raise ValueError(f"{name} must be a non-empty array of shape (n, d), got shape {tuple(tensor.shape)}")
     if dim is not None and tensor.shape[-1] != dim:
         raise ValueError(f"{name} must have dimension {dim}, got shape {tuple(tensor.shape)}")
+    return tensor
+
+
+def cloud(value, name: str, *, dim: int | None = None, like: Tensor | None = None) -> Tensor:
+    """:func:`points` of shape (n, d), without further axes."""
+    tensor = points(value, name, dim=dim, like=like)
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} must have shape (n, {dim or 'd'}), got {tuple(tensor.shape)}")
     return tensor
 
 
@@ -122,13 +151,37 @@ def semidefinite(matrix: Tensor, requirement: str) -> None:
             raise ValueError(f"{requirement}, got smallest eigenvalue {eigenvalues.min().item():g}")
 
 
-def positive(value: float, name: str) -> float:
-    """A finite number greater than zero; not one that requires a gradient, which would be cut off."""
+def rows(value, n: int | None, name: str, *, like: Tensor) -> Tensor:
+    """What belongs to each of ``n`` points (labels, conditions), shape (n, ...), on the device of the points ``like``.
+
+    Integers and floating-point numbers keep their dtype; numbers without a dtype take that of the points.
+    """
+    tensor = _dense(value, name)
+    if tensor.ndim < 1 or (n is not None and len(tensor) != n):
+        wanted = "per point" if n is None else f"for each of the {n} points"
+        raise ValueError(f"{name} must have one row {wanted}, got shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point() and not finite(tensor):
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return tensor.to(like.device, like.dtype if tensor.is_floating_point() and not hasattr(value, "dtype") else tensor.dtype)
+
+
+def number(value: float, name: str) -> float:
+    """A finite number; no bool, and not one that requires a gradient, which would be cut off."""
     refuse_graph(value, name)
-    number = as_tensor(value, name)
-    if number.ndim or number <= 0:
-        raise ValueError(f"{name} must be a positive number, got {value!r}")
-    return float(number)
+    if isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    tensor = as_tensor(value, name)
+    if tensor.ndim:
+        raise ValueError(f"{name} must be a number, got shape {tuple(tensor.shape)}")
+    return tensor.item()
+
+
+def positive(value: float, name: str, *, or_zero: bool = False) -> float:
+    """A finite number greater than zero, or not less."""
+    found = number(value, name)
+    if found < 0 or (found == 0 and not or_zero):
+        raise ValueError(f"{name} must be a {'non-negative' if or_zero else 'positive'} number, got {value!r}")
+    return found
 
 
 def count(value: int, name: str, *, least: int = 1) -> int:
@@ -140,6 +193,22 @@ def count(value: int, name: str, *, least: int = 1) -> int:
 
 def share(value: float, name: str, *, below_one: bool = False) -> float:
     """A number in [0, 1], or in [0, 1)."""
-    if not (isinstance(value, (int, float, np.number)) and 0 <= value <= 1 and not (below_one and value == 1)):
+    sound = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not (sound and 0 <= value <= 1 and not (below_one and value == 1)):
         raise ValueError(f"{name} must lie in [0, 1{')' if below_one else ']'}, got {value!r}")
     return float(value)
+
+
+def choice(value: str, name: str, choices: Iterable[str]) -> str:
+    """One of some words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def path(value, name: str) -> Path:
+    """The place of a file or folder."""
+    try:
+        return Path(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a path, got {type(value).__name__}") from error

@@ -50,12 +50,64 @@ def gradients(
     for k, direction in enumerate(directions):
         if value.requires_grad and (found is not None or k == 0):
             (found,) = torch.autograd.grad(value, x, direction, create_graph=create_graph, retain_graph=True, allow_unused=True)
-        if found is None and k == 0 and not torch.equal(again(), value):
-            raise ValueError(
-                f"{name} must be differentiable by torch: it depends on its argument, but no graph leads there"
-                " (it detaches, computes through NumPy, or runs under no_grad or inference_mode)"
-            )
+        if found is None and k == 0:
+            _demand_constant(again(), value, name)
         yield torch.zeros_like(x) if found is None else found
+
+
+def gradient(function: Callable[[Tensor], Tensor], x: Tensor, *, name: str) -> tuple[Tensor, Tensor]:
+    """The value and ∇ Σ function(x), by ``torch.func.grad``; no graph is treated as in :func:`gradients`."""
+    linked = True
+
+    def total(x: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal linked
+        value = function(x)
+        linked = value.requires_grad
+        return value.sum(), value
+
+    with _transforming(name):
+        found, value = torch.func.grad(total, has_aux=True)(x)
+    if not linked:
+        _demand_constant(function(elsewhere(x)), value, name)
+    return value, found
+
+
+def tangent(function: Callable[..., Tensor], primals: tuple, tangents: tuple, *, name: str) -> tuple[Tensor, Tensor]:
+    """The value and the derivative along ``tangents``, by ``torch.func.jvp``; no graph is treated as in :func:`gradients`."""
+    linked = True
+
+    def watched(*given: Tensor) -> Tensor:
+        nonlocal linked
+        value = function(*given)
+        linked = torch.autograd.forward_ad.unpack_dual(value).tangent is not None
+        return value
+
+    with _transforming(name):
+        value, derivative = torch.func.jvp(watched, primals, tangents)[:2]
+    if not linked:
+        _demand_constant(function(*map(elsewhere, primals)), value, name)
+    return value, derivative
+
+
+def _demand_constant(value: Tensor, before: Tensor, name: str) -> None:
+    if not torch.equal(value, before):
+        raise ValueError(
+            f"{name} must be differentiable by torch: it depends on its argument, but no graph leads there"
+            " (it detaches, computes through NumPy, or runs under no_grad or inference_mode)"
+        )
+
+
+@contextmanager
+def _transforming(name: str):
+    """What torch says of a function that leaves torch, or is in the way of its transforms, in words."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in ("data pointer", "nference", "numpy()")):
+            raise
+        raise ValueError(
+            f"{name} must be differentiable by torch: it computes through NumPy, or runs under inference_mode"
+        ) from error
 
 
 def refuse_graph(value, name: str) -> None:

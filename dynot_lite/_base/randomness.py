@@ -17,7 +17,7 @@ Generator = torch.Generator | None
 
 def draw(make: Callable[..., Tensor], *arguments, generator: Generator, like: Tensor | None = None, **options) -> Tensor:
     """``make(*arguments, generator=, device=)`` by the rule; ``make`` is one of torch's functions, such as ``torch.randn``."""
-    home = generator.device if generator is not None else like.device if like is not None else torch.get_default_device()
+    home = _home(generator, like)
     return make(*arguments, generator=generator, device=home, **options).to(home if like is None else like.device)
 
 
@@ -48,7 +48,7 @@ def signs(*shape: int, generator: Generator, like: Tensor | None = None) -> Tens
 
 def choices(weights: Tensor, n: int, *, generator: Generator) -> Tensor:
     """``n`` independent indices with probabilities in proportion to ``weights``, (k,) -> (n,), or in rows, (m, k) -> (m, n)."""
-    home = weights.device if generator is None else generator.device
+    home = _home(generator, weights)
     chosen = torch.multinomial(weights.detach().to(home), check.count(n, "n"), replacement=True, generator=generator)
     return chosen.to(weights.device)
 
@@ -64,10 +64,17 @@ def linear(inputs: int, outputs: int, *, generator: Generator) -> nn.Linear:
 
 def own(generator: Generator, like: Tensor | None = None) -> torch.Generator:
     """The generator, or a new one with a random seed on the device of ``like``: for what must be saved and continued."""
+    home = _home(generator, like)
     if generator is None:
-        generator = torch.Generator(torch.get_default_device() if like is None else like.device)
+        generator = torch.Generator(home)
         generator.seed()
     return generator
+
+
+def _home(generator: Generator, like: Tensor | None) -> torch.device:
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise TypeError(f"generator must be a torch.Generator or None, got {generator!r}")
+    return generator.device if generator is not None else like.device if like is not None else torch.get_default_device()
 
 
 def _dtype(dtype: torch.dtype | None, like: Tensor | None) -> torch.dtype:

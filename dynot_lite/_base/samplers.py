@@ -39,12 +39,12 @@ class Velocity(Protocol):
 
 def draw(sampler: Callable, n: int, *, generator, name: str, shape: tuple[int, ...] | None = None, finite: bool = True) -> Tensor:
     """``sampler(n, generator=)``, refused unless it is a tensor of n points, of ``shape`` each if given, and finite if asked."""
-    return _points(sampler(n, generator=generator), n, name, shape, finite)
+    return _points(function(sampler, name)(n, generator=generator), n, name, shape, finite)
 
 
 def draw_conditional(sampler: Callable, n: int, *, generator, name: str, finite: bool = True) -> tuple[Tensor, ...]:
     """As :func:`draw` for samplers that may return ``(x, *conditions)``; always a tuple, every entry with n rows."""
-    found = sampler(n, generator=generator)
+    found = function(sampler, name)(n, generator=generator)
     x, *conditions = found if isinstance(found, (tuple, list)) else (found,)
     return _points(x, n, name, None, finite), *_conditions(conditions, n, name)
 
@@ -54,7 +54,7 @@ def draw_batch(pairs: Callable, n: int, *, generator, like: tuple[Tensor, ...] |
 
     ``like``: an earlier draw, checked in full; the new one must then agree in number, shapes, dtypes and devices.
     """
-    found = pairs(n, generator=generator)
+    found = function(pairs, "pairs")(n, generator=generator)
     if not isinstance(found, (tuple, list)) or not found or not all(isinstance(part, Tensor) for part in found):
         raise ValueError(f"pairs must return a tuple of tensors (x0, x1, *conditions), got {_kinds(found)}")
     if like is None:
@@ -74,12 +74,22 @@ def draw_batch(pairs: Callable, n: int, *, generator, like: tuple[Tensor, ...] |
 
 
 def evaluate(velocity: Callable, t, x: Tensor, *conditions, name: str = "velocity") -> Tensor:
-    """v(t, x, *conditions), refused unless it is a tensor of the shape of x."""
-    v = velocity(t, x, *conditions)
-    if not isinstance(v, Tensor) or v.shape != x.shape:
-        found = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
-        raise ValueError(f"{name} must return a tensor of the shape of x, {tuple(x.shape)}, got {found}")
-    return v
+    """v(t, x, *conditions) in the dtype of x, refused unless it is a real tensor of the shape of x."""
+    return values(function(velocity, name)(t, x, *conditions), x, name, "the shape of x,")
+
+
+def function(value: Callable, name: str) -> Callable:
+    """``value``, refused unless it can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
+    return value
+
+
+def values(found, like: Tensor, name: str, shape: str = "shape") -> Tensor:
+    """What the function called ``name`` returned, in the dtype of ``like``, refused unless it is a real tensor of its shape."""
+    if not isinstance(found, Tensor) or found.shape != like.shape or not found.is_floating_point():
+        raise ValueError(f"{name} must return a tensor of {shape} {tuple(like.shape)}, and real, got {_kinds(found)}")
+    return found.to(like.dtype)
 
 
 def _points(x, n: int, name: str, shape: tuple[int, ...] | None, finite: bool) -> Tensor:

@@ -49,6 +49,7 @@ class Claim:
     kind: str
     at_most: float = math.inf
     at_least: float = -math.inf
+    catches: str = ""  # the wrong version that it would find
 
     @property
     def bound(self) -> str:
@@ -100,7 +101,8 @@ def read_registry(folder: Path) -> dict[str, Claim]:
 def _read_claim(identifier: str, notebook: str, fields: dict[str, Any]) -> Claim:
     if not re.fullmatch(r"[A-Z][A-Z0-9]*-\d+[a-z]?", identifier):
         raise ValueError(f"{identifier!r} is not an identifier such as AM-3")
-    texts, bounds = {"statement", "source", "kind"}, {"at_most", "at_least"}
+    # What "catches" names: the wrong version that the claim would find in the place of the right one.
+    texts, bounds = {"statement", "source", "kind", "catches"}, {"at_most", "at_least"}
     unknown, missing = set(fields) - texts - bounds, texts - set(fields)
     if unknown or missing:
         raise ValueError(f"{identifier} has unknown keys {sorted(unknown)}, lacks {sorted(missing)}")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import refuse_graph
 from dynot_lite._base.results import Result
 from dynot_lite._base.samplers import PairSampler, Sampler
 from dynot_lite.couplings import batches, plans
@@ -59,6 +60,8 @@ class Problem:
     cost: Tensor = None  # pyright: ignore
 
     def __post_init__(self):
+        refuse_graph(self.weights0, "weights0")
+        refuse_graph(self.weights1, "weights1")
         x0 = check.points(self.x0, "x0")
         x1 = check.points(self.x1, "x1", dim=x0.shape[-1], like=x0)
         if x0.ndim != 2 or x1.ndim != 2:
@@ -143,7 +146,8 @@ def predict_from(problem: Problem, potential0, epsilon: float, *, sweeps: int = 
         f = _sweep(problem, f, epsilon)
     f = f - problem.weights0 @ f
     g, kernel, sums = _transform(problem, f, epsilon)
-    return Prediction(problem, epsilon, f, g, kernel.mul_(problem.weights1 / sums))
+    scale = problem.weights1 / sums
+    return Prediction(problem, epsilon, f, g, kernel * scale if kernel.requires_grad else kernel.mul_(scale))
 
 
 def semidual(problem: Problem, potential0, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -172,9 +176,8 @@ class _SlicedModel:
     """
 
     def __init__(self, directions, *, epsilon: float, ridge: float = 1e-4):
-        self.directions = check.points(directions, "directions")
-        if self.directions.ndim != 2:
-            raise ValueError(f"directions must have shape (L, d), got {tuple(self.directions.shape)}")
+        self.directions = check.squares(check.cloud(directions, "directions"), "directions")
+        refuse_graph(self.directions, "directions")
         self.epsilon, self.ridge = check.positive(epsilon, "epsilon"), check.positive(ridge, "ridge")
         self.result: Coefficients | None = None
 
@@ -202,6 +205,7 @@ class _SlicedModel:
         features = self._sweep_features(problem, found.coefficients)
         return predict_from(problem, features @ found.extrapolation.to(problem.x0), self.epsilon)
 
+    @torch.no_grad()
     def _fit(self, problems: Sequence[Problem], solve: Callable[[list[Tensor], Tensor], tuple[Tensor, int, str]]) -> Coefficients:
         """Both sets of coefficients from ``solve``(features of all problems, the metric of their penalty).
 
@@ -337,6 +341,7 @@ def pair_sampler(model: _SlicedModel, source: Sampler, target: Callable, *, swee
     """
     check.count(sweeps, "sweeps", least=0)
 
+    @torch.no_grad()
     def match(x0: Tensor, x1: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         plan = model.predict(Problem(x0, x1), sweeps=sweeps).plan
         return randomness.choices(plan.mT, 1, generator=generator)[:, 0], torch.arange(len(x1), device=x1.device)
@@ -354,7 +359,7 @@ def _potential(problem: Problem, potential0) -> Tensor:
 def _transform(problem: Problem, f: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """The entropic c-transform g of f; the plan up to a factor per column; the sums of those columns. One exponential for all."""
     kernel = torch.sub((f / epsilon + problem.weights0.log())[:, None], problem.cost, alpha=1 / epsilon)
-    largest = kernel.amax(0)
+    largest = kernel.detach().amax(0)  # it cancels
     kernel = kernel.sub_(largest).exp_()
     sums = kernel.sum(0)
     return -epsilon * (largest + sums.log()), kernel, sums

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dynot_lite._base import checks as check
 from dynot_lite.couplings.atoms import Atoms, Noise
 from dynot_lite.couplings.certificate import Certificate, ranks, total
 from dynot_lite.couplings.search import Scores
@@ -54,7 +55,7 @@ class Ascent:
 
     def run(self, stop: float, *, generator: torch.Generator | None, group=None) -> Iterator[int]:
         """Ascend until ``stop`` iterations; each step yields the number of its noises."""
-        count, size = len(self.atoms), ranks(group)
+        count, size, stop = len(self.atoms), ranks(group), check.positive(stop, "stop")
         share = max(min(max(count // 2, 32), 1024) // size, 1)
         batch = share * size
         rate = self.scale / (count * self.atoms.mass).clamp(min=1)
@@ -70,6 +71,7 @@ class Ascent:
 
 def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Generator | None, group=None) -> Ascent:
     """The moments of the noise, the best of three initial potentials, and the mean gap there."""
+    epsilon = check.positive(epsilon, "epsilon", or_zero=True)
     x, size = noise.draw(CALIBRATION, generator=generator).double(), ranks(group)
     flat, y, count = x.flatten(1), atoms.centred, len(atoms)
     moments = total(torch.cat([flat.mean(0)[None], flat.mT @ flat / len(x)]), group) / size
@@ -85,11 +87,12 @@ def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Genera
     cov = 0.5 * (cov + cov.mT)
     ridge = 1e-6 * torch.eye(len(centre)).to(cov)
     data, source = (Gaussian(torch.zeros_like(centre), c + ridge * c.trace() / len(centre)) for c in (cov, cov_noise))
+    size_noise = cov_noise.trace()  # so that nothing of the fourth power of the unit is in single precision
     starts = [
         torch.zeros_like(atoms.mass),
         -0.5 * (y @ monge_map(data, source).matrix.float() * y).sum(1).double(),
         # Of N normal variables of variance v the largest is about (2 v ln N)^½.
-        -(2 * math.log(count) * (y @ cov_noise.float() * y).sum(1).clamp(min=0)).sqrt().double(),
+        -(2 * math.log(count) * size_noise * (y @ (cov_noise / size_noise).float() * y).sum(1).clamp(min=0).double()).sqrt(),
     ]
 
     def mean(values: Tensor) -> float:
@@ -101,6 +104,10 @@ def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Genera
         h = h + gap * (count * atoms.mass).log()  # what sets the masses right to first order where the weights differ
         value = mean(_scores(atoms, noise, epsilon, h).sums(x).value)
         found.append((float(atoms.mass @ (h - h.mean())) - value, gap, h))
+    if not math.isfinite(sum(value + gap for value, gap, _ in found)):
+        raise ValueError(
+            "points, noise and epsilon must be of a size that single precision holds, got scores that are not finite"
+        )
     _, gap, h = max(found, key=lambda candidate: candidate[0])
     # The scale on which the mass of a cell responds: the gap without regularisation, ε where that is larger.
     return Ascent(atoms, noise, epsilon, iterate=h, average=h.clone(), scale=gap + epsilon)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness, samplers
+from dynot_lite._base.differentiation import refuse_graph
 
 __all__ = ["Atoms", "Noise", "batch"]
 
@@ -36,7 +37,9 @@ class Atoms:
     """
 
     def __init__(self, points, *, weights=None):
-        self.points = points = check.points(points, "points").detach()
+        self.points = points = check.points(points, "points")
+        refuse_graph(points, "points")
+        refuse_graph(weights, "weights")
         n = len(points)
         if n < 2:
             raise ValueError(f"points must have shape (N, ...) with N at least 2, got {tuple(points.shape)}")
@@ -47,6 +50,8 @@ class Atoms:
         mean = weights[kept].to(given) @ given  # a point near the mean will do, as long as it is the same everywhere
         self.mean = mean.double()
         self.centred, inverse = torch.unique((given - mean).float() + 0.0, dim=0, return_inverse=True)
+        if not check.finite(self.centred.square()):
+            raise ValueError("points must have squared distances that fit single precision")
         if len(self) < 2:
             raise ValueError(f"points must have at least two distinct points of positive weight, got {len(self)}")
         order = torch.argsort(inverse, stable=True)
@@ -72,14 +77,17 @@ class Atoms:
 
     def to_points(self, values: Tensor) -> Tensor:
         """A value per atom as one per point (that of some atom, where the weight is zero)."""
-        return values[self.of_point.clamp(min=0)]
+        return check.rows(values, len(self), "values", like=self.points)[self.of_point.clamp(min=0)]
 
     def from_points(self, values: Tensor) -> Tensor:
         """The reverse of :meth:`to_points`."""
-        return values.to(self.points.device)[self.members[self._first[:-1]]]
+        return check.rows(values, len(self.points), "values", like=self.points)[self.members[self._first[:-1]]]
 
     def constants(self, centre: Tensor) -> Tensor:
         """½|y|² − ⟨y − mean, centre⟩: what potentials for ½‖x − y‖² have beyond those for −⟨x − centre, y − mean⟩."""
+        centre = check.as_tensor(centre, "centre", like=self.mean)
+        if centre.shape != self.mean.shape:
+            raise ValueError(f"centre must have shape {tuple(self.mean.shape)}, got {tuple(centre.shape)}")
         blocks = (block.double() for block in self.centred.split(2**16))
         return torch.cat([0.5 * (block + self.mean).square().sum(1) - block @ centre for block in blocks])
 
@@ -103,12 +111,16 @@ class Noise:
 
     def draw(self, n: int, *, generator: torch.Generator | None) -> Tensor:
         """``n`` noises of the shape of the points, on their device; normal ones in float32, as the search is."""
+        check.count(n, "n")
         shape = tuple(self._like.shape[1:])
         if callable(self.law):
             return samplers.draw(self.law, n, generator=generator, name="noise", shape=shape).detach().to(self._like.device)
         return randomness.normal(n, *shape, generator=generator, like=self._like, dtype=torch.float32)
 
     def centred(self, x: Tensor) -> Tensor:
-        """x − centre, flattened, in float32: what the search works on."""
-        x = x.flatten(1)
-        return (x - self.centre.to(x)).float() if callable(self.law) else x.float()
+        """x − centre, flattened, in float32, without a gradient: what the search works on."""
+        x = batch(x, "x", like=self._like).detach().flatten(1)
+        single = (x - self.centre.to(x)).float() if callable(self.law) else x.float()
+        if single is not x and not check.finite(single):
+            raise ValueError(f"noise x must fit single precision, got numbers up to {x.abs().max().item():.3g}")
+        return single

@@ -88,6 +88,7 @@ def exact_pairs(x0, x1) -> Tensor:
     return torch.as_tensor(linear_sum_assignment(cost.numpy())[1], device=x0.device)
 
 
+@torch.no_grad()
 def entropic_pairs(x0, x1, epsilon: float, *, generator: torch.Generator | None = None, **options) -> Tensor:
     """For each x0[i] a partner drawn from row i of the entropic plan of the two uniform batches.
 
@@ -152,9 +153,7 @@ def from_plan(x0, x1, plan, *conditions) -> PairSampler:
             f"plan must have shape {(len(x0), len(x1))}, and x0 and x1 points of one shape, got {shape}, "
             f"{tuple(x0.shape)} and {tuple(x1.shape)}"
         )
-    conditions = [torch.as_tensor(condition, device=x0.device) for condition in conditions]
-    if any(condition.ndim < 1 or len(condition) != len(x1) for condition in conditions):
-        raise ValueError(f"conditions must have a row for each of the {len(x1)} points x1")
+    conditions = [check.rows(condition, len(x1), "conditions", like=x0) for condition in conditions]
 
     def pairs(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         rows, columns = (index.to(x0.device) for index in draw(n, generator))
@@ -170,7 +169,7 @@ def paired(source: Sampler, target: Callable, match: Callable | None) -> PairSam
     """
 
     def pairs(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        x0 = samplers.draw(source, check.count(n, "n"), generator=generator, name="source")
+        x0 = samplers.draw(source, check.count(n, "n"), generator=generator, name="source").clone()
         x1, *conditions = samplers.draw_conditional(target, n, generator=generator, name="target")
         if x0.shape != x1.shape:
             raise ValueError(f"source and target must return points of one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")

@@ -21,11 +21,11 @@ class Estimate(NamedTuple):
 
     def upper(self, deviations: float = 2.326) -> float:
         """value + deviations·std: with the default, an upper confidence bound at the level 99 % (one-sided, normal)."""
-        return self.value + deviations * self.std
+        return self.value + check.number(deviations, "deviations") * self.std
 
     def lower(self, deviations: float = 2.326) -> float:
         """value − deviations·std."""
-        return self.value - deviations * self.std
+        return self.value - check.number(deviations, "deviations") * self.std
 
 
 def pooled_chi2(counts, weights, *, squares=None, samples: float | None = None) -> Estimate:
@@ -46,18 +46,20 @@ def pooled_chi2(counts, weights, *, squares=None, samples: float | None = None) 
     Raises:
         ValueError: negative counts, shapes that differ, weights that are not positive or not of sum 1, less than two samples.
     """
-    c = check.as_tensor(counts, "counts").double()
+    c = check.as_tensor(counts, "counts").detach().double()
     if c.ndim != 1 or (c < 0).any():
         raise ValueError(f"counts must be non-negative, of shape (N,), got shape {tuple(c.shape)}")
-    b = check.weights(weights, len(c)).to(c)
+    b = check.weights(weights, len(c)).detach().to(c)
     if not (b > 0).all():
         raise ValueError("weights must be positive: leave out the cells of weight zero")
-    q = c if squares is None else check.as_tensor(squares, "squares", like=c)
+    q = c if squares is None else check.as_tensor(squares, "squares", like=c).detach()
     if q.shape != c.shape:
         raise ValueError(f"squares must have the shape of counts, {tuple(c.shape)}, got {tuple(q.shape)}")
-    m = float(c.sum() if samples is None else samples)
-    if not m >= 2:
-        raise ValueError(f"an unbiased estimate needs 2 samples at least, got {m:g}")
+    m = c.sum().item() if samples is None else check.positive(samples, "samples")
+    if m < 2:
+        raise ValueError(f"samples must be 2 at least: an unbiased estimate needs 2 samples at least, got {m:g}")
+    if max(c.max().item(), q.abs().max().item(), m) > 1e100:
+        raise ValueError("counts, squares and samples must be numbers whose cubes are finite")
     pairs = m * (m - 1)
     second = (c.square() - q) / pairs  # unbiased for m_j²
     value = float((second / b).sum()) - 1
@@ -81,7 +83,7 @@ class Certificate:
         """Add n noises, shared among the ranks of the group."""
         totals = self._counts, self._squares, self._scalars
         counts, squares, scalars = map(torch.zeros_like, totals)
-        remaining = math.ceil(n / ranks(group))
+        remaining = math.ceil(check.count(n, "n") / ranks(group))
         while remaining:
             x = self._scores.noise.draw(min(remaining, 8192), generator=generator)
             part, wide = self._scores.sums(x, product=True), x.flatten(1).double()

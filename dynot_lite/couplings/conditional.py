@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness, samplers
+from dynot_lite._base.differentiation import refuse_graph
 from dynot_lite._base.results import Result
 from dynot_lite.couplings.atoms import Noise
 from dynot_lite.couplings.indexed import IndexedPairs
@@ -44,8 +45,8 @@ class ClassCouplings(IndexedPairs):
     """
 
     def __init__(self, points, labels, *, epsilon: float = 0.0):
-        points = check.points(points, "points").detach()
-        labels = torch.as_tensor(labels, device=points.device)
+        points = check.points(points, "points")
+        labels = check.rows(labels, len(points), "labels", like=points)
         if labels.shape != points.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
             raise ValueError(f"labels must be integers of shape ({len(points)},), got {labels.dtype} {tuple(labels.shape)}")
         super().__init__(points, labels.long())
@@ -98,13 +99,18 @@ class JointCoupling(IndexedPairs):
     """
 
     def __init__(self, points, conditions, *, beta: float, epsilon: float = 0.0):
-        points = check.points(points, "points").detach()
-        conditions = check.points(conditions, "conditions", like=points).detach()
+        points = check.points(points, "points")
+        refuse_graph(points, "points")
+        conditions = check.points(conditions, "conditions", like=points)
+        refuse_graph(conditions, "conditions")
         if len(conditions) != len(points):
             raise ValueError(f"conditions must have one row for each of the {len(points)} points, got {tuple(conditions.shape)}")
         super().__init__(points, conditions)
         self._root = check.positive(beta, "beta") ** 0.5
-        self.coupling = SemidiscreteCoupling(self._augment(points, conditions), epsilon=epsilon)
+        try:
+            self.coupling = SemidiscreteCoupling(self._augment(points, conditions), epsilon=epsilon)
+        except ValueError as error:
+            raise ValueError(f"points with their conditions: {error}") from error
         self._law: tuple | None = None
 
     @property

@@ -35,9 +35,11 @@ class ExactFlow:
         if (t == 1).any():
             raise ValueError("t must be less than 1: the velocity towards point masses is unbounded at t = 1")
         u = (x[:, None] - t[..., None] * self._y) / (1 - t[..., None])
+        if not check.finite(squares := u.square().sum(-1)):
+            raise ValueError("x must have finite squared distances from the points")
         log_shares = torch.log_softmax((u @ self._centred.T + self._heights) / self._epsilon + self._log_b, -1)
         own = log_shares.diagonal(dim1=1, dim2=2)  # log s_j(u_j)
-        return t, u, torch.softmax(own - 0.5 * u.square().sum(-1), 1)[..., None], log_shares
+        return t, u, torch.softmax(own - 0.5 * squares, 1)[..., None], log_shares
 
     def velocity(self, t, x) -> Tensor:
         """E[x1 − x0 | X_t = x] for t < 1, a scalar or (n,), and x of the shape of the points, (n, ...)."""

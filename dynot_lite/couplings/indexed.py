@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from dynot_lite._base import checks as check
 from dynot_lite._base.samplers import PairSampler
 
 __all__ = ["IndexedPairs"]
@@ -29,13 +30,8 @@ class IndexedPairs(ABC):
 
         Each of ``conditions`` is an array of any kind with one row per point, (N, ...); a ValueError if it has not.
         """
-        rows = list(self._conditions)
-        for condition in conditions:
-            rows.append(torch.as_tensor(condition, device=self.points.device))
-            if rows[-1].ndim < 1 or len(rows[-1]) != len(self.points):
-                raise ValueError(
-                    f"conditions must have one row for each of the {len(self.points)} points, got {tuple(rows[-1].shape)}"
-                )
+        given = (check.rows(condition, len(self.points), "conditions", like=self.points) for condition in conditions)
+        rows = [*self._conditions, *given]
 
         def sample(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
             x0, index = self.pair_index(n, generator=generator)

@@ -100,7 +100,7 @@ def prepare(coupling: SemidiscreteCoupling, n: int, *, generator: torch.Generato
     used = atoms.of_point >= 0
     room = torch.zeros(len(atoms), dtype=torch.int64, device=device).index_add_(0, atoms.of_point[used], capacity[used])
     empty = PairList(coupling, seed, device.type, torch.zeros(n, dtype=torch.int64, device=device), 0.0)
-    index, own = empty.index, torch.zeros(n, device=device)
+    index, own = empty.index, torch.zeros(n, dtype=torch.float32, device=device)
     for place, x in empty.blocks():
         index[place] = atom = scores.assign(x, generator=generator)
         own[place] = scores.at(x, atom)

@@ -29,8 +29,8 @@ class Sums(NamedTuple):
 class Scores:
     """The scores ⟨x_i, y_j⟩ + h_j of noise and atoms (K, d), in float32; for ε > 0 maxima are soft, ε log Σ_j b_j exp(·/ε).
 
-    Noise x is passed as it was drawn, (n, ...), and centred here, as the atoms are. The offsets h have mean zero before they are
-    rounded: scores then have the size of the data's spread, and rounding is far below the gaps between them.
+    Noise x is passed as it was drawn, (n, ...), and centred here, as the atoms are, without gradients. The offsets h have mean
+    zero before they are rounded: scores then have the size of the data's spread, and rounding is far below the gaps between them.
     """
 
     noise: Noise

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import refuse_graph
 from dynot_lite._base.progress import bar
 from dynot_lite._base.results import Result
+from dynot_lite._base.samplers import function
 from dynot_lite.couplings.ascent import Ascent, start
 from dynot_lite.couplings.atoms import Atoms, Noise, batch
 from dynot_lite.couplings.certificate import Certificate, Estimate
@@ -30,6 +32,7 @@ from dynot_lite.couplings.search import Scores
 
 __all__ = ["SemidiscreteCoupling", "SemidiscreteFit"]
 
+LIMIT = 1e5  # iterations that are made without being asked for
 AIM = 0.8  # the χ² that the solver aims at, in units of the tolerance: what is left is for the confidence bound
 
 
@@ -78,17 +81,16 @@ class SemidiscreteCoupling(IndexedPairs):
         result: what the last :meth:`fit` returned, None before.
 
     Raises:
-        ValueError: bad points, weights or ε; fewer than two distinct points of positive weight.
+        ValueError: bad points, weights or ε; fewer than two distinct points of positive weight, or too far apart for float32.
     """
 
     def __init__(self, points, *, weights=None, epsilon: float = 0.0):
         self.atoms = Atoms(points, weights=weights)
         super().__init__(self.atoms.points)
         self.weights = self.atoms.weights
-        value = check.as_tensor(epsilon, "epsilon")
-        if value.ndim or value < 0:
-            raise ValueError(f"epsilon must be a non-negative number, got {epsilon!r}")
-        self._epsilon = float(value)
+        self._epsilon = check.positive(epsilon, "epsilon", or_zero=True)
+        if self._epsilon and not 1e-30 <= self._epsilon <= 1e30:
+            raise ValueError(f"epsilon must be 0, or between 1e-30 and 1e30 (the search is in single precision), got {epsilon:g}")
         self._ascent: Ascent | None = None
         self.result: SemidiscreteFit | None = None
 
@@ -146,7 +148,7 @@ class SemidiscreteCoupling(IndexedPairs):
             noise: "normal" for N(0, I), or a sampler ``(n, generator=) -> (n, ...)`` of the shape of the points. ``pair`` and
                 ``chi2`` use the same law.
             tol: the bound for Σ_j m_j²/b_j − 1.
-            max_iterations: of all calls together; 20/tol if left out.
+            max_iterations: of all calls together; 20/tol, but no more than 10⁵, if left out.
             group: a ``torch.distributed`` process group: its ranks draw noise from generators that must differ, share the
                 histograms, and end with the same potentials. All of them call ``fit`` with the same arguments.
             callback: called with the coupling about once per iteration (to save it, say).
@@ -161,7 +163,8 @@ class SemidiscreteCoupling(IndexedPairs):
                 of noise other than that of the potentials this coupling has.
         """
         tol = check.positive(tol, "tol")
-        limit = 20 / tol if max_iterations is None else check.positive(max_iterations, "max_iterations")
+        callback = callback and function(callback, "callback")
+        limit = min(20 / tol, LIMIT) if max_iterations is None else check.positive(max_iterations, "max_iterations")
         if self._ascent is None:
             law = Noise(noise, like=self.points)
             self._ascent = start(self.atoms, law, self._epsilon, generator=generator, group=group)
@@ -197,6 +200,7 @@ class SemidiscreteCoupling(IndexedPairs):
         """Enough noises for the bound to be 0.12 tol above the estimate; fewer if the verdict is clear before."""
         certificate = self._fitted().certificate()
         most = max(2.326 * (2 * len(self.atoms)) ** 0.5 / (0.12 * tol), 1024)
+        most = min(most, max(16 * self._fitted().noises, 2**20))  # a tolerance out of reach is no reason to go on for ever
         for part in (0.25, 0.25, 0.5):
             certificate.add(math.ceil(part * most), generator=generator, group=group)
             chi2 = certificate.chi2()
@@ -211,9 +215,7 @@ class SemidiscreteCoupling(IndexedPairs):
         of a point. Scores are compared in float32; the rare ties are settled by the order of the points.
         """
         scores = self.scores()
-        return self.atoms.member(
-            scores.assign(batch(x, "x", like=self.points).detach(), generator=generator), generator=generator
-        )
+        return self.atoms.member(scores.assign(x, generator=generator), generator=generator)
 
     def pair_index(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``n`` independent noises of the law of ``fit`` and the indices of their points, shapes (n, ...) and (n,)."""
@@ -224,10 +226,11 @@ class SemidiscreteCoupling(IndexedPairs):
     def c_transform(self, x) -> Tensor:
         """min_j (½‖x − y_j‖² − g_j), or −ε log Σ_j b_j exp((g_j − ½‖x − y_j‖²)/ε), shape (n, ...) -> (n,), with ⟨b, g⟩ = 0.
 
-        Without a gradient: for ε = 0 it is x − y_j with j = ``assign(x)``.
+        An x that requires a gradient is refused: for ε = 0 it is x − y_j with j = ``assign(x)``.
         """
         ascent = self._fitted()
-        x = batch(x, "x", like=self.points).detach()
+        x = batch(x, "x", like=self.points)
+        refuse_graph(x, "x")
         value, x = ascent.scores().sums(x).value, x.flatten(1).double()
         return 0.5 * x.square().sum(1) - x @ self.atoms.mean - value + self.atoms.mass @ ascent.potentials()
 

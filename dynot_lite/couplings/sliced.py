@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
+from dynot_lite._base.differentiation import refuse_graph
 
 __all__ = [
     "c_transform",
@@ -54,6 +55,8 @@ def potentials_1d(x0, x1, *, weights0=None, weights1=None) -> Tensor:
     >>> potentials_1d([0.0, 1.0], [3.0, 4.0]).tolist()    # a translation by v: f = −vx + const
     [1.5, -1.5]
     """
+    refuse_graph(x0, "x0")
+    refuse_graph(x1, "x1")
     x0, x1, a, b = _lines(x0, x1, weights0, weights1)
     lines = [z.reshape(len(z), -1).mT.numpy(force=True) for z in (x0, x1)]
     f = _potentials(*lines, *(w if w is None else w.numpy(force=True) for w in (a, b)))
@@ -89,7 +92,7 @@ def w2_squared_sliced(x0, x1, directions, *, weights0=None, weights1=None) -> Te
     """
     x0 = check.points(x0, "x0")
     x1 = check.points(x1, "x1", dim=x0.shape[-1], like=x0)
-    turned = check.points(directions, "directions", dim=x0.shape[-1], like=x0).mT
+    turned = check.squares(check.cloud(directions, "directions", dim=x0.shape[-1], like=x0), "directions").mT
     return w2_squared_1d(x0 @ turned, x1 @ turned, weights0=weights0, weights1=weights1).mean()
 
 
@@ -112,10 +115,13 @@ def directions(dim: int, count: int, *, generator: torch.Generator | None = None
 
 
 def squared_cost(x0, x1) -> Tensor:
-    """The matrix ½‖x0[i] − x1[j]‖², (n, d), (m, d) -> (n, m), by differences: nothing cancels."""
+    """The matrix ½‖x0[i] − x1[j]‖², (n, d), (m, d) -> (n, m), by differences: nothing cancels; a ValueError if it overflows."""
     x0 = check.points(x0, "x0")
     x1 = check.points(x1, "x1", dim=x0.shape[-1], like=x0)
-    return 0.5 * torch.cdist(x0, x1, compute_mode="donot_use_mm_for_euclid_dist").square()
+    cost = 0.5 * torch.cdist(x0, x1, compute_mode="donot_use_mm_for_euclid_dist").square()
+    if not check.finite(cost):
+        raise ValueError("x0 and x1 must have finite squared distances")
+    return cost
 
 
 def c_transform(cost, potential) -> Tensor:
@@ -136,7 +142,11 @@ def soft_c_transform(cost, potential, epsilon: float, *, weights=None) -> Tensor
     cost, potential = _cost_and_potential(cost, potential)
     epsilon, n = check.positive(epsilon, "epsilon"), len(potential)
     a = torch.full_like(potential, 1 / n) if weights is None else check.weights(weights, n, "weights", like=potential)
-    return -epsilon * torch.logsumexp(a.log().unsqueeze(1) + (potential.unsqueeze(1) - cost) / epsilon, 0)
+    scores, a = (potential.unsqueeze(1) - cost) / epsilon, a.unsqueeze(1)
+    # Not in the log domain for the weights: the derivative in a weight exists where the weight is zero.
+    peak = scores.detach().masked_fill(a == 0, -math.inf).amax(0)
+    parts = a * (scores - peak).clamp_max(math.log(torch.finfo(a.dtype).max) - 1).exp()
+    return -epsilon * (peak + parts.sum(0).log())
 
 
 def sphere_points(latitude, longitude) -> Tensor:
@@ -190,6 +200,8 @@ def _lines(x0, x1, weights0, weights1) -> tuple[Tensor, Tensor, Tensor | None, T
     if not torch.isfinite((x0.abs().amax() + x1.abs().amax()).square()):
         raise ValueError("x0 and x1 must have finite squared distances")
     given = (weights0, x0, "weights0"), (weights1, x1, "weights1")
+    for weights, _, name in given:
+        refuse_graph(weights, name)
     a, b = (w if w is None else check.weights(w, len(z), name, like=x0) for w, z, name in given)
     return x0, x1, a, b
 

@@ -169,8 +169,8 @@ def w2_benchmark(dim: int, directory=None, *, dtype: torch.dtype = torch.float32
     directory = os.environ.get("DYNOT_DATA") if directory is None else directory
     if not directory:
         raise ValueError(f"directory must name the folder with {dim}_v1.pt and {dim}_v2.pt, or set DYNOT_DATA: {_how(dim)}")
-    files = [Path(directory) / f"{dim}_v{i}.pt" for i in (1, 2)]
-    return _pair([DenseICNN(_read(file, dim)).to(dtype) for file in files])
+    files = [check.path(directory, "directory") / f"{dim}_v{i}.pt" for i in (1, 2)]
+    return _pair([DenseICNN(_read(file, dim)) for file in files], dtype)
 
 
 def download_w2_benchmark(dim: int, directory) -> None:
@@ -179,7 +179,7 @@ def download_w2_benchmark(dim: int, directory) -> None:
     Raises:
         ValueError: a dimension of no known checksum, or a file with another one. OSError: the network.
     """
-    directory = Path(directory)
+    directory = check.path(directory, "directory")
     names = [f"{dim}_v{i}.pt" for i in (1, 2)]
     if not all(name in SHA256 for name in names):
         raise ValueError(f"dim must be one of {sorted({int(name.split('_')[0]) for name in SHA256})}, got {dim!r}")
@@ -194,17 +194,19 @@ def download_w2_benchmark(dim: int, directory) -> None:
 
 def synthetic_w2_pair(dim: int, *, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32) -> W2Benchmark:
     """A pair in the style of the benchmark in any dimension: the same source and networks, with random weights."""
-    return _pair([DenseICNN(_random_state(check.count(dim, "dim"), generator)).to(dtype) for _ in range(2)])
+    return _pair([DenseICNN(_random_state(check.count(dim, "dim"), generator)) for _ in range(2)], dtype)
 
 
 def save_w2_pair(dim: int, directory, *, generator: torch.Generator | None = None) -> None:
     """Write a synthetic pair as checkpoints that :func:`w2_benchmark` reads."""
     for i in (1, 2):
-        checkpoints.save(_random_state(check.count(dim, "dim"), generator), Path(directory) / f"{dim}_v{i}.pt")
+        checkpoints.save(_random_state(check.count(dim, "dim"), generator), check.path(directory, "directory") / f"{dim}_v{i}.pt")
 
 
-def _pair(potentials: list[ConvexPotential]) -> W2Benchmark:
-    potential = _StandardisedSum(potentials)
+def _pair(potentials: list[ConvexPotential], dtype: torch.dtype) -> W2Benchmark:
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype!r}")
+    potential = _StandardisedSum(potentials).to(dtype)
     centres, maps = (tensor.to(potential.shift) for tensor in _mixture_parameters(potential.dim))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,4 +1,7 @@
-"""Optimal transport on grids, static and dynamic, certified."""
+"""Optimal transport on grids, static and dynamic, certified.
+
+Derivatives: none. Densities may require a gradient; what is made of them has no graph.
+"""
 
 from dynot_lite._base.rooms import lazily
 

@@ -77,7 +77,7 @@ def solve(
     >>> abs(solve(mu, nu).w2_squared - 0.25) < 1e-3
     True
     """
-    periodic = grid.is_periodic(boundary)
+    periodic, workers = grid.is_periodic(boundary), grid.threads(workers)
     mu, nu, device = grid.densities(mu, nu)
     tol, max_iterations = check.positive(tol, "tol"), check.count(max_iterations, "max_iterations")
     levels = grid.levels(mu.shape)

@@ -169,18 +169,19 @@ def solve(
     >>> result.residual < 1e-10, result.converged
     (True, True)
     """
-    periodic = grid.is_periodic(boundary)
+    periodic, workers = grid.is_periodic(boundary), grid.threads(workers)
     mu, nu, device = grid.densities(mu, nu, balanced=growth_length is None)
     steps, tol = check.count(steps, "steps", least=2), check.positive(tol, "tol")
-    if method not in ("lifted", "cold"):
-        raise ValueError(f"method must be 'lifted' or 'cold', got {method!r}")
-    if method == "lifted" and (mask is not None or growth_length is not None):
+    if check.choice(method, "method", ("lifted", "cold")) == "lifted" and (mask is not None or growth_length is not None):
         raise ValueError("method 'lifted' knows neither a mask nor growth_length: use method='cold'")
     if growth_length is not None:
         growth_length = check.positive(growth_length, "growth_length")
     default = 300 if mask is None else 2000
     max_iterations = check.count(default if max_iterations is None else max_iterations, "max_iterations")
     mask = _check_mask(mask, mu, nu, periodic, balanced=growth_length is None)
+    # The unbalanced problem is homogeneous in the masses; the single precision of the iteration is not.
+    unit = 1.0 if growth_length is None else max(mu.mean(), nu.mean())
+    mu, nu = mu / unit, nu / unit
     levels = grid.levels(mu.shape) if mask is None else [mu.shape]
     with show.bar(max_iterations, "Benamou–Brenier", progress) as bar:
         options = {"boundary": boundary, "workers": workers, "progress": progress}
@@ -190,7 +191,7 @@ def solve(
         state = _cold_start(model, mu, nu, levels) if static is None else _lifted_start(model, mu, nu, static)
         decay = LONG_DECAY if static is None and len(levels) == 1 else DECAY
         run = iterate(model, mu, nu, state, max_iterations, tol=tol, bar=bar, decay=decay)
-    return _finish(model, mu, nu, run, static, device)
+    return _finish(model, mu, nu, run, static, device, unit)
 
 
 def _check_mask(mask, mu, nu, periodic, *, balanced) -> np.ndarray | None:
@@ -291,8 +292,8 @@ def _refine(model: Staggered, mu, nu, coarse: Iterate) -> State:
     return _with_multiplier(model, mu, nu, faces, [interpolated(part, None) for part in coarse.multiplier])
 
 
-def _finish(model: Staggered, mu, nu, run: Iterate, static, device) -> DynamicTransport:
-    """Project in float64, remove the staggering mode in time, restore positivity, and certify."""
+def _finish(model: Staggered, mu, nu, run: Iterate, static, device, unit: float) -> DynamicTransport:
+    """Project in float64, remove the staggering mode in time, restore positivity, certify, and give masses back their unit."""
     faces = [face.astype(np.float64) for face in run.faces]
     faces[0][0], faces[0][-1] = mu, nu
     model.project(faces)
@@ -324,20 +325,23 @@ def _finish(model: Staggered, mu, nu, run: Iterate, static, device) -> DynamicTr
         lower = certificates.dual_bound(mu, nu, run.potential, boundary=boundary) if static is None else static.lower
         if positive:
             upper = certificates.upper_bound(times, density, momentum)
+    energy = unit * float((durations * square / carrier).sum(0).mean())
+    if not math.isfinite(energy):
+        raise ValueError("mu and nu must have an energy that float64 holds: the masses are too large")
     return DynamicTransport(
         times=grid.as_tensor(times, device),
-        density=grid.as_tensor(density, device),
-        momentum=tuple(grid.as_tensor(component, device) for component in momentum),
-        source=grid.as_tensor(source, device),
+        density=grid.as_tensor(unit * density, device),
+        momentum=tuple(grid.as_tensor(unit * component, device) for component in momentum),
+        source=grid.as_tensor(unit * source, device),
         velocity=grid.as_tensor(velocity, device),
-        energy=float((durations * square / carrier).sum(0).mean()),
+        energy=energy,
         lower=lower,
         upper=upper,
         gap=(upper - lower) / upper if 0 < upper < np.inf else np.inf,
         residual=float(np.abs(defect).max() / (model.cells[0] * largest)),
         min_density=float(density.min() / largest),
         blend=blend,
-        history=grid.as_tensor(np.array(run.history), device),
+        history=grid.as_tensor(np.array(run.history) * [1.0, unit, unit, unit], device),
         iterations=iterations,
         converged=run.converged,
         reason="both energies and both densities agree to tol" if run.converged else f"max_iterations = {iterations} reached",

@@ -52,9 +52,12 @@ def as_tensor(array: np.ndarray, device: torch.device) -> Tensor:
 
 def is_periodic(boundary: str) -> bool:
     """Whether ``boundary`` names the torus; raises ValueError for an unknown name."""
-    if boundary not in ("walls", "periodic"):
-        raise ValueError(f"boundary must be 'walls' or 'periodic', got {boundary!r}")
-    return boundary == "periodic"
+    return check.choice(boundary, "boundary", ("walls", "periodic")) == "periodic"
+
+
+def threads(workers: int | None) -> int | None:
+    """The number of threads of a transform, or None for SciPy's default."""
+    return None if workers is None else check.count(workers, "workers")
 
 
 def eigenvalues(n: int, *, periodic: bool = False) -> np.ndarray:

@@ -245,7 +245,5 @@ def regress(x: Tensor, mean: Tensor, d_mean: Tensor, cov: Tensor, cross: Tensor,
 
 
 def representable(found: Tensor) -> Tensor:
-    """``found``, refused if it overflows: finite laws and points have finite values, but their squares need not be floats."""
-    if not check.finite(found):
-        raise ValueError("the laws and x must be of a size whose squares are floating-point numbers, got an overflow")
-    return found
+    """``found``, refused if it overflows."""
+    return check.representable(found, "the laws and x")

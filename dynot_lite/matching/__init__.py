@@ -1,4 +1,21 @@
-"""Networks, one training loop, and the losses of flow matching and mean flow."""
+"""Networks, one training loop, and the losses of flow matching and mean flow.
+
+Derivatives. "None": the result has no graph. Of labels and other integers there are none.
+
+====================================  ===================================  ======================================
+function                              points, times                        parameters of the network
+====================================  ===================================  ======================================
+flow_matching.loss, FlowMatching      exact                                exact
+mean_flow.loss, MeanFlow              as if the target were a constant     as if the target were a constant
+VelocityNetwork, MeanVelocityNetwork  exact                                exact
+guided                                exact; scale: refused (ValueError)   exact
+flow_matching.sample, reflow          none                                 none
+mean_flow.sample                      none                                 none
+training.fit                          none                                 none, of the averaged network returned
+====================================  ===================================  ======================================
+
+A flow that is to be differentiated is :func:`dynot_lite.paths.flows.integrate`.
+"""
 
 from dynot_lite._base.rooms import lazily
 

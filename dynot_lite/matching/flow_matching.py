@@ -36,16 +36,16 @@ def loss(velocity: Callable, x0, x1, t, *conditions, interpolant: Interpolant = 
         A scalar.
 
     Raises:
-        ValueError: pairs of different shapes, values that are not finite, times outside [0, 1], a velocity of another shape
-            than x.
+        ValueError: pairs of different shapes, values that are not finite (of the velocity, too), times outside [0, 1], a
+            velocity of another shape than x.
 
     >>> x0, x1 = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [4.0]])
     >>> loss(lambda t, x: torch.full_like(x, 2.0), x0, x1, 0.5).item()
     0.5
     """
-    x_t, dx_t = interpolant.at(t, x0, x1)
-    t = check.time(t, n=len(x_t), like=x_t).expand(len(x_t))
-    return (evaluate(velocity, t, x_t, *conditions) - dx_t).square().sum() / len(x_t)
+    x_t, dx_t = _path(interpolant).at(t, x0, x1)
+    t = check.time(t, n=len(x_t), like=x_t).expand(len(x_t)).clone()
+    return finite((evaluate(velocity, t, x_t, *conditions) - dx_t).square().sum() / len(x_t), "velocity")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class FlowMatching:
     label_dropout: float = 0.1
 
     def __post_init__(self):
+        _path(self.interpolant)
         check.share(self.label_dropout, "label_dropout")
 
     def __call__(
@@ -102,14 +103,17 @@ def guided(network: Callable, labels: Tensor, *, scale: float) -> Velocity:
     Args:
         network: callable (t, x, labels), with labels=None for the unconditional field.
         labels: the class of each point, shape (n,).
+        scale: a finite number.
     """
-    scale, labels = float(check.as_tensor(scale, "scale")), torch.as_tensor(labels)
+    scale = check.number(scale, "scale")
+    labels = check.rows(labels, None, "labels", like=torch.empty(0))
 
     def velocity(t, x: Tensor) -> Tensor:
         if len(labels) != len(x):
             raise ValueError(f"labels must have one entry for each of the {len(x)} points, got {len(labels)}")
-        free = network(t, x, None)
-        return free + scale * (network(t, x, labels) - free)
+        # Copies: the network may change its input, and return one buffer again and again.
+        free = evaluate(network, t, x.clone(), None, name="network").clone()
+        return free + scale * (evaluate(network, t, x, labels.to(x.device), name="network") - free)
 
     return velocity
 
@@ -130,7 +134,7 @@ def reflow(
         source: sampler.
         generator: for the draws from the source.
     """
-    x0 = draw(source, check.count(size, "size"), generator=generator, name="source")
+    x0 = draw(source, check.count(size, "size"), generator=generator, name="source").clone()
     x1 = sample(velocity, x0, steps=steps, method=method)
 
     def pairs(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -138,6 +142,19 @@ def reflow(
         return x0[rows], x1[rows]
 
     return pairs
+
+
+def _path(interpolant) -> Interpolant:
+    if not isinstance(interpolant, Interpolant):
+        raise TypeError(f"interpolant must be an Interpolant, got {interpolant!r}")
+    return interpolant
+
+
+def finite(value: Tensor, whose: str) -> Tensor:
+    """The value of a loss; a ValueError if it is not finite."""
+    if not check.finite(value):
+        raise ValueError(f"{whose}, x0 and x1 must keep the loss finite, got {value.item():g}")
+    return value
 
 
 def require_pairs(x0: Tensor, x1: Tensor) -> None:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
-from dynot_lite._base.samplers import evaluate
-from dynot_lite.matching.flow_matching import drop_labels, require_pairs
+from dynot_lite._base.differentiation import tangent
+from dynot_lite._base.samplers import evaluate, function
+from dynot_lite.matching.flow_matching import drop_labels, finite, require_pairs
 
 __all__ = ["MeanFlow", "loss", "sample"]
 
@@ -41,7 +42,7 @@ def loss(network: Callable, x0, x1, r, t, *conditions) -> Tensor:
         A scalar.
 
     Raises:
-        ValueError: pairs of different shapes, r > t, times outside [0, 1], values that are not finite.
+        ValueError: pairs of different shapes, r > t, times outside [0, 1], values that are not finite (of the network, too).
 
     >>> x0, x1 = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [4.0]])
     >>> loss(lambda r, t, x: 2.5 + 0 * x, x0, x1, 0.2, 0.6).item()
@@ -54,14 +55,16 @@ def loss(network: Callable, x0, x1, r, t, *conditions) -> Tensor:
     r, t = (check.time(time, name, n=len(x0), like=x0).expand(len(x0)).contiguous() for time, name in ((r, "r"), (t, "t")))
     if (r > t).any():
         raise ValueError(f"r must not exceed t, got r − t up to {(r - t).max().item():g}")
-    return _error(network, x0, x1, r, t, conditions).square().sum() / len(x0)
+    return finite(_error(network, x0, x1, r, t, conditions).square().sum() / len(x0), "network")
 
 
 def _error(network: Callable, x0: Tensor, x1: Tensor, r: Tensor, t: Tensor, conditions: tuple) -> Tensor:
     rows = (-1, *[1] * (x0.ndim - 1))
     v, x = x1 - x0, torch.lerp(x0, x1, r.view(rows))
-    field = lambda r, x: evaluate(partial(network, r), t, x, *conditions, name="network")
-    u, derivative = torch.func.jvp(field, (r, x), (torch.ones_like(r), v))[:2]
+    network = function(network, "network")
+    # A copy, since the network may change its input, and with it the tangent v.
+    field = lambda r, x: evaluate(partial(network, r), t, x.clone(), *conditions, name="network")
+    u, derivative = tangent(field, (r, x), (torch.ones_like(r), v), name="network")
     return u - (v + (t - r).view(rows) * derivative).detach()
 
 
@@ -107,10 +110,14 @@ def sample(network: Callable, x0, *conditions, steps: int = 1) -> Tensor:
         Points of the shape of x0.
 
     Raises:
-        ValueError: points that are not finite, fewer than one step, a network that returns another shape than that of x.
+        ValueError: points that are not finite, at the end neither, fewer than one step, a network that returns another shape
+            than that of x.
     """
     x = check.points(x0, "x0")
     check.count(steps, "steps")
+    network = function(network, "network")
     for k in range(steps):
-        x = x + evaluate(partial(network, k / steps), (k + 1) / steps, x, *conditions, name="network") / steps
+        x = x + evaluate(partial(network, k / steps), (k + 1) / steps, x.clone(), *conditions, name="network") / steps
+    if not check.finite(x):
+        raise ValueError("network must keep the points finite, got NaN or infinity at t = 1")
     return x

@@ -40,10 +40,12 @@ class VelocityNetwork(nn.Module):
             self.embedding = nn.Embedding.from_pretrained(torch.cat([rows, torch.zeros_like(rows[:1])]), freeze=False)
 
     def forward(self, t, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The velocity at points x, shape (n, d), at a time or one time per point, (n,), for integer labels (n,) if given."""
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"x must have shape (n, {self.dim}), got {tuple(x.shape)}")
-        t = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
+        """The velocity at points x, shape (n, d), at a time or one time per point, (n,), for integer labels (n,) if given.
+
+        Points are taken to the dtype and device of the parameters; whether they are finite is not looked at.
+        """
+        x = _points(x, self.dim, self.last.weight)
+        t = _times(t, "t", x)
         first, *rest = self.hidden
         h = first(torch.cat([t[:, None], x], 1))
         if self.classes is not None:
@@ -58,6 +60,7 @@ class VelocityNetwork(nn.Module):
     def _shift(self, classes: int, labels: Tensor | None, x: Tensor) -> Tensor:
         if labels is None:
             return self.embedding.weight[-1]
+        labels = check.rows(labels, len(x), "labels", like=x)
         if labels.shape != x.shape[:1] or labels.is_floating_point():
             raise ValueError(f"labels must be integers of shape ({x.shape[0]},), got {labels.dtype} {tuple(labels.shape)}")
         labels = labels.long()
@@ -81,5 +84,20 @@ class MeanVelocityNetwork(nn.Module):
 
     def forward(self, r, t, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The average velocity over [r, t] from points x at time r, shape (n, d); times scalar or (n,)."""
-        r, t = (torch.as_tensor(time, dtype=x.dtype, device=x.device).expand(len(x)) for time in (r, t))
+        x = _points(x, self.field.dim - 1, self.field.last.weight)
+        r, t = _times(r, "r", x), _times(t, "t", x)
         return self.field(r, torch.cat([(t - r)[:, None], x], 1), labels)[:, 1:]  # the component of t − r has no meaning
+
+
+def _points(x, dim: int, weight: Tensor) -> Tensor:
+    x = x if isinstance(x, Tensor) else check.as_tensor(x, "x")
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"x must have shape (n, {dim}), got {tuple(x.shape)}")
+    return x.to(weight)
+
+
+def _times(t, name: str, x: Tensor) -> Tensor:
+    t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    if t.shape not in ((), (1,), x.shape[:1]):
+        raise ValueError(f"{name} must be a number or of shape ({len(x)},), got shape {tuple(t.shape)}")
+    return t.expand(len(x))

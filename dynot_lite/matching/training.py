@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import recording
 from dynot_lite._base.progress import bar
-from dynot_lite._base.samplers import draw_batch
+from dynot_lite._base.samplers import draw_batch, function
 
 __all__ = ["Training", "cosine", "fit"]
 
@@ -51,6 +52,7 @@ def cosine(*, warm_up: float = 0.0) -> Callable[[float], float]:
     return lambda done: done / warm_up if done < warm_up else (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2
 
 
+@recording()
 def fit(
     network: nn.Module,
     loss: Callable[..., Tensor],
@@ -106,6 +108,10 @@ def fit(
     check.count(batch, "batch")
     check.positive(learning_rate, "learning_rate")
     check.share(ema, "ema", below_one=True)
+    function(loss, "loss")
+    for name, given in (("schedule", schedule), ("callback", callback)):
+        if given is not None:
+            function(given, name)
     clip = None if clip is None else check.positive(clip, "clip")
     if precision not in (None, torch.bfloat16):
         raise ValueError(f"precision must be None or torch.bfloat16, got {precision!r}")
@@ -150,7 +156,7 @@ def fit(
         return max(step / steps if steps else 0.0, clock() / seconds if seconds else 0.0)
 
     done = budget()
-    with torch.enable_grad(), bar(steps, "training", progress, initial=step) as shown:
+    with bar(steps, "training", progress, initial=step) as shown:
         while done < 1:
             if schedule is not None:
                 factor = float(schedule(done))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import samplers
 from dynot_lite._base.differentiation import elsewhere, gradients, leaf, recording, refuse_graph
 from dynot_lite._base.samplers import Velocity, evaluate
 from dynot_lite.paths.flows import velocity_and_divergence
@@ -23,7 +24,7 @@ Path = Callable[[float], tuple[Tensor, Tensor]]
 def gauss_legendre(order: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights, shape (order,), of Gauss–Legendre quadrature on [0, 1]."""
     if check.count(order, "order") > 2000:
-        raise ValueError(f"order must be at most 2000 (its nodes are eigenvalues), got {order}")
+        raise ValueError(f"order must be at most 2000 (its nodes, the times, are eigenvalues), got {order}")
     nodes, weights = np.polynomial.legendre.leggauss(order)
     return torch.as_tensor(0.5 * (nodes + 1)), torch.as_tensor(0.5 * weights)
 
@@ -61,7 +62,7 @@ def weak_residual(
         x, w = _measure(path, t)
         balance += sign * (w * _values(test_function, torch.full_like(x[:, 0], t), x, "test_function")).sum().item()
     if scale == 0:
-        raise ValueError("test_function must not be constant on the path: it tests nothing")
+        raise ValueError("test_function must not be constant on the path at the times: it tests nothing")
     return _finite(abs(balance) / scale, "path, velocity and test_function")
 
 
@@ -76,10 +77,9 @@ def strong_residual(density: Callable[[Tensor, Tensor], Tensor], velocity: Veloc
         ValueError: a density or velocity that depends on an argument and has no graph there, shapes that do not fit, values that
             are not finite, a t or x that requires a gradient (none is passed on).
     """
-    x = check.points(x, "x")
+    x, t = check.cloud(x, "x"), check.number(t, "t")
     refuse_graph(x, "x")
-    refuse_graph(t, "t")
-    rho, d_time, d_space = _derivatives(density, torch.tensor(float(t), dtype=torch.float64).to(x), x, "density")
+    rho, d_time, d_space = _derivatives(density, torch.tensor(t, dtype=torch.float64).to(x), x, "density")
     with torch.no_grad():
         v, rate = velocity_and_divergence(velocity, t, x)
     return _finite(d_time + (d_space * v).sum(-1) + rho * rate, "density and velocity")
@@ -101,10 +101,9 @@ def bump(centre, radius: float) -> Callable[[Tensor, Tensor], Tensor]:
         centre: (t, x_1, …, x_d), shape (d + 1,).
         radius: of the supporting ball in space-time.
     """
-    centre = check.as_tensor(centre, "centre")
+    centre, radius = check.as_tensor(centre, "centre"), check.positive(radius, "radius")
     if centre.ndim != 1:
         raise ValueError(f"centre must have shape (d + 1,), got {tuple(centre.shape)}")
-    check.positive(radius, "radius")
 
     def psi(t: Tensor, x: Tensor) -> Tensor:
         if x.shape[-1] + 1 != len(centre):
@@ -119,10 +118,7 @@ def bump(centre, radius: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _values(function: Callable[[Tensor, Tensor], Tensor], t: Tensor, x: Tensor, name: str) -> Tensor:
-    value = function(t.clone(), x.clone())
-    if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
-        raise ValueError(f"{name} must return a tensor of shape ({len(x)},), got {getattr(value, 'shape', value)}")
-    return value
+    return samplers.values(samplers.function(function, name)(t.clone(), x.clone()), x[:, 0], name)
 
 
 def _derivatives(function: Callable[[Tensor, Tensor], Tensor], t: Tensor, x: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,18 +142,19 @@ def _finite(found, whose: str):
 
 
 def _time_nodes(times: int | tuple):
-    nodes, weights = times if isinstance(times, (tuple, list)) else gauss_legendre(times)
-    nodes, weights = check.as_tensor(nodes, "times"), check.as_tensor(weights, "times")
+    if not isinstance(times, (tuple, list)):
+        times = gauss_legendre(check.count(times, "times"))
+    if len(times) != 2:
+        raise ValueError(f"times must be an order or (nodes, weights), got {len(times)} entries")
+    nodes, weights = check.as_tensor(times[0], "times"), check.as_tensor(times[1], "times")
     if nodes.ndim != 1 or nodes.shape != weights.shape or ((nodes < 0) | (nodes > 1)).any():
         raise ValueError(f"times must be nodes in [0, 1] and weights of one shape (k,), got {nodes.shape}, {weights.shape}")
     return zip(nodes.tolist(), weights.tolist(), strict=True)
 
 
 def _measure(path: Path, t: float) -> tuple[Tensor, Tensor]:
-    found = path(t)
+    found = samplers.function(path, "path")(t)
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         raise ValueError(f"path must return (points, weights), got {type(found).__name__}")
-    x = check.points(found[0], "path points")
-    if x.ndim != 2:
-        raise ValueError(f"path points must have shape (n, d), got {tuple(x.shape)}")
+    x = check.cloud(found[0], "path points")
     return x, check.weights(found[1], x.shape[0], "path weights", like=x)

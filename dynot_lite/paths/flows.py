@@ -15,7 +15,7 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
 from dynot_lite._base.differentiation import elsewhere, gradients, leaf, recording, refuse_graph
-from dynot_lite._base.samplers import Velocity, evaluate
+from dynot_lite._base.samplers import Velocity, evaluate, function, values
 
 __all__ = ["divergence", "hutchinson_divergence", "integrate", "integrate_adaptive", "log_prob", "trajectory"]
 
@@ -98,7 +98,7 @@ def integrate_adaptive(
     """
     x0 = check.points(x0, "x0")
     refuse_graph(x0, "x0")
-    t0, t1 = _number(t0, "t0"), _number(t1, "t1")
+    t0, t1 = check.number(t0, "t0"), check.number(t1, "t1")
     rtol = max(check.positive(rtol, "rtol"), 100 * np.finfo(float).eps)
     check.count(max_iterations, "max_iterations")
     calls, sound, reached = 0, True, t0
@@ -148,7 +148,7 @@ def divergence(velocity: Velocity, t: float, x) -> Tensor:
     >>> divergence(lambda t, x: x**2, 0.0, torch.tensor([[1.0, 2.0]]))
     tensor([6.], grad_fn=<SumBackward1>)
     """
-    return velocity_and_divergence(velocity, t, check.points(x, "x"))[1]
+    return _rate(velocity, t, check.cloud(x, "x"))
 
 
 def hutchinson_divergence(
@@ -158,9 +158,9 @@ def hutchinson_divergence(
 
     Errors as for :func:`divergence`.
     """
-    x = check.points(x, "x")
+    x = check.cloud(x, "x")
     signs = randomness.signs(check.count(probes, "probes"), *x.shape, generator=generator, like=x)
-    return velocity_and_divergence(velocity, t, x, signs)[1]
+    return _rate(velocity, t, x, signs)
 
 
 def log_prob(
@@ -192,8 +192,8 @@ def log_prob(
     Raises:
         ValueError: as :func:`integrate` and :func:`divergence`; a log_prob0 of another shape, or that is NaN.
     """
-    x1 = check.points(x1, "x1")
-    signs = None
+    x1, signs = check.cloud(x1, "x1"), None
+    t0, t1 = check.number(t0, "t0"), check.number(t1, "t1")
     if probes is not None:
         signs = randomness.signs(check.count(probes, "probes"), *x1.shape, generator=generator, like=x1)
 
@@ -203,13 +203,13 @@ def log_prob(
 
     start = torch.cat([x1, torch.zeros_like(x1[:, :1])], -1)
     end = integrate(augmented, start, t0=t1, t1=t0, steps=steps, method=method)
-    density = log_prob0(end[:, :-1])
-    if not isinstance(density, Tensor) or density.shape != x1.shape[:1] or density.isnan().any():
-        raise ValueError(f"log_prob0 must return numbers of shape ({len(x1)},), got {getattr(density, 'shape', density)}")
+    density = values(function(log_prob0, "log_prob0")(end[:, :-1].clone()), end[:, -1], "log_prob0")
+    if not (density < torch.inf).all():
+        raise ValueError("log_prob0 must return numbers below infinity, got NaN or infinity")
     return density + end[:, -1]
 
 
-def velocity_and_divergence(velocity: Velocity, t: float, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def velocity_and_divergence(velocity: Velocity, t, x: Tensor, signs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """v(t, x) and its divergence, by one evaluation: exact, or the mean of ⟨ε, (∇v) ε⟩ over ``signs`` ε of shape (k, n, d)."""
     differentiable = torch.is_grad_enabled()
     with recording():
@@ -223,13 +223,20 @@ def velocity_and_divergence(velocity: Velocity, t: float, x: Tensor, signs: Tens
     return (v, rate) if differentiable else (v.detach(), rate.detach())
 
 
+def _rate(velocity: Velocity, t: float, x: Tensor, signs: Tensor | None = None) -> Tensor:
+    """The divergence, finite; t is handed on as it is, a finite number or one per point."""
+    kept = isinstance(t, Tensor) and check.as_tensor(t, "t").shape in ((), x.shape[:1])
+    v, rate = velocity_and_divergence(velocity, t if kept else check.number(t, "t"), x, signs)
+    if not (check.finite(v) and check.finite(rate)):
+        raise ValueError("velocity must be finite, with a finite divergence, got NaN or infinity")
+    return rate
+
+
 def _march(velocity: Velocity, x0, t0: float, t1: float, steps: int, method: str):
     x = check.points(x0, "x0")
-    t0, t1 = _number(t0, "t0"), _number(t1, "t1")
+    t0, t1 = check.number(t0, "t0"), check.number(t1, "t1")
     check.count(steps, "steps")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {sorted(METHODS)}, got {method!r}")
-    h = (t1 - t0) / steps
+    step, h = METHODS[check.choice(method, "method", METHODS)], (t1 - t0) / steps
     # The last stage of the last step ends at t1 exactly, not one rounding beyond it.
     low, high = min(t0, t1), max(t0, t1)
 
@@ -238,15 +245,7 @@ def _march(velocity: Velocity, x0, t0: float, t1: float, steps: int, method: str
 
     yield t0, x
     for i in range(steps):
-        x = METHODS[method](field, t0 + i * h, x, h)
+        x = step(field, t0 + i * h, x, h)
         if i == steps - 1 and not check.finite(x):
             raise ValueError(f"velocity must keep the points finite, got NaN or infinity at t = {t1:g}")
         yield (t1 if i == steps - 1 else t0 + (i + 1) * h), x
-
-
-def _number(value, name: str) -> float:
-    refuse_graph(value, name)
-    number = check.as_tensor(value, name)
-    if number.numel() != 1:
-        raise ValueError(f"{name} must be a number, got shape {tuple(number.shape)}")
-    return number.item()

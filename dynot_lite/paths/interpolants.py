@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import samplers
+from dynot_lite._base.differentiation import leaf, recording
 
 __all__ = ["LINEAR", "TRIGONOMETRIC", "VARIANCE_PRESERVING", "Interpolant"]
 
@@ -49,9 +51,9 @@ class Interpolant:
                 derivative = _evaluate(given, inner, f"d_{name}")
             else:
                 # By plain reverse mode: torch.func takes a second to import, and every program imports this module.
-                with torch.enable_grad():
-                    t = inner.clone().requires_grad_()
-                    total = function(t).sum() + 0 * t.sum()  # a constant or detached function has derivative 0
+                with recording():
+                    t = leaf(inner)
+                    total = _evaluate(function, t, name).sum() + 0 * t.sum()  # a constant or detached function has derivative 0
                     (derivative,) = torch.autograd.grad(total, t)
             if not torch.allclose(derivative, difference, rtol=1e-4, atol=1e-4):
                 required = f"{name} must be differentiable by torch" if given is None else f"d_{name} must be the derivative"
@@ -63,11 +65,17 @@ class Interpolant:
 
     def _coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if self.d_alpha is not None and self.d_beta is not None:
-            return self.alpha(t), self.beta(t), self.d_alpha(t), self.d_beta(t)
-        t = t.contiguous()  # forward mode refuses expanded tensors
-        # In forward mode, so that both stay differentiable; together, because the set-up is what costs.
-        values, rates = torch.func.jvp(lambda t: (self.alpha(t), self.beta(t)), (t,), (torch.ones_like(t),))[:2]
-        return *values, *rates
+            found = [function(t.clone()) for function in (self.alpha, self.beta, self.d_alpha, self.d_beta)]
+        else:
+            t = t.contiguous()  # forward mode refuses expanded tensors
+            # In forward mode, so that both stay differentiable; together, because the set-up is what costs.
+            both = lambda t: (
+                samplers.values(self.alpha(t.clone()), t, "alpha"),
+                samplers.values(self.beta(t.clone()), t, "beta"),
+            )
+            found = sum(torch.func.jvp(both, (t,), (torch.ones_like(t),))[:2], ())
+        alpha, beta, d_alpha, d_beta = map(samplers.values, found, [t] * 4, ("alpha", "beta", "d_alpha", "d_beta"))
+        return alpha, beta, d_alpha, d_beta
 
     def at(self, t, x0, x1) -> tuple[Tensor, Tensor]:
         """The point X_t and its velocity dX_t/dt.
@@ -88,8 +96,8 @@ class Interpolant:
             raise ValueError(f"x0 and x1 must have one shape (n, d), n > 0, got {tuple(x0.shape)} and {tuple(x1.shape)}")
         t = check.time(t, n=x0.shape[0], like=x0)
         x_t, dx_t = self.unchecked(t, x0, x1)
-        if not torch.isfinite(dx_t).all():
-            raise ValueError("t must be a time at which the path has a velocity: dX_t/dt is not finite")
+        if not (check.finite(x_t) and check.finite(dx_t)):
+            raise ValueError("t must be a time at which the path has a velocity: alpha, beta, d_alpha or d_beta is not finite")
         return x_t, dx_t
 
     def unchecked(self, t: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,10 +107,10 @@ class Interpolant:
 
 
 def _evaluate(function: Callable[[Tensor], Tensor], t: Tensor, name: str) -> Tensor:
-    value = function(t)
-    if not isinstance(value, Tensor) or value.shape != t.shape or not torch.isfinite(value).all():
+    value = samplers.function(function, name)(t.clone())
+    if not isinstance(value, Tensor) or value.shape != t.shape or value.is_complex() or not check.finite(value):
         raise ValueError(f"{name} must map a tensor of times to a finite tensor of the same shape")
-    return value
+    return value.to(t, copy=True)  # the function may return one buffer again and again
 
 
 class _Linear(Interpolant):

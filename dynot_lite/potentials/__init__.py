@@ -1,4 +1,33 @@
-"""Brenier potentials and the three losses of one problem: semi-dual, action matching, optimal flow matching."""
+"""Brenier potentials and the three losses of one problem: semi-dual, action matching, optimal flow matching.
+
+Derivatives, first ones. "None": the result has no graph. "Refused": what requires a gradient raises a ValueError, since it would
+be cut off. The parameters are those of the potential, or of the action.
+
+================================  =============  ========================================
+function                          points, times  parameters, and the rest
+================================  =============  ========================================
+Quadratic, LogSumExp, ICNN                       matrix, offset and all numbers: refused
+forward, gradient                 exact          exact
+hessian, hessian_product          exact          exact
+flow, inverse_flow                exact          exact
+conjugate, value                  exact          exact
+conjugate, maximiser              none           none: use inverse_flow at t = 1
+solve, curvature                  none           none
+OptimalAction.value               exact          exact; t = 0: undefined in t
+OptimalAction.velocity            exact          exact
+OptimalAction.time_derivative     exact          exact
+AutodiffAction.value              exact          exact
+AutodiffAction.velocity           exact          exact
+AutodiffAction.time_derivative    exact          exact
+laplacian                         exact          exact
+semidual_loss, ofm_loss           exact          exact
+action_matching_loss, action_gap  exact          exact; quadrature: exact
+entropic_action_matching_loss     exact          exact; quadrature: exact; sigma: refused
+unbalanced_action_matching_loss   exact          exact; quadrature: exact
+certificate, endpoint_mismatch    none: numbers  none
+fit                               none           none
+================================  =============  ========================================
+"""
 
 from dynot_lite._base.rooms import lazily
 

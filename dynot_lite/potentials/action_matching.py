@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
-from dynot_lite._base.samplers import Velocity, evaluate
+from dynot_lite._base.differentiation import gradient, tangent
+from dynot_lite._base.samplers import Velocity, evaluate, function, values
 from dynot_lite.paths.flows import divergence
 from dynot_lite.potentials.convex import ConvexPotential
 
@@ -61,18 +62,25 @@ class AutodiffAction(nn.Module):
 
     def value(self, t, x) -> Tensor:
         """s_t(x), shape (n,)."""
-        t, x = _time_and_points(t, x)
-        return _each(self.function(t, x), t, "function")
+        return check.representable(self._value(*_time_and_points(t, x)), "x, and what function returns there,")
 
     def velocity(self, t, x) -> Tensor:
         """∇s_t(x), shape (n, d)."""
         t, x = _time_and_points(t, x)
-        return torch.func.grad(lambda points: self.function(t, points).sum())(x)
+        return self._derivative(lambda points: self._value(t, points), x)
 
     def time_derivative(self, t, x) -> Tensor:
         """∂_t s_t(x) at fixed x, shape (n,)."""
         t, x = _time_and_points(t, x)
-        return torch.func.grad(lambda times: self.function(times, x).sum())(t)
+        return self._derivative(lambda times: self._value(times, x), t)
+
+    def _derivative(self, function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+        value, found = gradient(function, at, name="function")
+        check.representable(value, "x, and what function returns there,")
+        return check.representable(found, "x, and the derivative of function there,")
+
+    def _value(self, t: Tensor, x: Tensor) -> Tensor:
+        return values(function(self.function, "function")(t.clone(), x.clone()), t, "function")
 
 
 class OptimalAction:
@@ -114,7 +122,8 @@ class OptimalAction:
         return -0.5 * moved.square().sum(-1)
 
     def _arguments(self, t, x) -> tuple[Tensor, Tensor]:
-        return _time_and_points(t, check.points(x, "x", dim=self.potential.dim, like=next(self.potential.parameters(), None)))
+        t, x = _time_and_points(t, check.points(x, "x", dim=self.potential.dim, like=next(self.potential.parameters(), None)))
+        return t, check.squares(x, "x")
 
 
 def action_network(dim: int, widths: Sequence[int] = (64, 64), *, generator: torch.Generator | None = None) -> AutodiffAction:
@@ -160,9 +169,12 @@ def action_matching_loss(action: Action, x0, x1, path, times, *, quadrature=None
     x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
     interior, first, last = _interior(action, t, x), 1.0, 1.0
     if time_weight is not None:
-        first, last = (time_weight(torch.tensor(end, dtype=x0.dtype, device=x0.device)) for end in (0.0, 1.0))
-        weight, slope = torch.func.jvp(time_weight, (t,), (torch.ones_like(t),))
-        interior = weight * interior + slope * _each(action.value(t, x), t, "action.value")
+        weighting = lambda t: values(function(time_weight, "time_weight")(t.clone()), t, "time_weight")
+        first, last = (weighting(x0.new_tensor(end)) for end in (0.0, 1.0))
+        weight, slope = tangent(weighting, (t,), (torch.ones_like(t),), name="time_weight")
+        for part in (first, last, weight, slope):
+            check.as_tensor(part, "time_weight")
+        interior = weight * interior + slope * values(action.value(t, x), t, "action.value")
     return first * action.value(0.0, x0).mean() - last * action.value(1.0, x1).mean() + _integral(interior, quadrature)
 
 
@@ -187,8 +199,8 @@ def unbalanced_action_matching_loss(
     ``mass`` maps times (k,) to masses (k,); the rest as for :func:`action_matching_loss`.
     """
     x0, x1, t, x, quadrature = _arguments(x0, x1, path, times, quadrature)
-    interior = _interior(action, t, x) + 0.5 * _each(action.value(t, x), t, "action.value").square()
-    masses = check.as_tensor(mass(torch.cat([t.new_tensor([0.0, 1.0]), t])), "mass", like=x0)
+    interior = _interior(action, t, x) + 0.5 * values(action.value(t, x), t, "action.value").square()
+    masses = check.as_tensor(function(mass, "mass")(torch.cat([t.new_tensor([0.0, 1.0]), t])), "mass", like=x0)
     if masses.shape != (len(t) + 2,) or (masses < 0).any():
         raise ValueError("mass must map times (k,) to non-negative masses (k,)")
     ends = masses[0] * action.value(0.0, x0).mean() - masses[1] * action.value(1.0, x1).mean()
@@ -201,8 +213,10 @@ def action_gap(action: Action, velocity: Velocity, path, times, *, quadrature=No
     With the gradient field v of the path itself, L_AM(s) = gap - ½∫E|v|² dt. Arguments as for :func:`action_matching_loss`.
     """
     t, x, quadrature = _samples(path, times, quadrature)
-    difference = evaluate(action.velocity, t, x, name="action.velocity") - evaluate(velocity, t, x)
-    return _integral(0.5 * difference.square().sum(-1), quadrature)
+    difference = evaluate(action.velocity, t, x.clone(), name="action.velocity") - evaluate(velocity, t, x.clone())
+    return check.representable(
+        _integral(0.5 * difference.square().sum(-1), quadrature), "path, and the values of velocity there,"
+    )
 
 
 def laplacian(action: Action, t, x) -> Tensor:
@@ -231,23 +245,14 @@ def endpoint_mismatch(path_end, end) -> float:
 
 
 def _time_and_points(t, x) -> tuple[Tensor, Tensor]:
-    x = check.points(x, "x")
-    if x.ndim != 2:
-        raise ValueError(f"x must have shape (n, d), got {tuple(x.shape)}")
+    x = check.cloud(x, "x")
     return check.time(t, n=len(x), like=x).expand(len(x)), x
-
-
-def _each(values: Tensor, t: Tensor, name: str) -> Tensor:
-    """Values, one per point: an array of shape (n, 1) would broadcast to a wrong loss."""
-    if values.shape != t.shape:
-        raise ValueError(f"{name} must return shape {tuple(t.shape)}, got {tuple(values.shape)}")
-    return values
 
 
 def _interior(action: Action, t: Tensor, x: Tensor) -> Tensor:
     """∂_t s + ½|∇s|², shape (n,)."""
     velocity = evaluate(action.velocity, t, x, name="action.velocity")
-    return _each(action.time_derivative(t, x), t, "action.time_derivative") + 0.5 * velocity.square().sum(-1)
+    return values(action.time_derivative(t, x), t, "action.time_derivative") + 0.5 * velocity.square().sum(-1)
 
 
 def _samples(path, times, quadrature) -> tuple[Tensor, Tensor, Tensor]:
@@ -255,11 +260,11 @@ def _samples(path, times, quadrature) -> tuple[Tensor, Tensor, Tensor]:
     times = torch.atleast_1d(check.as_tensor(times, "times"))
     times = check.time(times, "times", n=len(times))
     if callable(path):
-        clouds = [check.points(path(t.item()), "path") for t in times]
+        clouds = [check.points(path(t.item()), "path").clone() for t in times]  # it may return one buffer again and again
         if len({cloud.shape for cloud in clouds}) > 1:
             raise ValueError(f"path must return one shape (n, d) at all times, got {sorted({tuple(c.shape) for c in clouds})}")
         path = torch.stack(clouds)
-    path = check.points(path, "path")
+    path = check.squares(check.points(path, "path"), "path")
     if path.ndim > 3 or len(path) != len(times):
         expected = f"({len(times)}, n, d) or ({len(times)}, d)"
         raise ValueError(f"path must hold samples at each of the times, shape {expected}, got {tuple(path.shape)}")
@@ -267,13 +272,13 @@ def _samples(path, times, quadrature) -> tuple[Tensor, Tensor, Tensor]:
     if quadrature is None:
         quadrature = torch.full_like(times, 1 / len(times))
     weights = check.weights(quadrature, len(times), "quadrature")
-    each_time, each_weight = (values.to(path).repeat_interleave(path.shape[1]) for values in (times, weights / path.shape[1]))
+    each_time, each_weight = (part.to(path).repeat_interleave(path.shape[1]) for part in (times, weights / path.shape[1]))
     return each_time, path.flatten(0, 1), each_weight
 
 
 def _arguments(x0, x1, path, times, quadrature) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     t, x, quadrature = _samples(path, times, quadrature)
-    x0, x1 = (check.points(end, name, dim=x.shape[1], like=x) for end, name in ((x0, "x0"), (x1, "x1")))
+    x0, x1 = (check.squares(check.cloud(end, name, dim=x.shape[1], like=x), name) for end, name in ((x0, "x0"), (x1, "x1")))
     for time, end, name in ((0.0, x0, "x0"), (1.0, x1, "x1")):
         found = path(time) if callable(path) else x[t == time]
         # Fewer points give no standard error worth the name.
@@ -282,5 +287,5 @@ def _arguments(x0, x1, path, times, quadrature) -> tuple[Tensor, Tensor, Tensor,
     return x0, x1, t, x, quadrature
 
 
-def _integral(values: Tensor, quadrature: Tensor) -> Tensor:
-    return (quadrature * values).sum()
+def _integral(integrand: Tensor, quadrature: Tensor) -> Tensor:
+    return (quadrature * integrand).sum()

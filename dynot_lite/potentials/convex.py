@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
+from dynot_lite._base.differentiation import gradient, refuse_graph, tangent
+from dynot_lite._base.samplers import values
 from dynot_lite.potentials.conjugates import ConjugateSolution, Equation, newton
 
 __all__ = ["ICNN", "ConvexPotential", "LogSumExp", "Quadratic"]
@@ -35,32 +37,27 @@ class ConvexPotential(nn.Module):
         raise NotImplementedError
 
     def _gradient(self, x: Tensor) -> Tensor:
-        return torch.func.grad(lambda points: self._value(points).sum())(x)
+        return gradient(self._value, x, name="_value")[1]
 
     def _hessian(self, x: Tensor) -> Tensor:
+        gradient(self._value, x[:1], name="_value")  # refused without a graph: within vmap nothing can be compared
         return torch.func.vmap(torch.func.hessian(lambda point: self._value(point[None])[0]))(x)
 
     def _points(self, x, name: str) -> Tensor:
-        x = check.points(x, name, dim=self.dim, like=next(self.parameters(), None))
-        if x.ndim != 2:
-            raise ValueError(f"{name} must have shape (n, {self.dim}), got {tuple(x.shape)}")
-        return x
+        return check.cloud(x, name, dim=self.dim, like=next(self.parameters(), None))
 
     def forward(self, x) -> Tensor:
         """Ψ(x), shape (n,)."""
         x = self._points(x, "x")
-        value = self._value(x)
-        if value.shape != x.shape[:1]:
-            raise ValueError(f"_value must return shape ({len(x)},), got {tuple(value.shape)}")
-        return value
+        return check.representable(values(self._value(x), x[:, 0], "_value"), "x")
 
     def gradient(self, x) -> Tensor:
         """∇Ψ(x), shape (n, dim): the transport map, if Ψ is a Brenier potential."""
-        return self._gradient(self._points(x, "x"))
+        return check.representable(self._gradient(self._points(x, "x")), "x")
 
     def hessian(self, x) -> Tensor:
         """∇²Ψ(x), shape (n, dim, dim)."""
-        return self._hessian(self._points(x, "x"))
+        return check.representable(self._hessian(self._points(x, "x")), "x")
 
     def hessian_product(self, x, direction) -> Tensor:
         """∇²Ψ(x) times one direction per point, shape (n, dim), by forward differentiation of the gradient."""
@@ -68,7 +65,7 @@ class ConvexPotential(nn.Module):
         direction = self._points(direction, "direction")
         if direction.shape != x.shape:
             raise ValueError(f"direction must have the shape of x, {tuple(x.shape)}, got {tuple(direction.shape)}")
-        return torch.func.jvp(self._gradient, (x,), (direction,))[1]
+        return tangent(self._gradient, (x,), (direction,), name="_gradient")[1]
 
     def solve(self, y, *, t=1.0, start=None, tol: float | None = None, max_iterations: int = 100) -> ConjugateSolution:
         """Solve ∇Ψ_t(z) = (1 - t) z + t ∇Ψ(z) = y for each point, by Newton's method safeguarded by backtracking.
@@ -116,7 +113,7 @@ class ConvexPotential(nn.Module):
         """
         y = self._points(y, "y")
         z = self.solve(y, start=start, tol=tol, max_iterations=max_iterations).require().argmax
-        return (y * z).sum(-1) - self(z), z
+        return check.representable((y * z).sum(-1) - self._value(z), "y"), z
 
     def flow(self, t, x) -> Tensor:
         """The displacement interpolation (1 - t) x + t ∇Ψ(x) = ∇Ψ_t(x), shape (n, dim)."""
@@ -160,13 +157,15 @@ class Quadratic(ConvexPotential):
     def __init__(self, dim: int, *, matrix=None, offset=None, strength: float = 1e-6):
         super().__init__(dim)
         self.strength = check.positive(strength, "strength")
+        refuse_graph(matrix, "matrix")
+        refuse_graph(offset, "offset")
         matrix = check.covariance(torch.eye(dim) if matrix is None else matrix, "matrix", dim=dim)
         offset = torch.zeros(dim) if offset is None else offset
         offset = check.as_tensor(offset, "offset", like=matrix)
         if matrix.ndim != 2 or offset.shape != (dim,):
             shapes = f"{tuple(matrix.shape)} and {tuple(offset.shape)}"
             raise ValueError(f"matrix and offset must have shapes {(dim, dim)} and {(dim,)}, got {shapes}")
-        root, info = torch.linalg.cholesky_ex(matrix.detach() - self.strength * torch.eye(dim).to(matrix))
+        root, info = torch.linalg.cholesky_ex(matrix - self.strength * torch.eye(dim).to(matrix))
         if info > 0:
             raise ValueError(f"matrix must have eigenvalues above strength = {self.strength:g}")
         self.root = nn.Parameter(root)
@@ -309,7 +308,8 @@ class ICNN(ConvexPotential):
     def _layers(self, x: Tensor) -> list[Tensor]:
         """What enters the softplus of each layer."""
         inner = [x @ self.inputs[0].T + self.biases[0]]
-        for direct, bias, weight in zip(self.inputs[1:], self.biases[1:], self.log_weights, strict=True):
+        # Not self.inputs[1:]: a part of a ParameterList cuts the graph of what torch.func puts in its place.
+        for direct, bias, weight in zip(list(self.inputs)[1:], list(self.biases)[1:], self.log_weights, strict=True):
             inner.append(_softplus(inner[-1]) @ weight.exp().T + x @ direct.T + bias)
         return inner
 

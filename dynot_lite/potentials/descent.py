@@ -96,7 +96,7 @@ class Coordinates:
         """From samples; raises ValueError where their covariances have no Gaussian map with an inverse."""
         laws = []
         for points, name in ((x0, "source"), (x1, "target")):
-            points = points.to(x0.device, torch.float64)
+            points = check.squares(points.to(x0.device, torch.float64), name)
             n, d = points.shape
             if n <= d:
                 raise ValueError(f"{name} must have at least {d + 1} points for the Gaussian start, got {n}")

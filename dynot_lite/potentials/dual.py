@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import recording
 from dynot_lite._base.progress import bar
 from dynot_lite._base.results import Result
 from dynot_lite.potentials import descent as machinery
@@ -36,7 +37,7 @@ def semidual_loss(potential: ConvexPotential, x0, x1, *, start=None, tol: float 
     Raises:
         ValueError: bad input or a potential that is not convex. RuntimeError: a conjugate point is not solved.
     """
-    x0, x1 = (check.points(x, name, dim=potential.dim) for x, name in ((x0, "x0"), (x1, "x1")))
+    x0, x1 = (check.squares(check.cloud(x, name, dim=potential.dim), name) for x, name in ((x0, "x0"), (x1, "x1")))
     value, _ = potential.conjugate(x1, start=start, tol=tol)
     return potential(x0).mean() + value.mean()
 
@@ -128,6 +129,7 @@ def plateau(history: list[DualRecord], gain: float) -> bool:
     return len(history) >= 4 and history[-1].bound - history[(len(history) - 1) // 2].bound < gain
 
 
+@recording()
 def fit(
     source,
     target,

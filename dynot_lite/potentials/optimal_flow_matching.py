@@ -28,13 +28,14 @@ def ofm_loss(potential: ConvexPotential, x0, x1, times, *, quadrature=None) -> T
     Raises:
         ValueError: bad input or a potential that is not convex. RuntimeError: a point z is not solved.
     """
-    x0 = check.points(x0, "x0", dim=potential.dim, like=next(potential.parameters(), None))
-    x1 = check.points(x1, "x1", like=x0)
-    if x0.ndim != 2 or x0.shape != x1.shape:
+    x0 = check.squares(check.cloud(x0, "x0", dim=potential.dim, like=next(potential.parameters(), None)), "x0")
+    x1 = check.squares(check.cloud(x1, "x1", like=x0), "x1")
+    if x0.shape != x1.shape:
         raise ValueError(f"x0 and x1 must be pairs of one shape (n, d), got {tuple(x0.shape)} and {tuple(x1.shape)}")
     times = check.as_tensor(times, "times", like=x0)
     if times.ndim > 2 or 0 in times.shape or times.shape[-1:] not in ((), (1,), (len(x0),)):
         raise ValueError(f"times must be a scalar or of shape ({len(x0)},), (k, 1) or (k, {len(x0)}), got {tuple(times.shape)}")
+    check.time(times.flatten(), "times", n=times.numel())
     times = torch.broadcast_to(times, (*times.shape[:-1], len(x0)) if times.ndim else (len(x0),))
     x_t = x0 + times[..., None] * (x1 - x0)
     z = potential.inverse_flow(times.flatten(), x_t.flatten(0, -2)).reshape(x_t.shape)

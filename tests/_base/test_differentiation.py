@@ -52,3 +52,39 @@ def test_what_would_be_cut_off_is_refused():
         differentiation.refuse_graph(X.clone().requires_grad_(), "x")
     with torch.no_grad():
         differentiation.refuse_graph(X.clone().requires_grad_(), "x")
+
+
+CUT = [
+    torch.inference_mode()(lambda x: x.sum(1)), lambda x: x.detach().sum(1),
+    lambda x: torch.from_numpy(np.sin(x.detach().numpy())).sum(1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", [torch.no_grad()(lambda x: x.sum(1)), *CUT])
+def test_a_gradient_by_torch_func_is_refused_where_no_graph_leads(cut):
+    with pytest.raises(ValueError, match="f must be differentiable"):
+        differentiation.gradient(cut, X, name="f")
+
+
+@pytest.mark.parametrize("cut", CUT)
+def test_a_derivative_in_forward_mode_is_refused_where_no_graph_leads(cut):
+    with pytest.raises(ValueError, match="f must be differentiable"):
+        differentiation.tangent(cut, (X,), (torch.ones_like(X),), name="f")
+
+
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_torch_func_has_the_derivative_under_every_mode_also_of_a_constant(context):
+    cube, constant = lambda x: (x**3).sum(1), lambda x: torch.ones(len(x), dtype=x.dtype)
+    with context():
+        value, found = differentiation.gradient(cube, X, name="f")
+        assert torch.equal(value, cube(X)) and torch.allclose(found, 3 * X**2)
+        value, found = differentiation.tangent(cube, (X,), (torch.ones_like(X),), name="f")
+        assert torch.equal(value, cube(X)) and torch.allclose(found, (3 * X**2).sum(1))
+        assert not differentiation.gradient(constant, X, name="f")[1].any()
+        assert not differentiation.tangent(constant, (X,), (torch.ones_like(X),), name="f")[1].any()
+
+
+def test_a_gradient_may_be_differentiated_again_and_mapped():
+    cube = lambda x: (x**3).sum(1)
+    row = lambda point: differentiation.gradient(cube, point[None], name="f")[1][0]
+    assert torch.allclose(torch.func.vmap(torch.func.jacfwd(row))(X), torch.diag_embed(6 * X))

@@ -23,18 +23,21 @@ REGISTRY = """
 [T-1]
 statement = "A residual vanishes"
 source = "nowhere"
+catches = "a wrong version"
 kind = "identity"
 at_most = 1e-9
 
 [T-2]
 statement = "The wrong statement fails by this much"
 source = "nowhere"
+catches = "a wrong version"
 kind = "counter-example"
 at_least = 0.5
 
 [T-3]
 statement = "A slope is about two"
 source = "nowhere"
+catches = "a wrong version"
 kind = "rate"
 at_least = 1.9
 at_most = 2.1
@@ -42,6 +45,7 @@ at_most = 2.1
 [T-4]
 statement = "Faster by a factor"
 source = "nowhere"
+catches = "a wrong version"
 kind = "benchmark"
 at_least = 50
 """
@@ -81,11 +85,13 @@ def test_registry_keeps_the_order_and_names_the_notebook(claims):
         (("at_most = 1e-9", "at_mots = 1e-9"), "at_mots"),
         (('"A residual vanishes"', '""'), "one line of text as statement"),
         (('"A residual vanishes"', '"two\\nlines"'), "one line of text as statement"),
+        (('catches = "a wrong version"', 'catches = " "'), "one line of text as catches"),
+        (('catches = "a wrong version"\n', ""), "lacks ['catches']"),
         (('"identity"', '"theorem"'), "theorem"),
         (("at_least = 0.5", "at_least = 0.0"), "counter-example"),
         (("at_least = 0.5", "at_most = 0.5"), "counter-example"),
         (("at_least = 1.9", "at_least = 2.2"), "never hold"),
-        (('source = "nowhere"\nkind = "identity"', 'kind = "identity"'), "lacks ['source']"),
+        (('source = "nowhere"\n', ""), "lacks ['source']"),
     ],
 )
 def test_malformed_registries_are_refused(tmp_path, change, message):

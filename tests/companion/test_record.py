@@ -27,12 +27,14 @@ CLAIMS = """
 [T-1]
 statement = "Small"
 source = "nowhere"
+catches = "a wrong version"
 kind = "identity"
 at_most = 1e-9
 
 [T-2]
 statement = "Fast"
 source = "nowhere"
+catches = "a wrong version"
 kind = "benchmark"
 at_least = 50
 """

@@ -27,12 +27,14 @@ REGISTRY = """
 [{0}-1]
 statement = "Small enough"
 source = "nowhere"
+catches = "a wrong version"
 kind = "identity"
 at_most = 1e-9
 
 [{0}-2]
 statement = "Fast enough"
 source = "nowhere"
+catches = "a wrong version"
 kind = "benchmark"
 at_least = 50
 """

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from dynot_lite.couplings import amortized
 from dynot_lite.couplings.amortized import (
     ObjectiveAmortization,
     Problem,
@@ -311,3 +312,51 @@ def test_bad_input(call, name):
 def test_a_model_meets_another_dimension(models):
     with pytest.raises(ValueError, match="problem must have points of dimension 2"):
         models[1].predict(problem(d=3))
+
+
+def objective(problem, plan):
+    """⟨c, π⟩ + ε KL(π ‖ a⊗b), where the plan has mass."""
+    product = problem.weights0.unsqueeze(1) * problem.weights1
+    kept = plan > 0
+    return (plan * problem.cost).sum() + EPSILON * (plan[kept] * (plan[kept] / product[kept]).log()).sum()
+
+
+@pytest.mark.parametrize("sweeps", [0, 2])
+def test_the_gap_is_that_of_the_coupling_which_its_documentation_makes(sweeps, monkeypatch):
+    """After few sweeps a good part of the mass is filled by the product, and each term of the bound counts."""
+    monkeypatch.setattr(amortized, "_CERTIFICATE_SWEEPS", sweeps)
+    p = problem(4)
+    a, b = p.weights0, p.weights1
+    found = predict_from(p, torch.randn(len(a), generator=generator(6), dtype=F64), EPSILON)
+    scaled, safe = found.plan.clone(), lambda wanted, sums: torch.where(wanted > 0, wanted / sums.clamp(min=1e-300), 1.0)
+    for _ in range(sweeps):
+        scaled = safe(a, scaled.sum(1)).unsqueeze(1) * scaled
+        scaled = scaled * safe(b, scaled.sum(0))
+    scaled = safe(a, scaled.sum(1)).clamp(max=1.0).unsqueeze(1) * scaled
+    kept = scaled.sum()
+    u, v = (a - scaled.sum(1)) / (1 - kept), (b - scaled.sum(0)) / (1 - kept)
+    upper = kept * objective(p, scaled / kept) + (1 - kept) * objective(p, u.clamp(min=0).unsqueeze(1) * v.clamp(min=0))
+    least = p.entropic_plan(EPSILON, tol=1e-10).require()
+    assert 0.2 < kept < 0.97 and found.gap == pytest.approx((upper - found.dual).item(), rel=1e-9)
+    assert found.dual < objective(p, least.plan) < found.dual + found.gap
+
+
+@pytest.mark.parametrize("n, m", [(1, 5), (5, 1), (1, 1)])
+def test_the_gap_of_one_atom_is_a_number(n, m):
+    for seed in range(20):
+        found = predict_from(problem(seed, n, m, zeros=False), torch.ones(n, dtype=F64), EPSILON)
+        assert 0 <= found.gap < (1e-12 if n == 1 else 1e3)  # of one atom every potential is the best
+
+
+def test_single_precision_is_that_of_the_potential_only():
+    p, f = problem(7), torch.randn(12, generator=generator(8), dtype=torch.float32)
+    assert torch.equal(predict_from(p, f, EPSILON).plan, predict_from(p, f.double(), EPSILON).plan)
+
+
+def test_a_fit_has_converged_if_both_of_its_parts_have():
+    theta, train = directions(2, 8, generator=generator(1)), family(2)
+    fits = [
+        ObjectiveAmortization(theta, epsilon=EPSILON).fit(train, max_iterations=most) for most in (1, 9, 10, 30)
+    ]  # at 9 and 10 only the second
+    assert fits[-1].converged and not fits[0].converged
+    assert all(fit.converged == (fit.reason == "the optimality conditions hold") for fit in fits)

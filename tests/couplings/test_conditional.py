@@ -57,6 +57,27 @@ def test_joint_cost():
     assert (given.coupling.pair(10, generator=generator())[0][:, 2] == 0).all()
 
 
+def test_all_that_is_random_comes_from_the_generator():
+    points, labels = cloud(30, 2), torch.arange(30) % 2
+    noise = lambda n, *, generator=None: torch.randn(n, 2, generator=generator)
+    law = lambda n, *, generator=None: torch.rand(n, 1, generator=generator)
+    before = torch.get_rng_state()
+    for make, options in (
+        (lambda: SemidiscreteCoupling(points, epsilon=0.3), {"noise": noise}),
+        (lambda: ClassCouplings(points, labels, epsilon=0.3), {}),
+        (lambda: JointCoupling(points, points[:, :1], beta=1.0), {}),
+        (lambda: JointCoupling(points, points[:, :1], beta=1.0, epsilon=0.2), {"noise": noise, "conditions": law}),
+    ):
+        drawn = []
+        for _ in range(2):
+            coupling = make()
+            coupling.fit(max_iterations=3, generator=generator(1), **options)
+            pairs = (*coupling.pair(40, generator=generator(2)), *coupling.pairs(labels)(40, generator=generator(3)))
+            drawn.append((*pairs, *coupling.pair_index(40, generator=generator(4))))
+        assert all(torch.equal(one, other) for one, other in zip(*drawn, strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_conditions_go_with_their_points():
     """Any number of them, of any shape, by every kind of pairs; the pairs themselves are those of ``pair``."""
     base = cloud(40, 2)

@@ -364,3 +364,19 @@ def test_bad_options_are_named(options, name):
 def test_bad_plans_are_named(plan, n, name):
     with pytest.raises(ValueError, match=name):
         plans.sample_plan(plan, n)
+
+
+def test_a_newton_step_counts_as_twenty_iterations(monkeypatch):
+    calls = {"newton": 0, "plain": 0}
+
+    def counted(name, function):
+        def call(*args):
+            calls[name] += 1
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(plans, "_newton_step", counted("newton", plans._newton_step))
+    monkeypatch.setattr(torch, "aminmax", counted("plain", torch.aminmax))  # called once in every other iteration
+    found = plans.entropic_plan(cloud(25, 2, 30), cloud(31, 2, 31, shift=1.0), 2e-3, tol=1e-10).require()
+    assert calls["newton"] > 2 and found.iterations == 20 * calls["newton"] + calls["plain"]

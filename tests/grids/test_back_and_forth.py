@@ -41,6 +41,17 @@ def test_one_dimension(seed):
     assert abs(result.w2_squared - exact) < 0.02 * exact + 1e-4
 
 
+def test_converged_means_three_small_changes_in_a_row():
+    mu, nu = gaussian_1d(80, 0.3, 0.07), gaussian_1d(80, 0.6, 0.11)
+    result = back_and_forth.solve(mu, nu, tol=1e-4)
+    values = result.history[:, 0]
+    small = (values.diff().abs() <= 1e-4 * values[1:].abs()).tolist()
+    assert result.converged and result.reason == "the dual value settled"
+    assert small[-3:] == [True] * 3 and [True] * 3 not in [small[k : k + 3] for k in range(len(small) - 3)]
+    early = back_and_forth.solve(mu, nu, tol=1e-4, max_iterations=len(values) - 1)
+    assert not early.converged and early.reason == f"max_iterations = {len(values) - 1} reached"
+
+
 @pytest.mark.parametrize("shape", [(64, 64), (51, 70)])
 def test_gaussians_that_do_not_commute(shape):
     mu, nu = (correlated(shape, m, s) for m, s in zip(MEANS, COVS, strict=True))

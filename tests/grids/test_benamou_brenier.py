@@ -8,7 +8,7 @@ import pytest
 import torch
 from grid_laws import centres, correlated, gaussian_1d, product, rough_1d, w2_squared_1d
 
-from dynot_lite.grids import benamou_brenier
+from dynot_lite.grids import back_and_forth, benamou_brenier, douglas_rachford
 from dynot_lite.laws.gaussian import Gaussian, geodesic, monge_map, w2_squared
 from dynot_lite.paths import continuity
 
@@ -53,6 +53,25 @@ def test_gaussians_that_do_not_commute(gaussians, method):
     path = [geodesic(*laws, float(t)) for t in result.times]
     mccann = np.stack([correlated(mu.shape, p.mean.numpy(), p.cov.numpy()) for p in path])
     assert (result.density - torch.tensor(mccann)).abs().mean() < {"lifted": 0.03, "cold": 0.05}[method]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_converged_means_that_energies_and_densities_agree(gaussians, method):
+    """At the last check and, once the proximal step has settled, at none before."""
+    mu, nu, _, results = gaussians
+    for tol, result in ((1e-3, results[method]), (1e-2, benamou_brenier.solve(mu, nu, steps=6, method=method, tol=1e-2))):
+        iterations, admissible, proximal, apart = result.history.T
+        agree = ((admissible - proximal).abs() <= tol * (admissible + 1e-6)) & (apart <= tol / 4)
+        settled = iterations >= douglas_rachford.DECAY
+        assert result.converged and agree[-1] and settled[-1] and not (agree & settled)[:-1].any()
+        assert result.iterations == iterations[-1] and (iterations.diff()[:-1] == 5).all()
+        assert abs(admissible[-1] / result.energy - 1) < 0.1 and apart[0] < 2
+        assert 0.5 < result.residual / defect(result, mu.shape) < 2  # the same rounding
+
+
+def test_the_lower_bound_is_that_of_the_potential_in_use(gaussians):
+    mu, nu, _, results = gaussians
+    assert results["lifted"].lower == back_and_forth.solve(mu, nu).lower
 
 
 @pytest.mark.parametrize("method", METHODS)

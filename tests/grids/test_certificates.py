@@ -7,6 +7,7 @@ from grid_laws import gaussian_1d, product, rough_1d, w2_squared_1d
 
 from dynot_lite.grids import back_and_forth, benamou_brenier, certificates
 from dynot_lite.grids import operators as grid
+from dynot_lite.grids.staggered import Staggered, filtered
 
 # From below
 
@@ -112,3 +113,36 @@ def test_upper_bound_is_nearly_tight_for_small_perturbations(cells, method):
     assert 0 <= result.upper / exact - 1 < 4e-3
     # The midpoint rule takes the square of the mean for the mean square: no bound.
     assert result.energy < 0.99 * exact
+
+
+# Positivity
+
+
+@pytest.mark.parametrize("boundary", ["walls", "periodic"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("sweeps", [0, 1, 50])
+def test_positivity_is_restored_by_the_least_blend_and_stays_admissible(sweeps, masked, boundary, monkeypatch):
+    monkeypatch.setattr(certificates, "SWEEPS", sweeps)
+    rng, shape, horizon, periodic = np.random.default_rng(3), (5, 4), 0.7, boundary == "periodic"
+    mask = np.zeros(shape, bool)
+    mask[2, 1:3] = masked
+    mu, nu = (np.where(mask, 0, 0.7 + rng.random(shape)) for _ in range(2))
+    mu, nu = mu / mu.mean(), nu / nu.mean()
+    model = Staggered.build(shape, 6, horizon, periodic, None, mask if masked else None, None)
+    faces = model.linear_path(mu, nu)
+    for axis, face in enumerate(faces):
+        inner = grid.cut(face, axis, 1, -1)
+        inner += (0.9 if sweeps == 50 else 3.0) * rng.normal(size=inner.shape)
+        face *= 1 if model.free_faces is None else model.free_faces[axis]
+    model.project(faces)
+    times, faces = filtered(faces)
+    least, lowest = 0.2, faces[0][:, ~mask].min()
+    weight = certificates.restore_positivity(model, mu, nu, faces, times, least)
+    density = faces[0][:, ~mask]
+    assert lowest < least / 2 and density.min() > least - 1e-12
+    assert weight == 0 if sweeps == 50 else 0 < weight < 1 and abs(density.min() - least) < 1e-12
+    assert np.array_equal(faces[0][0], mu) and np.allclose(faces[0][-1], nu, rtol=1e-15)
+    defect = np.diff(faces[0], axis=0) / np.diff(times)[:, None, None]
+    for axis, n in enumerate(shape):
+        defect += np.diff(faces[axis + 1], axis=axis + 1) * n * horizon
+    assert np.abs(defect[:, ~mask]).max() < 1e-10

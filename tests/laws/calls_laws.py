@@ -27,8 +27,12 @@ M1, B = t(1.5, 0.75), t([1.0, -0.5], [-0.5, 3.0])
 C = t([0.5, 0.25], [-0.25, 0.5])  # Cov(X0, X1), not symmetric
 X = t([0.5, 1.0], [-1.0, 0.25], [2.0, -0.5])
 ENDS = {"m0": M0, "cov0": A, "m1": M1, "cov1": B}
-NAMES = {"m0": "mean|cov", "m1": "mean|cov", "cov0": "cov", "cov1": "cov"}
+LAWS = "mean|cov|one Gaussian|the laws"
+NAMES = {"m0": LAWS, "m1": LAWS, "cov0": "cov|one Gaussian|the laws", "cov1": "cov|the laws", "t": r"\bt\b", "n": r"\bn\b"}
 UNITS = {"m0": 1, "cov0": 2, "m1": 1, "cov1": 2, "c": 2, "x": 1}
+
+
+DIMS = {"m0": -1, "cov0": (-2, -1), "m1": -1, "cov1": (-2, -1)}
 
 
 def laws(m0, cov0, m1, cov1):
@@ -54,9 +58,12 @@ CALLS = [
     ),
     Call(
         "laws.gaussian.Gaussian.sample",
-        lambda m0, cov0: Gaussian(m0, cov0).sample(5, generator=torch.Generator().manual_seed(0)),
+        lambda m0, cov0, n, generator: Gaussian(m0, cov0).sample(
+            n, generator=torch.Generator().manual_seed(0) if generator is None else generator
+        ),
         {"m0": M0, "cov0": A},
         names=NAMES,
+        options={"n": ("count", 5), "generator": ("generator", None)},
         units=UNITS,
         result_units=(1,),
         moved=("m0",),
@@ -65,22 +72,41 @@ CALLS = [
     ),
     Call(
         "laws.gaussian.Gaussian.quadrature",
-        lambda m0, cov0: Gaussian(m0, cov0).quadrature(3),
+        lambda m0, cov0, order: Gaussian(m0, cov0).quadrature(order),
         {"m0": M0, "cov0": A},
+        options={"order": ("count", 3)},
         names=NAMES,
         units=UNITS,
         result_units=(1, 0),
         moved=("m0",),
         result_moved=(True, False),
     ),
-    Call("laws.gaussian.Affine", lambda x: Affine(C, M0)(x), {"x": X}),
+    Call("laws.gaussian.Affine", lambda x: Affine(C, M0)(x), {"x": X}, rows=[{"x": 0, "result": 0}]),
+    Call(
+        "laws.gaussian.Affine, constructed",
+        lambda matrix, offset: Affine(matrix, offset)(X),
+        {"matrix": C, "offset": M0},
+        names={"offset": "offset|matrix", "matrix": "matrix|offset|x must have dimension"},
+    ),
+    Call(
+        "laws.gaussian.Gaussian",
+        lambda mean, cov: (lambda p: (p.mean, p.cov))(Gaussian(mean, cov)),
+        {"mean": M0, "cov": A},
+        names={"mean": "mean|cov"},
+    ),
+    Call(
+        "laws.mixtures.GaussianMixture",
+        lambda weights, means, covs: (lambda p: (p.weights, p.means, p.covs))(GaussianMixture(weights, means, covs)),
+        {"weights": W, "means": MEANS, "covs": COVS},
+        names={"covs": "cov", "means": "means|cov"},
+    ),
     Call(
         "laws.gaussian.Affine.push_forward",
         lambda m0, cov0: Affine(C, M1).push_forward(Gaussian(m0, cov0)).cov,
         {"m0": M0, "cov0": A},
         names=NAMES,
     ),
-    pair("w2_squared", lambda **ends: w2_squared(*laws(**ends)), result_units=(2,)),
+    pair("w2_squared", lambda **ends: w2_squared(*laws(**ends)), result_units=(2,), dims=DIMS | {"result": None}),
     pair(
         "monge_map",
         lambda **ends: (lambda a: (a.matrix, a(X)))(monge_map(*laws(**ends))),
@@ -90,57 +116,84 @@ CALLS = [
     ),
     pair(
         "geodesic",
-        lambda **ends: (lambda g: (g.mean, g.cov))(geodesic(*laws(**ends), 0.25)),
+        lambda t, **ends: (lambda g: (g.mean, g.cov))(geodesic(*laws(**ends), t)),
+        options={"t": ("time", 0.25)},
         result_units=(1, 2),
         result_moved=(True, False),
     ),
     pair(
         "fm_velocity",
-        lambda x, c, **ends: fm_velocity(*laws(**ends), 0.25, x, cross_cov=c),
+        lambda x, c, t, **ends: fm_velocity(*laws(**ends), t, x, cross_cov=c),
+        options={"t": ("time", 0.25)},
+        rows=[{"x": 0, "result": 0}],
+        dims=DIMS | {"x": -1, "c": (-2, -1), "result": -1},
         arrays=ENDS | {"x": X, "c": C},
         names=NAMES | {"c": "cross_cov"},
         result_units=(1,),
     ),
-    pair("fm_flow", lambda **ends: fm_flow(*laws(**ends), 0.5).matrix),
-    pair("fm_kinetic_energy", lambda **ends: fm_kinetic_energy(*laws(**ends)), result_units=(2,)),
+    pair(
+        "fm_flow",
+        lambda t, **ends: fm_flow(*laws(**ends), t).matrix,
+        options={"t": ("time", 0.5)},
+        dims=DIMS | {"result": (-2, -1)},
+    ),
+    pair("fm_kinetic_energy", lambda **ends: fm_kinetic_energy(*laws(**ends)), result_units=(2,), dims=DIMS | {"result": None}),
     pair(
         "entropic_plan",
-        lambda **ends: (lambda e: (e.cross_cov, e.cost))(entropic_plan(*laws(**ends), 0.5)),
+        lambda epsilon, **ends: (lambda e: (e.cross_cov, e.cost))(entropic_plan(*laws(**ends), epsilon)),
+        options={"epsilon": ("positive", 0.5)},
+        dims=DIMS | {"result": [(-2, -1), None]},
         units=None,
         result_moved=(False, False),
     ),
     pair(
         "schroedinger_bridge",
-        lambda **ends: (lambda s: (s.cross_cov, s.energy))(schroedinger_bridge(*laws(**ends), 0.5)),
+        lambda sigma, **ends: (lambda s: (s.cross_cov, s.energy))(schroedinger_bridge(*laws(**ends), sigma)),
+        options={"sigma": ("positive", 0.5)},
+        dims=DIMS | {"result": [(-2, -1), None]},
         units=None,
         result_moved=(False, False),
     ),
     pair(
         "SchroedingerBridge.drift",
-        lambda x, **ends: schroedinger_bridge(*laws(**ends), 0.5).drift(0.25, x),
+        lambda x, t, **ends: schroedinger_bridge(*laws(**ends), 0.5).drift(t, x),
         arrays=ENDS | {"x": X},
+        options={"t": ("time", 0.25)},
+        rows=[{"x": 0, "result": 0}],
+        dims=DIMS | {"x": -1, "result": -1},
         units=None,
     ),
     pair(
         "SchroedingerBridge.velocity",
-        lambda x, **ends: schroedinger_bridge(*laws(**ends), 0.5).velocity(0.25, x),
+        lambda x, t, **ends: schroedinger_bridge(*laws(**ends), 0.5).velocity(t, x),
         arrays=ENDS | {"x": X},
+        options={"t": ("time", 0.25)},
+        rows=[{"x": 0, "result": 0}],
+        dims=DIMS | {"x": -1, "result": -1},
         units=None,
     ),
-    pair("SchroedingerBridge.marginal", lambda **ends: schroedinger_bridge(*laws(**ends), 0.5).marginal(0.25).cov, units=None),
+    pair(
+        "SchroedingerBridge.marginal",
+        lambda t, **ends: schroedinger_bridge(*laws(**ends), 0.5).marginal(t).cov,
+        options={"t": ("time", 0.25)},
+        units=None,
+    ),
     Call(
         "laws.mixtures.GaussianMixture.log_prob",
         lambda weights, means, covs, x: GaussianMixture(weights, means, covs).log_prob(x).diff(),
         {"weights": W, "means": MEANS, "covs": COVS, "x": X},
-        names={"covs": "cov", "means": "means|cov"},
+        names={"covs": "cov|the laws", "means": "means|cov|the laws", "n": r"\bn\b"},
         units={"means": 1, "covs": 2, "x": 1},
         moved=("means", "x"),
     ),
     Call(
         "laws.mixtures.GaussianMixture.sample",
-        lambda weights, means, covs: GaussianMixture(weights, means, covs).sample(5, generator=torch.Generator().manual_seed(0)),
+        lambda weights, means, covs, n, generator: GaussianMixture(weights, means, covs).sample(
+            n, generator=torch.Generator().manual_seed(0) if generator is None else generator
+        ),
         {"weights": W, "means": MEANS, "covs": COVS},
-        names={"covs": "cov", "means": "means|cov"},
+        options={"n": ("count", 5), "generator": ("generator", None)},
+        names={"covs": "cov|the laws", "means": "means|cov|the laws", "n": r"\bn\b"},
         units={"means": 1, "covs": 2},
         result_units=(1,),
         moved=("means",),
@@ -149,17 +202,22 @@ CALLS = [
     ),
     Call(
         "laws.mixtures.fm_velocity_mixture",
-        lambda weights, means0, means1, cov0, cov1, x: fm_velocity_mixture(weights, means0, means1, cov0, cov1, 0.25, x),
+        lambda weights, means0, means1, cov0, cov1, x, t: fm_velocity_mixture(weights, means0, means1, cov0, cov1, t, x),
         {"weights": W, "means0": MEANS, "means1": MEANS.flip(0) + 0.5, "cov0": COVS, "cov1": COVS.flip(0), "x": X},
-        names={"means0": "mean", "means1": "mean", "cov0": "cov", "cov1": "cov"},
+        names={"means0": "mean|the laws", "means1": "mean|the laws", "cov0": "cov", "cov1": "cov", "t": r"\bt\b"},
+        options={"t": ("time", 0.25)},
+        rows=[{"x": 0, "result": 0}],
         units={"means0": 1, "means1": 1, "cov0": 2, "cov1": 2, "x": 1},
         result_units=(1,),
         moved=("means0", "means1", "x"),
     ),
     Call(
         "laws.mixtures.fm_velocity_diracs",
-        lambda points, x, weights: fm_velocity_diracs(points, 0.5, x, weights=weights),
+        lambda points, x, weights, t: fm_velocity_diracs(points, t, x, weights=weights),
         {"points": MEANS, "x": X, "weights": W},
-        names={"points": "points|x"},
+        names={"points": "points|x|the laws", "x": "x|the laws", "t": r"\bt\b"},
+        options={"t": ("time", 0.5)},
+        rows=[{"x": 0, "result": 0}],
+        dims={"points": -1, "x": -1, "result": -1},
     ),
 ]

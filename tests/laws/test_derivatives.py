@@ -200,6 +200,14 @@ def test_what_would_be_cut_is_refused():
     assert gradcheck(offset, (m0, m1))
 
 
+@pytest.mark.parametrize("first", (True, False))
+def test_a_cross_covariance_beside_a_singular_law_is_refused(first):
+    laws = Gaussian(random(3, seed=4), singular(3, 2)), Gaussian(random(3, seed=6), spd(3, generator(2)))
+    cross_cov = torch.zeros(3, 3, dtype=F64, requires_grad=True)
+    with pytest.raises(ValueError, match="cross_cov beside it, must not require a gradient"):
+        fm_kinetic_energy(*(laws if first else laws[::-1]), cross_cov=cross_cov)
+
+
 def test_a_definite_law_in_a_batch_with_a_singular_one():
     covs = torch.stack([torch.eye(3, dtype=F64), singular(3, 1)]).requires_grad_()
     target = Gaussian(torch.zeros(3, dtype=F64), 2 * torch.eye(3, dtype=F64))

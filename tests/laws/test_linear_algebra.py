@@ -47,3 +47,18 @@ def test_log_density():
     assert np.abs(linear_algebra.log_normal(x, cov).numpy() - expected).max() < 1e-12
     each = linear_algebra.log_normal(x, cov.expand(7, 3, 3), per_point=True)
     assert np.abs(each.numpy() - expected).max() < 1e-12
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_change_turns_nothing_within_the_kernel(seed):
+    """Of M = UH of rank 2 the factor turns by UZ, Z the solution of HZ + ZH = UᵀdM − dMᵀU off the kernel of H, and zero on it."""
+    gen = generator(seed)
+    left, right = (torch.linalg.qr(torch.randn(4, 4, generator=gen, dtype=torch.float64)).Q for _ in range(2))
+    scales = torch.tensor([0.0, 0.0, 1.0, 3.0], dtype=torch.float64)
+    matrix, change = (left * scales) @ right.mT, torch.randn(4, 4, generator=gen, dtype=torch.float64)
+    unitary, turn = torch.func.jvp(lambda m: linear_algebra.polar(m, definite=False), (matrix,), (change,))
+    spin = right.mT @ unitary.mT @ turn @ right
+    assert (spin + spin.mT).abs().max() < 1e-12 and spin[:2, :2].abs().max() < 1e-12
+    skew = right.mT @ (unitary.mT @ change - change.mT @ unitary) @ right
+    expected = skew[2:] / (scales[2:, None] + scales)
+    assert (spin[2:] - expected).abs().max() < 1e-11

@@ -30,6 +30,13 @@ def instance(d, k=3):
     return weights, stack(first, "mean"), stack(second, "mean"), stack(first, "cov"), stack(second, "cov"), cross
 
 
+def test_samples_come_from_the_generator_alone():
+    weights, means, _, covs, _, _ = instance(2)
+    law, before = GaussianMixture(weights, means, covs), torch.get_rng_state()
+    first, second = (law.sample(50, generator=generator(3)) for _ in range(2))
+    assert torch.equal(first, second) and torch.equal(torch.get_rng_state(), before)
+
+
 def test_mixture_density_and_samples():
     weights, means, _, covs, _, _ = instance(2)
     law = GaussianMixture(weights, means, covs)

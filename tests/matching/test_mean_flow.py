@@ -178,3 +178,14 @@ def test_bad_options(options):
         mean_flow.sample(lambda r, t, x: x[:, :1], torch.zeros(2, 2))
     with pytest.raises(ValueError, match="network must return"):
         MeanFlow()(lambda r, t, x: r * x, torch.zeros(3, 1), torch.zeros(3, 1))
+
+
+def test_a_network_without_a_graph_is_no_network_of_derivative_zero():
+    x0, x1 = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [4.0]])
+    field = lambda r, t, x: (1 + r[:, None]) * x**2
+    expected = mean_flow.loss(field, x0, x1, 0.2, 0.6)
+    # forward mode sees through no_grad
+    torch.testing.assert_close(mean_flow.loss(torch.no_grad()(field), x0, x1, 0.2, 0.6), expected)
+    for cut in (lambda *given: field(*given).detach(), lambda *given: torch.from_numpy(field(*given).detach().numpy())):
+        with pytest.raises(ValueError, match="network must be differentiable"):
+            mean_flow.loss(cut, x0, x1, 0.2, 0.6)

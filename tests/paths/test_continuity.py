@@ -37,6 +37,13 @@ def test_weak_residual_tells_mccann_from_its_wrong_versions(d):
     assert continuity.weak_residual(elsewhere, velocity, smooth, times=20) > 1e-3
 
 
+def test_weak_residual_is_the_quotient_that_its_documentation_gives():
+    """Points at rest, with a velocity −1 and ψ = 3t + 2x: the terms are 3 and −2, and 3 − 2 − ψ_1 + ψ_0 = −2 of 5."""
+    rest = torch.tensor([[0.5], [2.0]], dtype=F64), torch.tensor([0.25, 0.75], dtype=F64)
+    found = continuity.weak_residual(lambda t: rest, lambda t, x: -torch.ones_like(x), lambda t, x: 3 * t + 2 * x[:, 0])
+    assert found == pytest.approx(0.4, rel=1e-12)
+
+
 def test_weak_residual_with_a_compact_test_function_converges():
     p, q = pair(1, condition=4.0)
     _path, velocity, uninverted = mccann(p, q)
@@ -135,7 +142,7 @@ ONE = (torch.zeros(1, 1, dtype=F64), torch.ones(1, dtype=F64))
             "path points must be finite",
         ),
         (lambda: continuity.weak_residual(lambda t: ONE, lambda t, x: x.sum(-1), smooth), "velocity must return"),
-        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=0), "order must be an integer"),
+        (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=0), "times must be an integer"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=([2.0], [1.0])), r"nodes in \[0, 1\]"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=10_000), "order must be at most 2000"),
         (lambda: continuity.kinetic_energy(lambda t: ONE, lambda t, x: x, times=([0.5], [1.0, 1.0])), "of one shape"),

@@ -65,6 +65,16 @@ def test_one_time_expanded_to_all_pairs():
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (4, 1, 2, 2)])
+@pytest.mark.parametrize("path", (LINEAR, TRIGONOMETRIC), ids=("linear", "trigonometric"))
+def test_points_and_velocities_have_the_shape_of_the_pairs(path, shape):
+    x0, x1 = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1), dtype=F64)
+    times = torch.tensor([0.1, 0.4, 0.5, 0.9], dtype=F64)
+    for found, rows in zip(path.at(times, x0, x1), zip(*map(path.at, times, x0[:, None], x1[:, None]), strict=True), strict=True):
+        assert found.shape == shape and path.at(0.3, x0, x1)[0].shape == shape
+        torch.testing.assert_close(found, torch.cat(rows))
+
+
 def test_variance_preserving_paths_are_one_path_with_two_clocks():
     t = torch.linspace(0, 0.99, 12, dtype=F64)
     alpha, beta, d_alpha, _d_beta = VARIANCE_PRESERVING.coefficients(t)

@@ -1,5 +1,6 @@
 """Calls of the room ``potentials``."""
 
+import functools
 from functools import partial
 
 import torch
@@ -10,12 +11,13 @@ from dynot_lite.potentials.action_matching import (
     OptimalAction,
     action_gap,
     action_matching_loss,
+    action_network,
     endpoint_mismatch,
     entropic_action_matching_loss,
     laplacian,
     unbalanced_action_matching_loss,
 )
-from dynot_lite.potentials.convex import ICNN, LogSumExp, Quadratic
+from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
 from dynot_lite.potentials.dual import certificate, fit, semidual_loss
 from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 
@@ -40,9 +42,69 @@ def network(**options) -> ICNN:
     return ICNN(2, (6, 5), **{"matrix": MATRIX, "offset": OFFSET, "generator": torch.Generator().manual_seed(0)} | options)
 
 
-def learnt(source, target):
-    found = fit(source, target, steps=3, batch=8, size=(2, 3), generator=torch.Generator().manual_seed(0))
-    return found.transport(source[:3])
+def seeded(generator):
+    return torch.Generator().manual_seed(0) if generator is None else generator
+
+
+def learnt(source, target, generator=None, steps=3, batch=8, size=(2, 3), learning_rate=0.003, **options):
+    options |= {"steps": steps, "batch": batch, "size": size, "learning_rate": learning_rate}
+    found = fit(source, target, generator=seeded(generator), **options)
+    return found.transport(Y[:3] if callable(source) else source[:3])
+
+
+@functools.cache
+def fitted():
+    return fit(Y, Y @ MATRIX, steps=3, batch=8, size=(2, 3), generator=torch.Generator().manual_seed(0))
+
+
+def cloud(n, *, generator=None):
+    return torch.randn(n, 2, generator=generator).double()
+
+
+def wide(n, *, generator=None):
+    return 2 * torch.randn(n, 2, generator=generator).double() + 1
+
+
+def scalar(t, x):
+    return (1 + t) * SOFT(x) + t**2 * x[:, 0]
+
+
+def between(t):
+    """The path of the pairs, as a function of the time."""
+    return (1 - t) * X0 + t * X1
+
+
+def quadratic(t):
+    return 1 + t**2 / 2
+
+
+class Own(ConvexPotential):
+    """A potential of a user, who writes a value only."""
+
+    def __init__(self, value):
+        super().__init__(2)
+        self.value = value
+
+    def _value(self, x):
+        return self.value(x)
+
+
+class OwnGradient(Own):
+    """One who writes a gradient, too."""
+
+    def _gradient(self, x):
+        return self.value(x)
+
+
+def bowl(x):
+    return x.square().sum(-1) + 0.25 * x[:, 0] ** 4
+
+
+def slope(x):
+    return x**3 + x
+
+
+SOLVER = {"tol": ("positive", 1e-9), "max_iterations": ("count or none", 50)}
 
 
 def room(module, name, run, arrays, **options) -> Call:
@@ -50,25 +112,104 @@ def room(module, name, run, arrays, **options) -> Call:
 
 
 SOFT, ACTION = soft(), OptimalAction(soft())
-ANY = AutodiffAction(lambda t, x: (1 + t) * SOFT(x) + t**2 * x[:, 0])
+ANY = AutodiffAction(scalar)
 NAMES = {"times": "times|path", "path": "path|dimension", "x0": "x0|pairs", "x1": "x1|pairs", "weights": "quadrature"}
 AT, AT_NAMES = {"t": t(0.25, 0.5, 1.0), "x": X0}, {"x": r"x|\bt\b", "t": r"\bt\b"}
+AT_ROWS = {"t": 0, "x": 0, "result": 0}
+ACT = {"names": AT_NAMES, "rows": [AT_ROWS], "callables": {"function": scalar}}
+ANY_PATH = "a path may return arrays of any make, and any number of points"
+START = "a parameter starts there, as a copy"
+FIT = "a fit is data"
+SUBCLASS = {
+    "inputs": "a potential that changes its points is no function",
+    "buffers": "results are read before the next call",
+    "no callables": "a method of a class",
+    "precision": "a method of a class",
+    "wrong callables": "methods that a class writes are not callers' functions; their shapes are compared",
+}
 PATHS = {"x0": X0, "x1": X1, "path": PATH, "times": TIMES, "weights": WEIGHTS}
 
 CALLS = [
     room(
         "convex",
         "Quadratic",
-        lambda matrix, offset, x: (lambda p: (p(x), p.gradient(x)))(Quadratic(2, matrix=matrix, offset=offset)),
+        lambda matrix, offset, x, dim, strength: (lambda p: (p(x), p.gradient(x)))(
+            Quadratic(dim, matrix=matrix, offset=offset, strength=strength)
+        ),
         {"matrix": MATRIX, "offset": OFFSET, "x": X0},
+        options={"dim": ("count", 2), "strength": ("positive", 1e-6)},
         units={"offset": 1, "x": 1},
         result_units=(2, 1),
         names={"offset": "offset|matrix"},
+        cut={"matrix": START, "offset": START},
+        rows=[{"x": 0, "result": 0}],
+        dims={"matrix": (-2, -1), "offset": -1, "x": -1, "result": [None, -1], "one": False},
     ),
     room("convex", "Quadratic.curvature", lambda matrix: Quadratic(2, matrix=matrix).curvature(), {"matrix": MATRIX}),
-    room("convex", "LogSumExp", lambda x: (SOFT(x), SOFT.gradient(x)), {"x": X0}),
+    room("convex", "LogSumExp", lambda x: (SOFT(x), SOFT.gradient(x)), {"x": X0}, rows=[{"x": 0, "result": 0}]),
+    room(
+        "convex",
+        "LogSumExp, constructed",
+        lambda dim, pieces, generator, **o: LogSumExp(dim, pieces, generator=seeded(generator), **o)(X0),
+        {},
+        options={
+            "dim": ("count", 2),
+            "pieces": ("count", 3),
+            "heads": ("count", 2),
+            "temperature": ("positive", 0.5),
+            "scale": ("positive", 2.0),
+            "strength": ("positive", 0.01),
+            "generator": ("generator", None),
+        },
+        excused={"default dtype": "the one of the parameters, where there is no matrix"},
+    ),
     room("convex", "LogSumExp.curvature", lambda matrix: soft(matrix=matrix).curvature(), {"matrix": MATRIX}, single=None),
-    room("convex", "ICNN", lambda x: (lambda p: (p(x), p.gradient(x)))(network()), {"x": X0}),
+    room("convex", "ICNN", lambda x: (lambda p: (p(x), p.gradient(x)))(network()), {"x": X0}, rows=[{"x": 0, "result": 0}]),
+    room(
+        "convex",
+        "ICNN, constructed",
+        lambda dim, generator, **o: ICNN(dim, (3, 2), generator=seeded(generator), **o)(X0),
+        {},
+        options={
+            "dim": ("count", 2),
+            "scale": ("positive", 2.0),
+            "strength": ("positive", 0.01),
+            "generator": ("generator", None),
+        },
+        excused={"default dtype": "the one of the parameters, where there is no matrix"},
+    ),
+    room(
+        "convex",
+        "ConvexPotential",
+        lambda x, direction, _value: (lambda p: (p(x), p.gradient(x), p.hessian(x), p.hessian_product(x, direction)))(
+            Own(_value)
+        ),
+        {"x": X0, "direction": X1},
+        names={"x": "x|direction"},
+        callables={"_value": bowl},
+        differentiated=("_value",),
+        rows=[{"x": 0, "direction": 0, "result": 0}],
+        excused=SUBCLASS,
+    ),
+    room(
+        "convex",
+        "ConvexPotential, a Hessian from values",
+        lambda x, _value: Own(_value).hessian(x),
+        {"x": X0},
+        callables={"_value": bowl},
+        differentiated=("_value",),
+        rows=[{"x": 0, "result": 0}],
+        excused=SUBCLASS,
+    ),
+    room(
+        "convex",
+        "ConvexPotential, a product from gradients",
+        lambda _gradient: OwnGradient(_gradient).hessian_product(X0, X1),
+        {},
+        callables={"_gradient": slope},
+        differentiated=("_gradient",),
+        excused=SUBCLASS,
+    ),
     room("convex", "ICNN.curvature", lambda matrix: network(matrix=matrix).curvature(), {"matrix": MATRIX}, single=None),
     room("convex", "ConvexPotential.forward", SOFT.forward, {"x": X0}),
     room("convex", "ConvexPotential.gradient", SOFT.gradient, {"x": X0}),
@@ -79,21 +220,52 @@ CALLS = [
     room(
         "convex",
         "ConvexPotential.solve",
-        lambda y, start, times: SOFT.solve(y, t=times, start=start).argmax,
+        lambda y, start, times, **o: SOFT.solve(y, t=times, start=start, **o).argmax,
         {"y": X0, "start": X1, "times": t(0.25, 0.5, 1.0)},
         names={"y": "y|start|t", "times": "t"},
+        options=SOLVER,
+        rows=[{"y": 0, "start": 0, "times": 0, "result": 0}],
+        cut=dict.fromkeys(("y", "start", "times"), "argmax is without gradients"),
         tolerance=1e-8,
     ),
-    room("convex", "ConvexPotential.conjugate", SOFT.conjugate, {"y": X0}, tolerance=1e-8),
-    room("convex", "ConvexPotential.flow", SOFT.flow, AT, names=AT_NAMES),
-    room("convex", "ConvexPotential.inverse_flow", SOFT.inverse_flow, AT, names=AT_NAMES, tolerance=1e-8),
-    room("dual", "semidual_loss", partial(semidual_loss, SOFT), {"x0": X0, "x1": X1}),
+    room(
+        "convex",
+        "ConvexPotential.conjugate",
+        SOFT.conjugate,
+        {"y": X0},
+        tolerance=1e-8,
+        options=SOLVER,
+        rows=[{"y": 0, "result": 0}],
+        cut={"result 1": "the maximiser is held fixed"},
+    ),
+    room("convex", "ConvexPotential.flow", SOFT.flow, AT, names=AT_NAMES, rows=[AT_ROWS]),
+    room(
+        "convex",
+        "ConvexPotential.inverse_flow",
+        SOFT.inverse_flow,
+        AT,
+        names=AT_NAMES,
+        tolerance=1e-8,
+        options=SOLVER,
+        rows=[AT_ROWS],
+    ),
+    room(
+        "dual",
+        "semidual_loss",
+        partial(semidual_loss, SOFT),
+        {"x0": X0, "x1": X1},
+        options={"tol": ("positive", 1e-9)},
+        rows=[{"x0": 0, "result": None}, {"x1": 0, "result": None}],
+        tolerance=1e-8,
+    ),
     room(
         "dual",
         "certificate",
-        lambda x0, x1: (lambda c: (c.lower, c.upper, c.gap, c.map_error))(certificate(SOFT, x0, x1)),
+        lambda x0, x1, tol: (lambda c: (c.lower, c.upper, c.gap, c.map_error))(certificate(SOFT, x0, x1, tol=tol)),
         {"x0": X0, "x1": X1},
         names=NAMES,
+        options={"tol": ("positive", 1e-9)},
+        rows=[{"x0": 0, "x1": 0, "result": None}],
     ),
     room(
         "dual",
@@ -108,20 +280,78 @@ CALLS = [
         single=2e-2,
         exact=False,
         tolerance=1e-4,
+        options={
+            "steps": ("count", 3),
+            "batch": ("count", 8),
+            "learning_rate": ("positive", 0.003),
+            "generator": ("generator", None),
+        },
+        cut=dict.fromkeys(("source", "target"), "a fit passes no gradient on"),
+        excused={"coarse": "what rounding does to three steps is not tested"},
     ),
+    room(
+        "dual",
+        "fit, samplers",
+        learnt,
+        {},
+        callables={"source": cloud, "target": wide},
+        names={"source": "source|dimension", "target": "target|dimension"},
+        refusals=(ValueError, TypeError, RuntimeError),
+        exact=False,
+        tolerance=1e-4,
+        excused={"default dtype": "that of the numbers drawn", "precision": "a fit is as precise as its data"},
+    ),
+    room("dual", "DualFit.transport", lambda x: fitted().transport(x), {"x": X0}, rows=[{"x": 0, "result": 0}], cut={"x": FIT}),
+    room("dual", "DualFit.inverse", lambda y: fitted().inverse(y), {"y": X0}, cut={"y": FIT}, tolerance=1e-6),
     room(
         "optimal_flow_matching",
         "ofm_loss",
         lambda x0, x1, times, weights: ofm_loss(SOFT, x0, x1, times, quadrature=weights),
         {"x0": X0, "x1": X1, "times": TIMES[:, None], "weights": WEIGHTS},
         names=NAMES | {"times": "times|quadrature"},
+        rows=[{"x0": 0, "x1": 0, "result": None}],
     ),
-    room("action_matching", "OptimalAction.value", ACTION.value, AT, names=AT_NAMES),
-    room("action_matching", "OptimalAction.velocity", ACTION.velocity, AT, names=AT_NAMES),
-    room("action_matching", "OptimalAction.time_derivative", ACTION.time_derivative, AT, names=AT_NAMES),
-    room("action_matching", "AutodiffAction.value", ANY.value, AT, names=AT_NAMES),
-    room("action_matching", "AutodiffAction.velocity", ANY.velocity, AT, names=AT_NAMES),
-    room("action_matching", "AutodiffAction.time_derivative", ANY.time_derivative, AT, names=AT_NAMES),
+    room(
+        "action_matching", "OptimalAction", lambda x: OptimalAction(SOFT).value(0.5, x), {"x": X0}, rows=[{"x": 0, "result": 0}]
+    ),
+    room("action_matching", "OptimalAction.value", ACTION.value, AT, names=AT_NAMES, rows=[AT_ROWS]),
+    room("action_matching", "OptimalAction.velocity", ACTION.velocity, AT, names=AT_NAMES, rows=[AT_ROWS]),
+    room("action_matching", "OptimalAction.time_derivative", ACTION.time_derivative, AT, names=AT_NAMES, rows=[AT_ROWS]),
+    room("action_matching", "AutodiffAction", lambda x, t, function: AutodiffAction(function).value(t, x), AT, **ACT),
+    room("action_matching", "AutodiffAction.value", lambda x, t, function: AutodiffAction(function).value(t, x), AT, **ACT),
+    room(
+        "action_matching",
+        "AutodiffAction.velocity",
+        lambda x, t, function: AutodiffAction(function).velocity(t, x),
+        AT,
+        differentiated=("function",),
+        **ACT,
+    ),
+    room(
+        "action_matching",
+        "AutodiffAction.time_derivative",
+        lambda x, t, function: AutodiffAction(function).time_derivative(t, x),
+        AT,
+        differentiated=("function",),
+        **ACT,
+    ),
+    room(
+        "action_matching",
+        "action_network",
+        lambda dim, generator: action_network(dim, (3, 2), generator=seeded(generator)).velocity(0.5, X0.float()),
+        {},
+        options={"dim": ("count", 2), "generator": ("generator", None)},
+        excused={"default dtype": "the one of the parameters"},
+    ),
+    room(
+        "action_matching",
+        "action_matching_loss, functions",
+        lambda path, time_weight: action_matching_loss(ANY, X0, X1, path, [0.25, 0.75], time_weight=time_weight),
+        {},
+        callables={"path": between, "time_weight": quadratic},
+        differentiated=("time_weight",),
+        excused={"path: a list": ANY_PATH, "path: a wrong count": ANY_PATH, "precision": "that of the path"},
+    ),
     room(
         "action_matching",
         "action_matching_loss",
@@ -132,28 +362,44 @@ CALLS = [
     room(
         "action_matching",
         "entropic_action_matching_loss",
-        lambda x0, x1, path, times, weights: entropic_action_matching_loss(
-            ANY, x0, x1, path, times, sigma=0.5, quadrature=weights
+        lambda x0, x1, path, times, weights, sigma: entropic_action_matching_loss(
+            ANY, x0, x1, path, times, sigma=sigma, quadrature=weights
         ),
         PATHS,
+        options={"sigma": ("positive", 0.5)},
         names=NAMES,
     ),
     room(
         "action_matching",
         "unbalanced_action_matching_loss",
-        lambda x0, x1, path, times, weights: unbalanced_action_matching_loss(
-            ANY, x0, x1, path, times, mass=torch.exp, quadrature=weights
+        lambda x0, x1, path, times, weights, mass: unbalanced_action_matching_loss(
+            ANY, x0, x1, path, times, mass=mass, quadrature=weights
         ),
         PATHS,
+        callables={"mass": torch.exp},
+        excused={"mass: a list": "masses may be arrays of any make", "precision": "that of the path"},
         names=NAMES,
     ),
     room(
         "action_matching",
         "action_gap",
-        lambda path, times, weights: action_gap(ANY, ACTION.velocity, path, times, quadrature=weights),
+        lambda path, times, weights, velocity: action_gap(ANY, velocity, path, times, quadrature=weights),
         {name: PATHS[name] for name in ("path", "times", "weights")},
         names=NAMES | {"path": "path|x"},
+        callables={"velocity": ACTION.velocity},
+        rows=[{"path": 1, "result": None}],
     ),
-    room("action_matching", "laplacian", partial(laplacian, ANY), AT, names=AT_NAMES),
-    room("action_matching", "endpoint_mismatch", endpoint_mismatch, {"path_end": X0, "end": X1}, units={"path_end": 1, "end": 1}),
+    room(
+        "action_matching", "laplacian", partial(laplacian, ANY), AT, names=AT_NAMES | {"x": r"x|\bt\b|velocity"}, rows=[AT_ROWS]
+    ),
+    room(
+        "action_matching",
+        "endpoint_mismatch",
+        endpoint_mismatch,
+        {"path_end": X0, "end": X1},
+        units={"path_end": 1, "end": 1},
+        rows=[{"path_end": 0, "result": None}, {"end": 0, "result": None}],
+        dims={"path_end": -1, "end": -1, "result": None},
+        alone=False,
+    ),
 ]

@@ -291,7 +291,7 @@ def test_what_would_broadcast_is_an_error():
         lambda a, **o: unbalanced_action_matching_loss(a, X, X, lambda t: X, NODES, mass=torch.exp, **o),
         lambda a, **o: action_matching_loss(a, X, X, lambda t: X, NODES, time_weight=lambda t: 1 - t, **o),
     ):
-        with pytest.raises(ValueError, match=r"function must return shape"):
+        with pytest.raises(ValueError, match=r"function must return a tensor of shape"):
             loss(column)
     action = AutodiffAction(quadratic_action)
     with pytest.raises(ValueError, match="velocity must return"):

@@ -87,6 +87,52 @@ def test_curvature_encloses_every_secant(family):
     assert 0 < alpha <= secant.min() + 1e-9 and secant.max() <= beta + 1e-9
 
 
+def test_curvature_of_a_quadratic_is_its_spectrum():
+    potential = make("quadratic", 4)
+    spectrum = np.linalg.eigvalsh(potential.hessian(sample(1, 4))[0].detach().numpy())
+    assert potential.curvature() == pytest.approx((spectrum[0], spectrum[-1]), rel=1e-12)
+
+
+def extreme(potential, point):
+    """The largest eigenvalue of the Hessian at a point."""
+    return np.linalg.eigvalsh(potential.hessian(torch.tensor([point], dtype=torch.float64))[0].detach().numpy())[-1]
+
+
+def test_the_largest_curvature_of_soft_maxima_is_attained():
+    """At a point where in each head the two farthest slopes tie, all along one axis, and A is isotropic."""
+    point, axis = torch.tensor([0.3, -0.7], dtype=torch.float64), torch.tensor([0.6, 0.8], dtype=torch.float64)
+    potential = LogSumExp(2, 3, heads=2, matrix=0.7 * torch.eye(2, dtype=torch.float64))
+    with torch.no_grad():
+        lengths = torch.tensor([[-1.0, 2.0, 0.5], [3.0, 1.0, 4.5]], dtype=torch.float64)
+        potential.slopes.copy_(lengths[:, :, None] * axis + torch.tensor([0.4, 0.1], dtype=torch.float64))
+        potential.heights.copy_(-potential.slopes @ point)
+        potential.heights[0, 2] -= 60  # the pieces between the two take no part
+        potential.heights[1, 0] -= 60
+        potential.log_temperature.copy_(torch.tensor([-0.5, 0.3], dtype=torch.float64))
+    low, high = potential.curvature()
+    assert low == pytest.approx(0.7) and high == pytest.approx(extreme(potential, point.tolist()), rel=1e-9)
+
+
+@pytest.mark.parametrize("curved", [0, 1])
+def test_the_largest_curvature_of_a_network_is_nearly_attained(curved):
+    """One layer at its bend and the other where it is steep and straight, all inputs along one axis, and A isotropic."""
+    small = 1e-4
+    potential = ICNN(2, (2, 3), matrix=0.3 * torch.eye(2, dtype=torch.float64))
+    axis = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    with torch.no_grad():
+        potential.inputs[0].copy_((small if curved else 1.0) * torch.tensor([[1.5], [2.0]], dtype=torch.float64) * axis)
+        potential.inputs[1].copy_((1.0 if curved else small) * torch.tensor([[0.4], [1.0], [0.7]], dtype=torch.float64) * axis)
+        weights = torch.tensor([[1.0, 2.0], [0.5, 1.5], [0.3, 0.8]], dtype=torch.float64)
+        potential.log_weights[0].copy_((weights / small if curved else small * weights).log())
+        potential.log_output.copy_((torch.tensor([0.2, 0.9, 1.4], dtype=torch.float64) / (1 if curved else small)).log())
+        potential.biases[0].fill_(40.0 if curved else 0.0)
+        potential.biases[1].fill_(40.0)
+        if curved:  # at the origin what enters the second layer is zero
+            potential.biases[1].copy_(-potential.log_weights[0].exp() @ potential.biases[0])
+    low, high = potential.curvature()
+    assert low == pytest.approx(0.3) and high == pytest.approx(extreme(potential, [0.0, 0.0]), rel=1e-3)
+
+
 @pytest.mark.parametrize("dim", DIMENSIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_conjugate_inverts_the_gradient_and_attains_fenchel_young(family, dim):
@@ -265,7 +311,7 @@ class Column(ConvexPotential):
 
 
 def test_values_of_a_wrong_shape_are_an_error():
-    with pytest.raises(ValueError, match=r"_value must return shape \(3,\), got \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"_value must return a tensor of shape \(3,\), .* got shape \(3, 1\)"):
         Column(2)(torch.zeros(3, 2))
 
 

@@ -56,6 +56,36 @@ def test_quasi_newton_is_exact_on_a_quadratic_after_as_many_steps_as_dimensions(
     assert torch.allclose(z, torch.linalg.solve(potential.matrix, (y - potential.offset).T).T, atol=1e-9)
 
 
+def test_rate_average_and_records_follow_their_schedule():
+    """The rate rises over the first steps, stays, and falls linearly to zero; records are means over the steps since the last."""
+    potential, x, losses, total = potential_of("quadratic", 2), torch.randn(40, 2, generator=generator(3)).double(), [], 120
+
+    def estimator(potential, x0, x1, *, generator):
+        losses.append(len(losses) ** 2)
+        return potential(x0).mean() * 0 + potential.offset.sum() - potential.offset.sum().detach() + losses[-1]
+
+    options = dict(size=None, loss=estimator, batch=8, learning_rate=0.02, generator=generator())
+    run = machinery.Run(x, x + 1, potential=potential, **options)
+    average = [p.clone() for p in run.average.parameters()]
+    for k in range(total):
+        run.advance(k / total)
+        rate = 0.02 * min((k + 1) / 50, 1, (total - k) / (0.6 * total))
+        assert run.optimiser.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-12)
+        share = 1 if k == 0 else 20 / (21 + k)
+        average = [a + share * (p.detach() - a) for a, p in zip(average, run.potential.parameters(), strict=True)]
+        assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(average, run.average.parameters(), strict=True))
+        if k + 1 in (1, 50, 110):
+            assert run.figures()[0] == pytest.approx(np.mean(losses)) and losses
+            losses[:] = []
+    assert (average[-1] - list(run.potential.parameters())[-1]).abs().max() > 1e-3
+
+
+def test_a_bound_that_no_longer_rises_is_a_plateau():
+    history = [DualRecord(k, 0.0, 0.0, 0.0, bound) for k, bound in enumerate((0.0, 1.0, 1.5, 2.0, 2.25))]
+    assert plateau(history[:4], 1.5) and not plateau(history[:4], 1.0) and not plateau(history[:3], 9.0)
+    assert plateau(history, 1.0) and not plateau(history, 0.75)
+
+
 def test_window_replaces_each_point_after_its_visits_and_keeps_the_rest():
     drawn = iter(range(10**6))
     window = Window(

@@ -51,6 +51,25 @@ def test_certified_bounds_enclose_the_exact_cost(family, dim):
     assert optimal.gap_bounds[0] - 1e-12 <= optimal.gap <= optimal.gap_bounds[1] + 1e-12
 
 
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_bounds_of_the_gap_are_attained(end):
+    """Where the map misses its targets along the axis of the least or of the largest curvature; both forms of the gap."""
+    generator = torch.Generator().manual_seed(30)
+    potential = random_potential(Quadratic, 3, generator)
+    axis = torch.linalg.eigh(potential.matrix.detach()).eigenvectors[:, [0, -1][end]]
+    x0 = points(17, 3, generator)
+    x1 = potential.gradient(x0).detach() + torch.randn(17, 1, generator=generator, dtype=torch.float64) * axis
+    found = certificate(potential, x0, x1)
+    assert found.gap == pytest.approx(found.gap_bounds[1 - end], rel=1e-9) and found.map_error > 0.1
+    assert found.map_error == pytest.approx((potential.gradient(x0) - x1).square().sum(1).mean().item(), rel=1e-12)
+    inverse = torch.linalg.inv(potential.matrix.detach())  # Ψ* in closed form
+    shifted = x1 - potential.offset.detach()
+    conjugate = 0.5 * (shifted @ inverse * shifted).sum(1)
+    value = potential(x0).detach() + conjugate - (x0 * x1).sum(1)
+    assert found.gap == pytest.approx(value.mean().item(), rel=1e-9)
+    assert found.upper - found.lower == pytest.approx(2 * found.gap, rel=1e-12)
+
+
 @FAMILIES
 def test_the_gradient_map_is_certified_exactly(family):
     generator = torch.Generator().manual_seed(31)

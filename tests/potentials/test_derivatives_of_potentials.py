@@ -1,0 +1,135 @@
+"""The table of derivatives in ``dynot_lite.potentials``, row by row, for all three families."""
+
+import pytest
+import torch
+from derivatives import exact, exact_in_parameters, has_graph, unnamed
+from derivatives import rows as table
+from instances import generator, potential_of
+
+import dynot_lite.potentials
+from dynot_lite.potentials import action_matching, convex, dual, optimal_flow_matching
+from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction
+
+F64 = torch.float64
+FAMILIES = ("quadratic", "log-sum-exp", "icnn")
+POTENTIALS = {family: potential_of(family, 2) for family in FAMILIES}
+# The matrix is a multiple of the identity: its eigenvalues coincide.
+POTENTIALS["symmetric"] = convex.Quadratic(2, matrix=2 * torch.eye(2, dtype=F64))
+X0, X1 = torch.randn(2, 3, 2, generator=generator(), dtype=F64)
+T = torch.tensor([0.25, 0.5, 0.75], dtype=F64)
+TIMES, WEIGHTS = torch.tensor([0.25, 0.75], dtype=F64), torch.tensor([0.375, 0.625], dtype=F64)
+PATH = torch.stack([0.75 * X0 + 0.25 * X1, 0.25 * X0 + 0.75 * X1])
+TIGHT = {"tol": 1e-13}
+
+
+def action(potential):
+    """A smooth action that depends on time."""
+    return AutodiffAction(lambda t, x: (1 + t) * potential(x) + t**2 * x[:, 0])
+
+
+# f(potential, t, x, y): exact in the points, the times and the parameters.
+ROWS = {
+    "forward": lambda p, t, x, y: p(x),
+    "gradient": lambda p, t, x, y: p.gradient(x),
+    "hessian": lambda p, t, x, y: p.hessian(x),
+    "hessian_product": lambda p, t, x, y: p.hessian_product(x, y),
+    "conjugate, value": lambda p, t, x, y: p.conjugate(x, **TIGHT)[0],
+    "flow": lambda p, t, x, y: p.flow(t, x),
+    "inverse_flow": lambda p, t, x, y: p.inverse_flow(t, x, **TIGHT),
+    "OptimalAction.value": lambda p, t, x, y: OptimalAction(p).value(t, x),
+    "OptimalAction.velocity": lambda p, t, x, y: OptimalAction(p).velocity(t, x),
+    "OptimalAction.time_derivative": lambda p, t, x, y: OptimalAction(p).time_derivative(t, x),
+    "AutodiffAction.value": lambda p, t, x, y: action(p).value(t, x),
+    "AutodiffAction.velocity": lambda p, t, x, y: action(p).velocity(t, x),
+    "AutodiffAction.time_derivative": lambda p, t, x, y: action(p).time_derivative(t, x),
+    "laplacian": lambda p, t, x, y: action_matching.laplacian(action(p), t, x),
+    "semidual_loss": lambda p, t, x, y: dual.semidual_loss(p, x, y, **TIGHT),
+    "ofm_loss": lambda p, t, x, y: optimal_flow_matching.ofm_loss(p, x, y, t),
+}
+
+
+@pytest.mark.parametrize("family", POTENTIALS)
+@pytest.mark.parametrize("row", ROWS)
+def test_exact_of_points_and_times(row, family):
+    potential = POTENTIALS[family]
+    assert exact(lambda t, x, y: ROWS[row](potential, t, x, y), T, X0, X1)
+
+
+@pytest.mark.parametrize("family", POTENTIALS)
+@pytest.mark.parametrize("row", ROWS)
+def test_exact_in_the_parameters(row, family):
+    assert exact_in_parameters(POTENTIALS[family], lambda potential: ROWS[row](potential, T, X0, X1))
+
+
+# f(action, x0, x1, path, times, quadrature)
+LOSSES = {
+    "action_matching_loss": lambda s, x0, x1, path, t, w: action_matching.action_matching_loss(s, x0, x1, path, t, quadrature=w),
+    "entropic_action_matching_loss": lambda s, x0, x1, path, t, w: action_matching.entropic_action_matching_loss(
+        s, x0, x1, path, t, sigma=0.5, quadrature=w
+    ),
+    "unbalanced_action_matching_loss": lambda s, x0, x1, path, t, w: action_matching.unbalanced_action_matching_loss(
+        s, x0, x1, path, t, mass=torch.exp, quadrature=w
+    ),
+    "action_gap": lambda s, x0, x1, path, t, w: action_matching.action_gap(
+        s, lambda t, x: torch.tanh(x) * t[:, None], path, t, quadrature=w
+    ),
+}
+
+
+@pytest.mark.parametrize("make", (action, OptimalAction), ids=("autodiff", "optimal"))
+@pytest.mark.parametrize("row", LOSSES)
+def test_exact_of_the_losses(row, make):
+    potential = POTENTIALS["log-sum-exp"]
+    given = lambda x0, x1, path, t, w: LOSSES[row](make(potential), x0, x1, path, t, torch.softmax(w, 0))
+    if row.startswith("entropic") and make is OptimalAction:
+        pytest.skip("its velocity has first derivatives only")
+    assert exact(given, X0, X1, PATH, TIMES, WEIGHTS)
+    assert exact_in_parameters(potential, lambda p: LOSSES[row](make(p), X0, X1, PATH, TIMES, WEIGHTS))
+
+
+def leaf(x):
+    return x.clone().requires_grad_()
+
+
+SOFT = POTENTIALS["log-sum-exp"]
+NONE = {
+    "solve": lambda: SOFT.solve(leaf(X0), t=leaf(T), start=leaf(X1)),
+    "conjugate, maximiser": lambda: SOFT.conjugate(leaf(X0))[1],
+    "curvature": lambda: [potential.curvature() for potential in POTENTIALS.values()],
+    "certificate": lambda: dual.certificate(SOFT, leaf(X0), leaf(X1)),
+    "endpoint_mismatch": lambda: action_matching.endpoint_mismatch(leaf(X0), leaf(X1)),
+    "fit": lambda: dual.fit(leaf(LARGE), leaf(2 * LARGE), steps=2, batch=8, size=(1, 2)).transport(leaf(X0)),
+}
+LARGE = torch.randn(40, 2, generator=generator(), dtype=F64)
+
+
+@pytest.mark.parametrize("row", NONE)
+def test_none(row):
+    assert not has_graph(NONE[row]())
+
+
+REFUSED = [
+    ("LogSumExp", "temperature", lambda z: convex.LogSumExp(2, 3, temperature=z)),
+    ("LogSumExp", "scale", lambda z: convex.LogSumExp(2, 3, scale=z)),
+    ("ICNN", "strength", lambda z: convex.ICNN(2, strength=z)),
+    ("Quadratic", "matrix", lambda z: convex.Quadratic(2, matrix=z * torch.eye(2))),
+    ("Quadratic", "offset", lambda z: convex.Quadratic(2, offset=z * torch.ones(2))),
+    ("entropic_action_matching_loss", "sigma", lambda z: action_matching.entropic_action_matching_loss(
+        action(SOFT), X0, X1, PATH, TIMES, sigma=z)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row, name, use", REFUSED)
+def test_refused(row, name, use):
+    number = torch.tensor(0.5, dtype=F64, requires_grad=True)
+    with pytest.raises(ValueError, match=rf"\b{name} must not require a gradient"):
+        use(number)
+    with torch.no_grad():
+        use(number)
+
+
+def test_the_table_names_every_function():
+    found = set(unnamed(dynot_lite.potentials, convex, dual, action_matching, optimal_flow_matching))
+    assert found <= {"DualFit", "DualRecord", "Certificate", "Action", "action_network", "ConvexPotential"}
+    tested = " ".join((*ROWS, *LOSSES, *NONE, *(row for row, *_ in REFUSED)))
+    assert [name for row in table(dynot_lite.potentials) for name in row.split(", ") if name not in tested] == []
