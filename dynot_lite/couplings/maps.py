@@ -2,7 +2,7 @@
 
 Transport of two clouds couples points. A map T: R^d -> R^d takes one more decision, where to send a point that is no sample. Each
 function solves the transport of x0 to x1 once and returns T, a callable x (k, d) -> (k, d) that works in blocks. The cost is
-c(x, y) = ½‖x − y‖²; clouds may have different sizes, and computations are in float64.
+c(x, y) = ½‖x − y‖²; clouds may have different sizes, and computations are in float64. A map keeps copies of what it needs.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import refuse_graph
 from dynot_lite.couplings.plans import entropic_plan, exact_plan, half_square_cost
 
 __all__ = ["cell_map", "entropic_map", "nearest_map", "optimal_potentials"]
@@ -28,10 +29,10 @@ def nearest_map(x0, x1) -> Callable[[Tensor], Tensor]:
     Piecewise constant, and not the gradient of a convex function: its error has that of the nearest neighbour, n^(−1/d).
 
     Raises:
-        ValueError: clouds that are empty, of different dimension or not finite.
+        ValueError: clouds that are empty, of different dimension, not finite, or that require a gradient.
     """
+    x0, x1 = _clouds(x0, x1)
     found = exact_plan(x0, x1).require().plan
-    x0, x1 = check.points(x0, "x0").double(), check.points(x1, "x1").double()
     images = found @ x1 / found.sum(1, keepdim=True)
 
     def block(x: Tensor) -> Tensor:
@@ -56,9 +57,9 @@ def cell_map(x0, x1, *, epsilon: float = 0.0) -> Callable[[Tensor], Tensor]:
     tensor([[10.],
             [20.]], dtype=torch.float64)
     """
-    if epsilon != 0:
-        epsilon = check.positive(epsilon, "epsilon")
-    return _soft(x1, optimal_potentials(x0, x1)[1], epsilon)
+    epsilon = check.positive(epsilon, "epsilon", or_zero=True)
+    x0, x1 = _clouds(x0, x1)
+    return _soft(x0, x1, optimal_potentials(x0, x1)[1], epsilon)
 
 
 def entropic_map(x0, x1, epsilon: float, *, tol: float = 1e-6) -> Callable[[Tensor], Tensor]:
@@ -70,7 +71,9 @@ def entropic_map(x0, x1, epsilon: float, *, tol: float = 1e-6) -> Callable[[Tens
     Raises:
         ValueError: as :func:`nearest_map`, and ε ≤ 0.
     """
-    return _soft(x1, entropic_plan(x0, x1, epsilon, tol=tol).require().potential1, check.positive(epsilon, "epsilon"))
+    epsilon = check.positive(epsilon, "epsilon")
+    x0, x1 = _clouds(x0, x1)
+    return _soft(x0, x1, entropic_plan(x0, x1, epsilon, tol=tol).require().potential1, epsilon)
 
 
 def optimal_potentials(x0, x1) -> tuple[Tensor, Tensor]:
@@ -88,10 +91,10 @@ def optimal_potentials(x0, x1) -> tuple[Tensor, Tensor]:
     >>> f[0] + g[1], f[1] + g[0], f[0] + g[0] < 0.5
     (tensor(0., dtype=torch.float64), tensor(0., dtype=torch.float64), tensor(True))
     """
+    x0, x1 = _clouds(x0, x1)
     found = exact_plan(x0, x1).require()
     f, g, partner = found.potential0, found.potential1, found.plan.argmax(1)
     if len(f) == len(g) and len(partner.unique()) == len(g):
-        x0, x1 = check.points(x0, "x0").double(), check.points(x1, "x1").double()
         cost, shift0, shift1 = half_square_cost(x0, x1[partner])
         slack = (cost + shift0.unsqueeze(1) + shift1 - f.unsqueeze(1) - g[partner]).clamp_(min=0).fill_diagonal_(math.inf)
         moved = torch.zeros_like(g)
@@ -105,24 +108,37 @@ def optimal_potentials(x0, x1) -> tuple[Tensor, Tensor]:
     return f, g
 
 
-def _soft(x1, g: Tensor, epsilon: float) -> Callable[[Tensor], Tensor]:
-    x1 = check.points(x1, "x1").double()
+def _clouds(x0, x1) -> tuple[Tensor, Tensor]:
+    """Both checked, as copies in float64: of the precision of x0, as for a plan."""
+    for x, name in ((x0, "x0"), (x1, "x1")):
+        refuse_graph(x, name)
+    x0 = check.cloud(x0, "x0")
+    x1 = check.cloud(x1, "x1", dim=x0.shape[1], like=x0)
+    return x0.to(torch.float64, copy=True), x1.to(torch.float64, copy=True)
+
+
+def _soft(x0: Tensor, x1: Tensor, g: Tensor, epsilon: float) -> Callable[[Tensor], Tensor]:
+    # g_j − c(x, y_j), up to what does not depend on j, by points around the middles of the clouds: no digits of a long way are
+    # lost.
+    middle0, middle1 = x0.median(0).values, x1.median(0).values
+    y = x1 - middle1
+    offsets = g + y @ (middle0 - middle1) - 0.5 * y.square().sum(1)
 
     def block(x: Tensor) -> Tensor:
-        cost, _, shift = half_square_cost(x, x1)
-        scores = g - shift - cost
-        return torch.softmax(scores / epsilon, 1) @ x1 if epsilon else x1[scores.argmax(1)]
+        scores = offsets + (x - middle0) @ y.mT
+        if not epsilon:
+            return x1[scores.argmax(1)]
+        # The largest comes to zero before it is divided by ε, which may be so small that it would overflow.
+        return torch.softmax((scores - scores.detach().amax(1, keepdim=True)) / epsilon, 1) @ x1
 
-    return _blocked(block, x1)
+    return _blocked(block, x0)
 
 
-def _blocked(block: Callable[[Tensor], Tensor], like: Tensor) -> Callable[[Tensor], Tensor]:
+def _blocked(block: Callable[[Tensor], Tensor], x0: Tensor) -> Callable[[Tensor], Tensor]:
     """A map of points, checked, in blocks of bounded memory."""
 
     def transport(x) -> Tensor:
-        x = check.points(x, "x", dim=like.shape[1], like=like)
-        if x.ndim != 2:
-            raise ValueError(f"x must have shape (k, d), got {tuple(x.shape)}")
-        return torch.cat([block(part) for part in x.split(max(1, BLOCK // len(like)))])
+        x = check.squares(check.cloud(x, "x", dim=x0.shape[1], like=x0), "x")
+        return torch.cat([block(part) for part in x.split(max(1, BLOCK // len(x0)))])
 
     return transport

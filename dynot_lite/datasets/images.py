@@ -6,6 +6,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
+from dynot_lite.datasets.samplers import colours_of
 
 __all__ = ["CREDIT", "colour_sample", "digit_density", "digits", "luminance", "photographs"]
 
@@ -66,12 +67,7 @@ def colour_sample(image, n: int, *, generator: torch.Generator | None = None) ->
     >>> colour_sample(photographs(size=(40, 60))[0], 100, generator=torch.Generator().manual_seed(0)).shape
     torch.Size([100, 3])
     """
-    image = check.as_tensor(image, "image")
-    if image.ndim != 3 or image.shape[-1] != 3 or image.numel() == 0:
-        raise ValueError(f"image must have shape (height, width, 3), got {tuple(image.shape)}")
-    if image.min() < 0 or image.max() > 1:
-        raise ValueError(f"image must have values in [0, 1], got {image.min().item():g} to {image.max().item():g}")
-    colours = image.reshape(-1, 3)
+    colours = colours_of(image).reshape(-1, 3)
     pixels = len(colours)
     if check.count(n, "n") > pixels:
         raise ValueError(f"n must be at most the number of pixels, {pixels}, got {n}")
@@ -121,10 +117,13 @@ def luminance(image) -> Tensor:
     """The relative luminance (linear light, ITU-R BT.709 weights) of an sRGB image (h, w, 3) as a density of mean 1.
 
     5 % of the mean is spread evenly, so that black pixels are positive.
+
+    Raises:
+        ValueError: an image of another shape, with values outside [0, 1], or black all over.
     """
-    image = check.as_tensor(image, "image")
-    if image.ndim != 3 or image.shape[2] != 3 or image.min() < 0 or image.max() > 1:
-        raise ValueError(f"image must have shape (h, w, 3) and values in [0, 1], got {tuple(image.shape)}")
+    image = colours_of(image)
     linear = torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
     values = linear @ torch.tensor([0.2126, 0.7152, 0.0722]).to(image)
+    if not values.detach().mean() > 0:
+        raise ValueError("image must not be black all over")
     return (values / values.mean() + 0.05) / 1.05

@@ -26,9 +26,7 @@ def from_points(points, labels=None):
         ValueError: no points, values that are not finite, labels of another length.
     """
     points = check.points(points, "points")
-    labels = None if labels is None else torch.as_tensor(labels).to(points.device)
-    if labels is not None and (labels.ndim < 1 or len(labels) != len(points)):
-        raise ValueError(f"labels must have one entry for each of the {len(points)} points, got shape {tuple(labels.shape)}")
+    labels = None if labels is None else check.rows(labels, len(points), "labels", like=points)
 
     def draw(n: int, *, generator: torch.Generator | None = None):
         rows = randomness.integers(len(points), check.count(n, "n"), generator=generator, like=points)
@@ -37,24 +35,36 @@ def from_points(points, labels=None):
     return draw
 
 
-def from_colours(image, *, smear: bool = True) -> Sampler:
+def from_colours(image, *, scale: float = 1 / 255) -> Sampler:
     """The sampler of the colours of an image, shape (h, w, 3) with values in [0, 1]: those of random pixels.
 
-    ``smear`` moves each by uniform noise of one level, [−½, ½]³/255: the law then has a density, as Brenier's theorem asks, and
-    is at most ½/255 away in W₂.
+    Args:
+        scale: each colour is moved by uniform noise on a cube of this side, one level of 255: so the law has a density, as
+            Brenier's theorem asks, and is at most scale/2 away in W₂. Zero for the colours as they are.
+
+    Raises:
+        ValueError: an image of another shape or with values outside [0, 1], scale < 0.
     """
-    image = check.as_tensor(image, "image")
-    if image.ndim != 3 or image.shape[2] != 3 or image.min() < 0 or image.max() > 1:
-        raise ValueError(f"image must have shape (h, w, 3) and values in [0, 1], got {tuple(image.shape)}")
-    draw = from_points(image.reshape(-1, 3))
+    scale = check.positive(scale, "scale", or_zero=True)
+    draw = from_points(colours_of(image).reshape(-1, 3))
 
     def sample(n: int, *, generator: torch.Generator | None = None) -> Tensor:
         colours = draw(n, generator=generator)
-        if smear:
-            colours = colours + (randomness.uniform(n, 3, generator=generator, like=colours) - 0.5) / 255
+        if scale:
+            colours = colours + scale * (randomness.uniform(n, 3, generator=generator, like=colours) - 0.5)
         return colours
 
     return sample
+
+
+def colours_of(image) -> Tensor:
+    """A checked image, shape (height, width, 3), values in [0, 1]."""
+    image = check.as_tensor(image, "image")
+    if image.ndim != 3 or image.shape[-1] != 3 or image.numel() == 0:
+        raise ValueError(f"image must have shape (height, width, 3), got {tuple(image.shape)}")
+    if image.min() < 0 or image.max() > 1:
+        raise ValueError(f"image must have values in [0, 1], got {image.min().item():g} to {image.max().item():g}")
+    return image
 
 
 def clusters(n: int, dim: int, *, generator: torch.Generator | None = None) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
 from dynot_lite._base.differentiation import refuse_graph
-from dynot_lite.laws.gaussian import Affine, Gaussian, monge_map
-from dynot_lite.laws.linear_algebra import cross_covariance, path_moments
+from dynot_lite.laws.gaussian import Gaussian, monge_map
+from dynot_lite.laws.linear_algebra import cross_covariance, path_moments, representable
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_mixture
 from dynot_lite.paths.interpolants import LINEAR, Interpolant
 
@@ -32,9 +32,8 @@ def fm_law(p: Gaussian, q: Gaussian, t: float, *, cross_cov=None, interpolant: I
     """
     if p.dim != q.dim:
         raise ValueError(f"p and q must have one dimension, got {p.dim} and {q.dim}")
+    check.batch("p and q", p.mean.shape, q.mean.shape)
     time = check.time(t, like=p.mean)
-    if time.ndim:
-        raise ValueError(f"t must be a scalar, got shape {tuple(time.shape)}")
     cross_cov = cross_covariance(p.cov, q.cov.to(p.cov), cross_cov)
     mean, _, cov, _ = path_moments(time, interpolant, p.mean, q.mean.to(p.mean), p.cov, q.cov.to(p.cov), cross_cov)
     return Gaussian(mean, cov)
@@ -53,13 +52,14 @@ def mccann_velocity(p: Gaussian, q: Gaussian) -> Callable[[float, Tensor], Tenso
 
     def velocity(t: float, x: Tensor) -> Tensor:
         time = check.time(t, like=p.mean)
+        if time == 1 and not q.definite:
+            raise ValueError("t must be a time at which the interpolation can be inverted: less than 1, where q is singular")
         eye = torch.eye(p.dim).to(transport.matrix)
-        way = Affine((1 - time) * eye + time * transport.matrix, time * transport.offset)
+        way = (1 - time) * eye + time * transport.matrix
         x = check.points(x, "x", dim=p.dim, like=p.mean)
-        inverse, info = torch.linalg.inv_ex(way.matrix)
-        if time.ndim or info.any():
-            raise ValueError(f"t must be a time at which the interpolation can be inverted, got {time.tolist()}")
-        return transport(start := (x - way.offset) @ inverse.mT) - start
+        check.batch("x and the laws", x.shape[:-2], way.shape[:-2])
+        start = torch.linalg.solve(way, (x - time * transport.offset.unsqueeze(-2)).mT).mT
+        return representable(transport(start) - start)
 
     return velocity
 
@@ -91,15 +91,18 @@ class MixtureCoupling:
     cross_cov: Tensor | None = None
 
     def __post_init__(self):
-        start, end = (GaussianMixture(self.weights, m, c) for m, c in ((self.means0, self.cov0), (self.means1, self.cov1)))
-        if end.means.shape != start.means.shape:
-            raise ValueError(
-                f"means0 and means1 must have one shape (K, d), got {tuple(start.means.shape)} and {tuple(end.means.shape)}"
-            )
-        cross = cross_covariance(start.covs, end.covs.to(start.covs), self.cross_cov).expand_as(start.covs)
+        means0 = check.cloud(self.means0, "means0")
+        means1 = check.cloud(self.means1, "means1", dim=means0.shape[1], like=means0)
+        if means1.shape != means0.shape:
+            raise ValueError(f"means0 and means1 must have one shape, got {tuple(means0.shape)} and {tuple(means1.shape)}")
+        start, end = (GaussianMixture(self.weights, m, c) for m, c in ((means0, self.cov0), (means1, self.cov1)))
+        cross = cross_covariance(start.covs, end.covs, self.cross_cov)
+        if cross.ndim > 3:
+            raise ValueError(f"cross_cov must have shape (K, d, d) or (d, d), got {tuple(cross.shape)}")
+        cross = cross.expand_as(start.covs)
         values = {"weights": start.weights, "means0": start.means, "means1": end.means, "cov0": start.covs, "cov1": end.covs}
         for name, value in (values | {"cross_cov": cross}).items():
-            object.__setattr__(self, name, value.to(start.means))
+            object.__setattr__(self, name, value)
 
     def velocity(self, t, x, *, interpolant: Interpolant = LINEAR) -> Tensor:
         """E[dX_t/dt | X_t = x], shape (n, d): :func:`dynot_lite.laws.mixtures.fm_velocity_mixture`."""

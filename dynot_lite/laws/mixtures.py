@@ -67,8 +67,13 @@ class GaussianMixture:
         return representable(posterior(self.weights, log_normal(x - self.means.unsqueeze(-2), self.covs))[1])
 
     def cdf(self, x) -> Tensor:
-        """P(X ≤ x) on the line (d = 1), shape (n, 1) -> (n,); far to the right 1 − cdf loses digits: use that of −X."""
-        x, deviations = self._line(_points(x, self.means))
+        """P(X ≤ x) on the line (d = 1), shape (n, 1) -> (n,); far to the right 1 − cdf loses digits: use that of −X.
+
+        Variances may be zero; then covs that require a gradient are refused.
+        """
+        x, deviations = _points(x, self.means), self._deviations()
+        if not (deviations > 0).all():
+            refuse_graph(self.covs, "where a variance is zero, covs")
         z = (x - self.means[:, 0]) / torch.where(deviations > 0, deviations, 1.0)
         # Not torch.special.ndtr, which has absolute accuracy only.
         return torch.where(deviations > 0, 0.5 * torch.special.erfc(-z / 2**0.5), (z >= 0).to(z)) @ self.weights
@@ -82,22 +87,23 @@ class GaussianMixture:
         levels = check.as_tensor(levels, "levels", like=self.means)
         for value, name in ((levels, "levels"), (self.weights, "weights"), (self.means, "means"), (self.covs, "covs")):
             refuse_graph(value, name)
-        if levels.ndim != 1 or ((levels <= 0) | (levels >= 1)).any():
-            raise ValueError(f"levels must have shape (n,) and lie in ]0, 1[, got {tuple(levels.shape)}, {levels}")
-        _, deviations = self._line(self.means)
+        if levels.ndim != 1 or not len(levels) or ((levels <= 0) | (levels >= 1)).any():
+            raise ValueError(f"levels must have shape (n,) and lie in ]0, 1[, got {tuple(levels.shape)}, {levels.tolist()}")
+        deviations = self._deviations()
         ends = self.means[:, 0] + deviations * torch.special.ndtri(levels)[:, None]
         low, high = ends.amin(1), ends.amax(1)
         mirrored, upper = GaussianMixture(self.weights, -self.means, self.covs), levels > 0.5
-        for _ in range(110 if low.dtype == torch.float64 else 60):  # halves until neighbours
-            middle = 0.5 * (low + high)
+        unit = torch.finfo(low.dtype).eps * deviations.amin()
+        # Until the ends are neighbours, or closer than any component can tell.
+        while ((low < (middle := 0.5 * low + 0.5 * high)) & (middle < high) & (high - low > unit)).any():
             short = torch.where(upper, mirrored.cdf(-middle[:, None]) > 1 - levels, self.cdf(middle[:, None]) < levels)
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
         return high[:, None]
 
-    def _line(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _deviations(self) -> Tensor:
         if self.means.shape[1] != 1:
             raise ValueError(f"means must have dimension 1 for this, got {self.means.shape[1]}")
-        return x, self.covs[:, 0, 0].sqrt()
+        return self.covs[:, 0, 0].sqrt()
 
 
 def fm_velocity_mixture(

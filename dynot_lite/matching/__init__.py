@@ -9,8 +9,9 @@ flow_matching.loss, FlowMatching      exact                                exact
 mean_flow.loss, MeanFlow              as if the target were a constant     as if the target were a constant
 VelocityNetwork, MeanVelocityNetwork  exact                                exact
 guided                                exact; scale: refused (ValueError)   exact
+change_path, score                    x: exact; t: refused (ValueError)    exact
 flow_matching.sample, reflow          none                                 none
-mean_flow.sample                      none                                 none
+mean_flow.sample, sample_sde          none                                 none
 training.fit                          none                                 none, of the averaged network returned
 ====================================  ===================================  ======================================
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
-from dynot_lite._base.samplers import Velocity, evaluate
+from dynot_lite._base.samplers import Velocity, evaluate, function
+from dynot_lite.matching.flow_matching import require_path
 from dynot_lite.paths.interpolants import Interpolant
 
 __all__ = ["change_path", "sample_sde", "score"]
@@ -24,7 +25,9 @@ def change_path(velocity: Velocity, interpolant: Interpolant) -> Velocity:
         interpolant: a path with α(t) + β(t) > 0 (one that does not pass through X_t = 0).
 
     Raises:
-        ValueError: from the field, at a time at which α + β ≤ 0 or the path has no velocity.
+        TypeError: what is no function, or no path.
+        ValueError: from the field, at a time at which α + β ≤ 0 or the path has no velocity; points or values of the velocity
+            that are not finite, or of another shape.
 
     >>> from dynot_lite.paths.interpolants import TRIGONOMETRIC
     >>> field = change_path(lambda t, x: torch.ones_like(x), TRIGONOMETRIC)  # X1 = X0 + 1
@@ -32,15 +35,19 @@ def change_path(velocity: Velocity, interpolant: Interpolant) -> Velocity:
     1.571
     """
 
+    require_path(interpolant)
+    function(velocity, "velocity")
+
     def field(t: float, x: Tensor) -> Tensor:
-        a, b, da, db = (c.item() for c in interpolant.coefficients(check.time(t)))
+        t, x = _time(t), check.points(x, "x")
+        a, b, da, db = (c.item() for c in interpolant.coefficients(t))
         sigma, d_sigma = a + b, da + db
         if not sigma > 0 or d_sigma - d_sigma != 0:
             raise ValueError(
                 f"t must be a time at which alpha + beta > 0 and the path has a velocity, got {t}: {sigma}, {d_sigma}"
             )
         r = min(max(b / sigma, 0.0), 1.0)
-        return (db - r * d_sigma) * evaluate(velocity, r, x / sigma) + d_sigma / sigma * x
+        return _finite((db - r * d_sigma) * evaluate(velocity, r, x / sigma) + d_sigma / sigma * x)
 
     return field
 
@@ -51,16 +58,20 @@ def score(velocity: Velocity) -> Callable[[float, Tensor], Tensor]:
     (Tweedie's formula: E[X0 | X_t = x] = x − t v_t(x), and ∇log ρ_t = −E[X0 | X_t = x]/(1 − t).)
 
     Raises:
-        ValueError: from the function, t = 1.
+        TypeError: what is no function.
+        ValueError: from the score, t = 1; points or values of the velocity that are not finite, or of another shape.
 
     >>> score(lambda t, x: torch.zeros_like(x))(0.0, torch.ones(1, 2))
     tensor([[-1., -1.]])
     """
 
+    function(velocity, "velocity")
+
     def field(t: float, x: Tensor) -> Tensor:
-        if not check.share(t, "t") < 1:
+        t, x = _time(t), check.points(x, "x")
+        if t == 1:
             raise ValueError("t must be less than 1: the law of X1 need not have a density")
-        return (t * evaluate(velocity, t, x) - x) / (1 - t)
+        return _finite((t * evaluate(velocity, t, x.clone()) - x) / (1 - t))
 
     return field
 
@@ -79,15 +90,23 @@ def sample_sde(velocity: Velocity, x0, sigma: float, *, steps: int = 200, genera
         steps: of equal length, one evaluation each; a step should be short beside 2/σ².
 
     Raises:
-        ValueError: σ < 0, steps < 1, points that are not finite.
+        ValueError: σ < 0, steps < 1, points that are not finite, at the end, too; a velocity of another shape than x.
     """
-    sigma, steps = float(check.as_tensor(sigma, "sigma")), check.count(steps, "steps")
-    if sigma < 0:
-        raise ValueError(f"sigma must be at least 0, got {sigma}")
-    x = check.as_tensor(x0, "x0")
+    sigma, steps = check.positive(sigma, "sigma", or_zero=True), check.count(steps, "steps")
+    x = check.points(x0, "x0")
     for k in range(steps):
         t = k / steps
-        v = evaluate(velocity, t, x)
+        v = evaluate(velocity, t, x.clone())
         noise = randomness.normal(*x.shape, generator=generator, like=x)
         x = x + (v + 0.5 * sigma**2 * (t * v - x)) / steps + sigma * ((1 - t) / steps) ** 0.5 * noise
-    return x
+    return _finite(x)
+
+
+def _time(t) -> float:
+    return check.time(check.number(t, "t")).item()
+
+
+def _finite(found: Tensor) -> Tensor:
+    if not check.finite(found):
+        raise ValueError("velocity must keep what is made of it and of the points x finite, got NaN or infinity")
+    return found

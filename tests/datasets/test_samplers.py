@@ -27,7 +27,7 @@ def test_points_come_with_their_labels_each_equally_often():
 
 def test_colours_are_those_of_pixels_smeared_by_one_level_at_most():
     image = torch.tensor([[[0.0, 0.5, 1.0], [0.2, 0.4, 0.6]]])
-    exact = from_colours(image, smear=False)(500, generator=seeded())
+    exact = from_colours(image, scale=0.0)(500, generator=seeded())
     assert set(map(tuple, exact.tolist())) == {tuple(pixel) for pixel in image.reshape(-1, 3).tolist()}
     smeared = from_colours(image)(500, generator=seeded())
     away = smeared - exact
