@@ -58,8 +58,7 @@ def cell_map(x0, x1, *, epsilon: float = 0.0) -> Callable[[Tensor], Tensor]:
             [20.]], dtype=torch.float64)
     """
     epsilon = check.positive(epsilon, "epsilon", or_zero=True)
-    x0, x1 = _clouds(x0, x1)
-    return _soft(x0, x1, optimal_potentials(x0, x1)[1], epsilon)
+    return _soft(x0, x1, epsilon, lambda x0, x1: optimal_potentials(x0, x1)[1])
 
 
 def entropic_map(x0, x1, epsilon: float, *, tol: float = 1e-6) -> Callable[[Tensor], Tensor]:
@@ -72,8 +71,7 @@ def entropic_map(x0, x1, epsilon: float, *, tol: float = 1e-6) -> Callable[[Tens
         ValueError: as :func:`nearest_map`, and ε ≤ 0.
     """
     epsilon = check.positive(epsilon, "epsilon")
-    x0, x1 = _clouds(x0, x1)
-    return _soft(x0, x1, entropic_plan(x0, x1, epsilon, tol=tol).require().potential1, epsilon)
+    return _soft(x0, x1, epsilon, lambda x0, x1: entropic_plan(x0, x1, epsilon, tol=tol).require().potential1)
 
 
 def optimal_potentials(x0, x1) -> tuple[Tensor, Tensor]:
@@ -82,7 +80,8 @@ def optimal_potentials(x0, x1) -> tuple[Tensor, Tensor]:
     A solver returns a corner of the set of optimal potentials, at which samples lie on the borders of cells. For clouds of one
     size, whose optimal plan is a permutation, these are from its inside, where every sample is inside the cell of its partner:
     from the corner each g_j moves, all at once and again and again, by a quarter of the difference of the room above it and that
-    below. So no slack c_ij − f_i − g_j loses more than half. For other sizes they are the solver's. Memory: some matrices (n, m).
+    below. So no slack c_ij − f_i − g_j loses more than half; which potentials these are depends on the corner, and so on the
+    order of the points. For other sizes they are the solver's. Memory: some matrices (n, m).
 
     Raises:
         ValueError: as :func:`nearest_map`.
@@ -117,15 +116,15 @@ def _clouds(x0, x1) -> tuple[Tensor, Tensor]:
     return x0.to(torch.float64, copy=True), x1.to(torch.float64, copy=True)
 
 
-def _soft(x0: Tensor, x1: Tensor, g: Tensor, epsilon: float) -> Callable[[Tensor], Tensor]:
-    # g_j − c(x, y_j), up to what does not depend on j, by points around the middles of the clouds: no digits of a long way are
-    # lost.
-    middle0, middle1 = x0.median(0).values, x1.median(0).values
-    y = x1 - middle1
-    offsets = g + y @ (middle0 - middle1) - 0.5 * y.square().sum(1)
+def _soft(x0, x1, epsilon: float, potential1: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    x0, x1 = _clouds(x0, x1)
+    # Both clouds around their middles, which changes no partner: no digits of a long way are lost, in the potentials neither.
+    middle = x0.median(0).values
+    y = x1 - x1.median(0).values
+    offsets = potential1(x0 - middle, y) - 0.5 * y.square().sum(1)
 
     def block(x: Tensor) -> Tensor:
-        scores = offsets + (x - middle0) @ y.mT
+        scores = offsets + (x - middle) @ y.mT  # g_j − c(x, y_j), up to what does not depend on j
         if not epsilon:
             return x1[scores.argmax(1)]
         # The largest comes to zero before it is divided by ε, which may be so small that it would overflow.

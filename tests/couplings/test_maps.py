@@ -95,6 +95,31 @@ def test_blocks_shapes_and_bad_points(make, monkeypatch):
         make(x0, x1[:, :1])
 
 
+def test_a_long_way_between_the_clouds_costs_no_digits():
+    x0, x1 = clouds(n=60, m=60)
+    partner = exact_pairs(x0, x1)
+    far0, far1 = x0 + 2.0**20, x1 - 2.0**20
+    assert torch.equal(cell_map(far0, far1)(far0), far1[partner])
+    near, far = entropic_map(x0, x1, 0.5, tol=1e-9)(x0), entropic_map(far0, far1, 0.5, tol=1e-9)(far0)
+    assert (far + 2.0**20 - near).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("make", [nearest_map, cell_map, lambda x0, x1: entropic_map(x0, x1, 0.5)])
+def test_a_map_stays_what_it_is_when_the_clouds_change(make):
+    x0, x1 = clouds(n=20, m=20, dim=2)
+    transport = make(x0, x1)
+    before = transport(x0 + 0.1)
+    x = x0 + 0.1
+    x0.zero_(), x1.zero_()
+    assert torch.equal(transport(x), before)
+
+
+def test_a_point_too_far_to_be_squared_is_refused_by_name():
+    for make in (nearest_map, cell_map):
+        with pytest.raises(ValueError, match="^x must be of a size"):
+            make(*clouds(dim=2))(torch.full((1, 2), 1e200, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("epsilon", [-1.0, math.nan, "a"])
 def test_bad_epsilon(epsilon):
     with pytest.raises(ValueError, match="epsilon"):

@@ -89,6 +89,18 @@ def test_mccanns_field_moves_along_the_geodesic_with_constant_speed_at_least_cos
         mccann_velocity(P, flat)(1.0, x)
 
 
+def test_mccanns_field_of_a_batch_is_that_of_each_law():
+    means = torch.randn(3, 2, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    found = mccann_velocity(Gaussian(means, P.cov), Q)(0.3, torch.ones(1, 2))
+    each = [mccann_velocity(Gaussian(mean, P.cov), Q)(0.3, torch.ones(1, 2)) for mean in means]
+    assert found.shape == (3, 1, 2) and torch.allclose(found, torch.stack(each))
+    for seed in range(5):  # singular at t = 1 beyond rounding, whatever the numbers
+        root = torch.randn(2, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        line = Gaussian([0.0, 0.0], root @ root.mT)
+        with pytest.raises(ValueError, match="t must be a time at which"):
+            mccann_velocity(P, line)(1.0, torch.ones(1, 2))
+
+
 @pytest.mark.parametrize("levels", [[0.5], [1e-12, 1e-3, 0.3, 0.8, 1 - 1e-3, 1 - 2**-50]])
 def test_quantiles_in_both_tails(levels):
     mixture = GaussianMixture([0.2, 0.5, 0.3], [[-3.0], [0.0], [4.0]], [[[0.25]], [[1.0]], [[4.0]]])
@@ -97,6 +109,15 @@ def test_quantiles_in_both_tails(levels):
     for level, q, above in zip(levels, found[:, 0].tolist(), tail.tolist(), strict=True):
         assert math.isclose(mixture.cdf([[q]]).item(), level, rel_tol=1e-12)
         assert math.isclose(above, 1 - level, rel_tol=1e-12)
+
+
+def test_quantiles_of_components_of_very_different_size():
+    """Half of the mass far away: the others have the quantiles of twice the level."""
+    for far in (1e6, 1e150, 1e300):
+        mixture = GaussianMixture([0.5, 0.5], [[0.0], [far]], [[1.0]])
+        assert mixture.quantile([0.25, 0.4]).flatten().tolist() == pytest.approx([0, stats.norm.ppf(0.8)], abs=1e-14)
+    narrow = GaussianMixture([0.5, 0.5], [[0.0], [1.0]], [[[1e-40]], [[1e-40]]])
+    assert narrow.quantile([0.4]).item() == pytest.approx(1e-20 * stats.norm.ppf(0.8), rel=1e-12)
 
 
 def test_quantiles_at_atoms_and_one_component():
@@ -123,6 +144,9 @@ def test_quantiles_at_atoms_and_one_component():
         (lambda: MixtureCoupling([1.0], [[0.0]], [[0.0], [1.0]], [[1.0]], [[1.0]]), "weights|means"),
         (lambda: MixtureCoupling([0.5, 0.4], [[0.0]] * 2, [[0.0]] * 2, [[1.0]], [[1.0]]), "weights"),
         (lambda: fm_law(P, Gaussian([0.0], [[1.0]]), 0.5), "dimension"),
+        (lambda: GaussianMixture([1.0], [[0.0]], [[1.0]]).quantile([]), "levels"),
+        (lambda: fm_law(Gaussian(torch.zeros(3, 2), P.cov), Gaussian(torch.zeros(4, 2), P.cov), 0.5), "p and q"),
+        (lambda: MixtureCoupling([1.0], [[0.0]], [[0.0]], [[1.0]], [[1.0]], [[[[0.5]]]]), "cross_cov"),
         (lambda: fm_law(P, Q, 1.5), "t must"),
         (lambda: fm_law(P, Q, [0.1, 0.2]), "t must"),
         (lambda: coupling().sample(0), "n must"),

@@ -79,6 +79,18 @@ def test_the_law_of_the_sde_is_that_of_the_flow(sigma):
         assert torch.allclose(end, integrate(INDEPENDENT.velocity, x0, steps=150, method="euler"))
 
 
+@pytest.mark.parametrize("make", [lambda v: change_path(v, TRIGONOMETRIC), score])
+def test_what_is_no_function_no_point_or_no_path_is_refused_at_once(make):
+    with pytest.raises(TypeError, match="velocity must be a function"):
+        make(3)
+    with pytest.raises(TypeError, match="interpolant must be"):
+        change_path(INDEPENDENT.velocity, "linear")
+    with pytest.raises(ValueError, match="x must"):
+        make(INDEPENDENT.velocity)(0.5, points()[:0])
+    with pytest.raises(ValueError, match="velocity must keep"):
+        make(lambda t, x: x * math.inf)(0.5, points())
+
+
 def test_bad_arguments_of_the_sde():
     for sigma in (-1.0, math.nan):
         with pytest.raises(ValueError, match="sigma"):
