@@ -1,16 +1,32 @@
 """Figures in one style: legible in print and for colour-blind readers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["COLOURS", "draw_trajectories", "image_grid", "rendered", "set_style", "write_gif"]
+__all__ = [
+    "COLOURS",
+    "ROLES",
+    "draw_cells",
+    "draw_density",
+    "draw_ellipse",
+    "draw_field",
+    "draw_pairs",
+    "draw_trajectories",
+    "image_grid",
+    "image_row",
+    "rendered",
+    "set_style",
+    "write_gif",
+]
 
 # Okabe & Ito's palette: distinguishable with every common form of colour blindness, and in grey.
 COLOURS = {
@@ -21,6 +37,19 @@ COLOURS = {
     "purple": "#CC79A7",
     "sky": "#56B4E9",
     "grey": "#6B6B6B",
+}
+
+# A colour means one thing in all stories.
+ROLES = {
+    "optimal": COLOURS["green"],
+    "independent": COLOURS["blue"],
+    "minibatch": COLOURS["orange"],
+    "wrong": COLOURS["vermilion"],
+    "truth": COLOURS["grey"],
+    "source": COLOURS["grey"],
+    "target": COLOURS["sky"],
+    "first": COLOURS["purple"],
+    "second": "#000000",
 }
 
 
@@ -70,6 +99,82 @@ def draw_trajectories(ax: Axes, positions, *, colour: str = COLOURS["grey"], cou
     positions = np.asarray(positions)[:, :count]
     ax.plot(*positions.transpose(2, 0, 1), color=colour, linewidth=0.6, alpha=0.7)
     ax.scatter(*positions[-1].T, s=6, color=colour, zorder=3)
+
+
+def draw_field(ax: Axes, velocity: Callable, t: float, box: Sequence[float], *, n: int = 13, role: str = "truth") -> None:
+    """Arrows of ``velocity(t, x)`` on an n × n grid of the box (left, right, bottom, top), the longest one cell long."""
+    left, right, bottom, top = box
+    x, y = torch.linspace(left, right, n + 2)[1:-1], torch.linspace(bottom, top, n + 2)[1:-1]
+    points = torch.cartesian_prod(x, y).double()
+    with torch.no_grad():
+        arrows = torch.as_tensor(velocity(t, points)).double()
+    cell, longest = min(right - left, top - bottom) / (n + 1), arrows.norm(dim=1).max().item() or 1.0
+    options = {"angles": "xy", "scale_units": "xy", "scale": longest / cell, "width": 0.004, "pivot": "middle"}
+    ax.quiver(*points.T, *arrows.T, color=ROLES[role], **options)
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+
+
+def draw_density(ax: Axes, log_prob: Callable, box: Sequence[float], *, n: int = 121, role: str = "truth") -> None:
+    """Six level lines of the density exp(log_prob(x)) on the box (left, right, bottom, top), at even shares of its maximum."""
+    left, right, bottom, top = box
+    x, y = torch.linspace(left, right, n).double(), torch.linspace(bottom, top, n).double()
+    with torch.no_grad():
+        values = torch.as_tensor(log_prob(torch.cartesian_prod(x, y))).double().exp().reshape(n, n)
+    levels = values.max().item() * np.linspace(0.08, 0.95, 6)
+    ax.contour(x, y, values.T, levels=levels, colors=ROLES[role], linewidths=0.9)
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+
+
+def draw_ellipse(ax: Axes, mean, cov, *, role: str, deviations: float = 2.0, label: str | None = None) -> None:
+    """The points at so many standard deviations from the mean of a Gaussian in the plane."""
+    angle = np.linspace(0, 2 * np.pi, 121)
+    values, vectors = np.linalg.eigh(np.asarray(cov))
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    curve = np.asarray(mean)[:, None] + deviations * vectors @ (np.sqrt(values.clip(0))[:, None] * circle)
+    ax.plot(*curve, color=ROLES[role], label=label)
+
+
+def draw_pairs(ax: Axes, x0, x1, *, role: str = "optimal", size: float = 14) -> None:
+    """Pairs x0[i], x1[i] in the plane: circles, squares, and a line between."""
+    x0, x1 = np.asarray(x0), np.asarray(x1)
+    ax.plot(*np.stack([x0, x1]).transpose(2, 0, 1), color=ROLES[role], linewidth=0.8, alpha=0.8, zorder=1)
+    ax.scatter(*x0.T, s=size, color=ROLES["source"], zorder=2)
+    ax.scatter(*x1.T, s=size, color=ROLES["target"], marker="s", zorder=2)
+    ax.set(aspect="equal")
+
+
+def draw_cells(ax: Axes, points, potentials, box: Sequence[float], *, n: int = 301, share=None) -> None:
+    """The cells {x: c(x, y_j) − g_j is least} of points y_j with potentials g_j, c = ½‖x − y‖², on (left, right, bottom, top).
+
+    Neighbours have other colours; with ``share``, the mass of each cell over what it should be, white is 1, vermilion too much,
+    blue too little.
+    """
+    left, right, bottom, top = box
+    y, g = np.asarray(points, dtype=float), np.asarray(potentials, dtype=float)
+    grid = np.stack(np.meshgrid(np.linspace(left, right, n), np.linspace(bottom, top, n)), -1).reshape(-1, 2)
+    cell = (grid @ y.T + (g - 0.5 * (y**2).sum(1))).argmax(1).reshape(n, n)
+    if share is None:
+        golden = np.arange(len(y)) * 0.618 % 1  # far apart in the order of the points
+        colours = mpl.colormaps["tab20"](golden)[:, :3] * 0.45 + 0.55
+    else:
+        way = np.clip(np.log2(np.asarray(share, dtype=float).clip(1e-3)), -1, 1)[:, None]
+        high, low = (np.array(mpl.colors.to_rgb(COLOURS[name])) for name in ("vermilion", "blue"))
+        colours = 1 + np.abs(way) * (np.where(way > 0, high, low) - 1)
+    ax.imshow(colours[cell], extent=(left, right, bottom, top), origin="lower", interpolation="nearest")
+    ax.scatter(*y.T, s=10, color=ROLES["target"], marker="s", edgecolors="black", linewidths=0.4)
+    ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
+
+
+def image_row(images: Mapping[str, Any], *, height: float = 2.0, cmap: str | None = None) -> Figure:
+    """A figure of pictures side by side, by their titles: arrays (h, w) or (h, w, 3); values in colours are cut to [0, 1]."""
+    arrays = {title: np.asarray(image, dtype=float) for title, image in images.items()}
+    widths = [height * array.shape[1] / array.shape[0] for array in arrays.values()]
+    figure, axes = plt.subplots(1, len(arrays), figsize=(sum(widths), height + 0.35), squeeze=False, width_ratios=widths)
+    for ax, (title, array) in zip(axes[0], arrays.items(), strict=True):
+        ax.imshow(array.clip(0, 1) if array.ndim == 3 else array, cmap=cmap)
+        ax.set(title=title, xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    return figure
 
 
 def rendered(figure: Figure) -> Image.Image:

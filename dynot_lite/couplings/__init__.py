@@ -10,6 +10,9 @@ sorted_pairs, exact_pairs, entropic_pairs        none: indices
 independent, exact, entropic                     exact in the points drawn, which pairs hold as they are
 from_plan                                        x0, x1, conditions: exact; plan: none
 exact_plan, entropic_plan, sample_plan           none
+nearest_map, cell_map                            x0, x1, epsilon: refused; x: none without epsilon, exact with it
+entropic_map                                     x0, x1, epsilon: refused; x: exact
+optimal_potentials                               refused
 SemidiscreteCoupling                             points, weights, epsilon: refused; assign: none; c_transform: x refused
 ClassCouplings, JointCoupling                    points, conditions, beta: refused
 prepare, PairList                                none
@@ -31,6 +34,6 @@ pair_sampler                                     exact in the points drawn
 from dynot_lite._base.rooms import lazily
 
 __getattr__ = lazily(
-    __name__, "plans", "batches", "atoms", "search", "certificate", "ascent", "indexed", "semidiscrete", "exact_flow", "prepared",
-    "conditional", "distributed", "sliced", "amortized",
+    __name__, "plans", "maps", "batches", "atoms", "search", "certificate", "ascent", "indexed", "semidiscrete", "exact_flow",
+    "prepared", "conditional", "distributed", "sliced", "amortized",
 )  # fmt: skip

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
+from dynot_lite.datasets.samplers import colours_of
 
-__all__ = ["CREDIT", "colour_sample", "digits", "photographs"]
+__all__ = ["CREDIT", "colour_sample", "digit_density", "digits", "luminance", "photographs"]
 
 CREDIT = "Photographs: danielbuechele (temple) and vultilion (flower), CC BY 2.0, changed."
 """Whose the photographs are, and under which licence: to stand under every picture that shows them."""
@@ -66,12 +67,7 @@ def colour_sample(image, n: int, *, generator: torch.Generator | None = None) ->
     >>> colour_sample(photographs(size=(40, 60))[0], 100, generator=torch.Generator().manual_seed(0)).shape
     torch.Size([100, 3])
     """
-    image = check.as_tensor(image, "image")
-    if image.ndim != 3 or image.shape[-1] != 3 or image.numel() == 0:
-        raise ValueError(f"image must have shape (height, width, 3), got {tuple(image.shape)}")
-    if image.min() < 0 or image.max() > 1:
-        raise ValueError(f"image must have values in [0, 1], got {image.min().item():g} to {image.max().item():g}")
-    colours = image.reshape(-1, 3)
+    colours = colours_of(image).reshape(-1, 3)
     pixels = len(colours)
     if check.count(n, "n") > pixels:
         raise ValueError(f"n must be at most the number of pixels, {pixels}, got {n}")
@@ -94,3 +90,40 @@ def digits() -> tuple[Tensor, Tensor]:
     """
     bunch = load_digits()
     return torch.tensor(bunch.data / 16, dtype=torch.float32), torch.tensor(bunch.target, dtype=torch.int64)
+
+
+def digit_density(index: int, n: int, *, margin: float = 1 / 8) -> Tensor:
+    """The digit ``index`` of :func:`digits` on an n × n grid: a density of mean 1, enlarged bilinearly, with an empty margin.
+
+    Args:
+        margin: the share of the side that stays empty, on every side.
+
+    Raises:
+        ValueError: an index outside the data, fewer than 8 pixels inside the margins.
+    """
+    images, _ = digits()
+    if not 0 <= check.count(index, "index", least=0) < len(images):
+        raise ValueError(f"index must be less than {len(images)}, got {index}")
+    pad = round(check.share(margin, "margin") * check.count(n, "n"))
+    if n - 2 * pad < 8:
+        raise ValueError(f"n must leave at least 8 pixels inside the margins, got {n} with {pad} on every side")
+    image = images[index].double().reshape(1, 1, 8, 8)
+    inner = torch.nn.functional.interpolate(image, (n - 2 * pad,) * 2, mode="bilinear", align_corners=False)[0, 0]
+    density = torch.nn.functional.pad(inner, (pad,) * 4)
+    return density / density.mean()
+
+
+def luminance(image) -> Tensor:
+    """The relative luminance (linear light, ITU-R BT.709 weights) of an sRGB image (h, w, 3) as a density of mean 1.
+
+    5 % of the mean is spread evenly, so that black pixels are positive.
+
+    Raises:
+        ValueError: an image of another shape, with values outside [0, 1], or black all over.
+    """
+    image = colours_of(image)
+    linear = torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
+    values = linear @ torch.tensor([0.2126, 0.7152, 0.0722]).to(image)
+    if not values.detach().mean() > 0:
+        raise ValueError("image must not be black all over")
+    return (values / values.mean() + 0.05) / 1.05

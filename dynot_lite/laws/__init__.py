@@ -19,9 +19,16 @@ GaussianMixture.log_prob               none where singular                      
 GaussianMixture.sample                 none where singular                           weights: none
 fm_velocity_mixture                    exact                                         weights, cross_cov, t: exact
 fm_velocity_diracs                                                                   points, weights, t: exact
+GaussianMixture.cdf                    none where one is zero                        weights: exact
+GaussianMixture.quantile               none                                          none
+fm_law                                 exact                                         cross_cov, t: exact
+mccann_velocity                        of a singular q none, of p exact              t: exact
+MixtureCoupling.velocity, law          exact                                         weights, cross_cov, t: exact
+MixtureCoupling.product                exact                                         weights: exact
+MixtureCoupling.sample                 none                                          none
 =====================================  ============================================  ========================================
 """
 
 from dynot_lite._base.rooms import lazily
 
-__getattr__ = lazily(__name__, "linear_algebra", "gaussian", "mixtures")
+__getattr__ = lazily(__name__, "linear_algebra", "gaussian", "mixtures", "coupled")

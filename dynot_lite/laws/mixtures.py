@@ -66,6 +66,45 @@ class GaussianMixture:
         x = _points(x, self.means)
         return representable(posterior(self.weights, log_normal(x - self.means.unsqueeze(-2), self.covs))[1])
 
+    def cdf(self, x) -> Tensor:
+        """P(X ≤ x) on the line (d = 1), shape (n, 1) -> (n,); far to the right 1 − cdf loses digits: use that of −X.
+
+        Variances may be zero; then covs that require a gradient are refused.
+        """
+        x, deviations = _points(x, self.means), self._deviations()
+        if not (deviations > 0).all():
+            refuse_graph(self.covs, "where a variance is zero, covs")
+        z = (x - self.means[:, 0]) / torch.where(deviations > 0, deviations, 1.0)
+        # Not torch.special.ndtr, which has absolute accuracy only.
+        return torch.where(deviations > 0, 0.5 * torch.special.erfc(-z / 2**0.5), (z >= 0).to(z)) @ self.weights
+
+    def quantile(self, levels) -> Tensor:
+        """The points q with P(X ≤ q) = level on the line (d = 1), shape (n,) -> (n, 1), to rounding, in both tails.
+
+        By bisection between the quantiles of the components. Raises ValueError for levels outside ]0, 1[, or that require a
+        gradient, as the parameters must not.
+        """
+        levels = check.as_tensor(levels, "levels", like=self.means)
+        for value, name in ((levels, "levels"), (self.weights, "weights"), (self.means, "means"), (self.covs, "covs")):
+            refuse_graph(value, name)
+        if levels.ndim != 1 or not len(levels) or ((levels <= 0) | (levels >= 1)).any():
+            raise ValueError(f"levels must have shape (n,) and lie in ]0, 1[, got {tuple(levels.shape)}, {levels.tolist()}")
+        deviations = self._deviations()
+        ends = self.means[:, 0] + deviations * torch.special.ndtri(levels)[:, None]
+        low, high = ends.amin(1), ends.amax(1)
+        mirrored, upper = GaussianMixture(self.weights, -self.means, self.covs), levels > 0.5
+        unit = torch.finfo(low.dtype).eps * deviations.amin()
+        # Until the ends are neighbours, or closer than any component can tell.
+        while ((low < (middle := 0.5 * low + 0.5 * high)) & (middle < high) & (high - low > unit)).any():
+            short = torch.where(upper, mirrored.cdf(-middle[:, None]) > 1 - levels, self.cdf(middle[:, None]) < levels)
+            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+        return high[:, None]
+
+    def _deviations(self) -> Tensor:
+        if self.means.shape[1] != 1:
+            raise ValueError(f"means must have dimension 1 for this, got {self.means.shape[1]}")
+        return self.covs[:, 0, 0].sqrt()
+
 
 def fm_velocity_mixture(
     weights, means0, means1, cov0, cov1, t, x, *, cross_cov=None, interpolant: Interpolant = LINEAR

@@ -43,7 +43,7 @@ def loss(velocity: Callable, x0, x1, t, *conditions, interpolant: Interpolant = 
     >>> loss(lambda t, x: torch.full_like(x, 2.0), x0, x1, 0.5).item()
     0.5
     """
-    x_t, dx_t = _path(interpolant).at(t, x0, x1)
+    x_t, dx_t = require_path(interpolant).at(t, x0, x1)
     t = check.time(t, n=len(x_t), like=x_t).expand(len(x_t)).clone()
     return finite((evaluate(velocity, t, x_t, *conditions) - dx_t).square().sum() / len(x_t), "velocity")
 
@@ -62,7 +62,7 @@ class FlowMatching:
     label_dropout: float = 0.1
 
     def __post_init__(self):
-        _path(self.interpolant)
+        require_path(self.interpolant)
         check.share(self.label_dropout, "label_dropout")
 
     def __call__(
@@ -144,7 +144,7 @@ def reflow(
     return pairs
 
 
-def _path(interpolant) -> Interpolant:
+def require_path(interpolant) -> Interpolant:
     if not isinstance(interpolant, Interpolant):
         raise TypeError(f"interpolant must be an Interpolant, got {interpolant!r}")
     return interpolant

@@ -13,7 +13,7 @@ from calls import Call
 from instances import generator
 
 from dynot_lite._base import checks as check
-from dynot_lite.couplings import amortized, ascent, atoms, batches, certificate, distributed, plans, sliced
+from dynot_lite.couplings import amortized, ascent, atoms, batches, certificate, distributed, maps, plans, sliced
 from dynot_lite.couplings.conditional import ClassCouplings, JointCoupling
 from dynot_lite.couplings.exact_flow import ExactFlow
 from dynot_lite.couplings.indexed import IndexedPairs
@@ -289,6 +289,33 @@ CALLS = [
     room("plans", "entropic_plan", lambda **z: planned(plans.entropic_plan(None, None, 0.5, **z)), COSTS, names=COST_NAMES,
          tolerance=1e-5),
     room("plans", "sample_plan", lambda plan: plans.sample_plan(plan, 6, generator=generator()), {"plan": PLAN}),
+    # maps
+    *(
+        room("maps", name, lambda x, make=make, **clouds: make(**clouds)(x), {"x0": X0, "x1": Y, "x": t([0.5, 0.5], [-2.0, 1.0],
+             [1.0, -3.0])}, names=CLOUD_NAMES | {"x1": "x1|x must have dimension"}, rows=[{"x": 0, "result": 0},
+             {"x0": 0, "result": None}, {"x1": 0, "result": None}], dims={"x0": 1, "x1": 1, "x": 1, "result": 1},
+             moved=("x0", "x1", "x"), result_moved=(True,), tolerance=tolerance,
+             **{"units": {"x0": 1, "x1": 1, "x": 1}, "result_units": (1,)} if units else {})
+        for name, make, units, tolerance in (
+            ("nearest_map", maps.nearest_map, True, 1e-9),
+            ("cell_map", maps.cell_map, True, 1e-9),
+            ("cell_map, softened", lambda x0, x1: maps.cell_map(x0, x1, epsilon=0.5), False, 1e-9),
+            ("entropic_map", lambda x0, x1: maps.entropic_map(x0, x1, 0.5, tol=1e-9), False, 1e-6),
+        )
+    ),
+    room("maps", "cell_map, epsilon", lambda epsilon: maps.cell_map(X0, Y, epsilon=epsilon)(X1),
+         options={"epsilon": ("number", 0.5)}),
+    room("maps", "entropic_map, epsilon", lambda epsilon, tol: maps.entropic_map(X0, Y, epsilon, tol=tol)(X1),
+         options={"epsilon": ("positive", 0.5), "tol": ("positive", 1e-6)}),
+    *(
+        room("maps", name, maps.optimal_potentials, {"x0": X0, "x1": other}, units={"x0": 1, "x1": 1}, result_units=(2, 2),
+             moved=("x0", "x1"), result_moved=(False, False), names=CLOUD_NAMES, rows=rows,
+             dims={"x0": 1, "x1": 1, "result": None})
+        for name, other, rows in (
+            ("optimal_potentials", X1, ()),  # which of the inner ones depends on the order of the points
+            ("optimal_potentials, sizes", Y, ({"x0": 0, "result": [0, None]}, {"x1": 0, "result": [None, 0]})),
+        )
+    ),
     # the parts of the semidiscrete solver
     semi("atoms", "Atoms", lambda **z: (lambda a: (a.centred, a.mass, a.of_point))(cells(**z)), **moving((False,) * 3)),
     semi("atoms", "Atoms.constants", lambda **z: cells(**z).constants(t(0.5, 1.0))),

@@ -8,7 +8,7 @@ from derivatives import rows as table
 from instances import generator
 
 import dynot_lite.couplings
-from dynot_lite.couplings import amortized, batches, conditional, exact_flow, plans, prepared, semidiscrete, sliced
+from dynot_lite.couplings import amortized, batches, conditional, exact_flow, maps, plans, prepared, semidiscrete, sliced
 
 F64 = torch.float64
 COST, F = sliced.squared_cost(X0, Y), torch.tensor([0.5, -0.25, 0.125], dtype=F64)
@@ -55,6 +55,8 @@ EXACT = {
     "pair_sampler": (pairs(lambda *laws: amortized.pair_sampler(REGRESSION, *laws)), X0, X1),
     "predict_from": (lambda f: [getattr(amortized.predict_from(PROBLEMS[0], f, 0.5, sweeps=k), name)
                                 for k in (0, 1) for name in ("potential0", "potential1", "plan")], F),
+    "cell_map": (lambda x: maps.cell_map(X0, Y, epsilon=0.5)(x), X1),
+    "entropic_map": (lambda x: maps.entropic_map(X0, Y, 0.5)(x), X1),
     "ExactFlow.velocity": (lambda t, x: FLOW.velocity(t, x), torch.tensor([0.25, 0.5, 0.75], dtype=F64), X0),
     "ExactFlow.score": (lambda t, x: FLOW.score(t, x), torch.tensor(0.5, dtype=F64), X0),
 }  # fmt: skip
@@ -89,6 +91,8 @@ NONE = {
     "exact_plan, cost": lambda: plans.exact_plan(None, None, cost=leaf(COST), weights0=leaf(UNIFORM)),
     "entropic_plan": lambda: plans.entropic_plan(leaf(X0), leaf(X1), 0.5, weights1=leaf(UNIFORM), start=leaf(F)),
     "entropic_plan, cost": lambda: plans.entropic_plan(None, None, 0.5, cost=leaf(COST), weights0=leaf(UNIFORM)),
+    "nearest_map": lambda: maps.nearest_map(X0, Y)(leaf(X1)),
+    "cell_map": lambda: maps.cell_map(X0, Y)(leaf(X1)),
     "sample_plan": lambda: plans.sample_plan(leaf(torch.eye(3, dtype=F64) / 3), 4),
     "SemidiscreteCoupling.assign": lambda: SOFT.assign(leaf(X0)),
     "prepare, PairList": lambda: prepared.prepare(HARD, 300).pair(4),
@@ -109,6 +113,10 @@ def law(name, **given):
         "ClassCouplings": lambda: conditional.ClassCouplings(**{"points": POINTS, "labels": [0, 1, 1, 0, 0]} | given),
         "JointCoupling": lambda: conditional.JointCoupling(**{"points": POINTS, "conditions": Z, "beta": 1.0} | given),
         "c_transform": lambda: SOFT.c_transform(**given),
+        "nearest_map": lambda: maps.nearest_map(**{"x0": X0, "x1": X1} | given),
+        "cell_map": lambda: maps.cell_map(**{"x0": X0, "x1": X1} | given),
+        "entropic_map": lambda: maps.entropic_map(**{"x0": X0, "x1": X1, "epsilon": 0.5} | given),
+        "optimal_potentials": lambda: maps.optimal_potentials(**{"x0": X0, "x1": X1} | given),
         "potentials_1d": lambda: sliced.potentials_1d(**{"x0": X0, "x1": X1} | given),
         "w2_squared_1d": lambda: sliced.w2_squared_1d(**{"x0": LINES[0], "x1": LINES[1]} | given),
         "features": lambda: REGRESSION.features(amortized.Problem(**{"x0": X0, "x1": X1} | given)),
@@ -132,6 +140,9 @@ REFUSED = [
     ("JointCoupling", "conditions", Z),
     ("JointCoupling", "beta", NUMBER),
     ("c_transform", "x", X0),
+    *((row, name, x) for row in maps.__all__ for name, x in (("x0", X0), ("x1", X1))),
+    ("cell_map", "epsilon", NUMBER),
+    ("entropic_map", "epsilon", NUMBER),
     ("potentials_1d", "x0", X0),
     ("potentials_1d", "x1", X1),
     ("potentials_1d", "weights0", UNIFORM),
@@ -160,7 +171,8 @@ def test_refused(row, name, value):
 
 def test_the_table_names_every_function():
     solver = ("Coefficients", "Prediction", "Problem", "TransportPlan", "SemidiscreteFit", "ClassFit", "directions")
-    found = unnamed(dynot_lite.couplings, batches, plans, semidiscrete, exact_flow, prepared, conditional, sliced, amortized)
+    modules = batches, plans, maps, semidiscrete, exact_flow, prepared, conditional, sliced, amortized
+    found = unnamed(dynot_lite.couplings, *modules)
     assert set(found) <= set(solver)
     tested = " ".join((*EXACT, *NONE, *(row for row, *_ in REFUSED)))
     assert [name for row in table(dynot_lite.couplings) for name in row.split(", ") if name not in tested] == []

@@ -12,7 +12,8 @@ from calls import Call
 
 from dynot_lite.datasets import toy, w2_benchmark
 from dynot_lite.datasets.files import cities
-from dynot_lite.datasets.images import colour_sample, digits, photographs
+from dynot_lite.datasets.images import colour_sample, digit_density, digits, luminance, photographs
+from dynot_lite.datasets.samplers import clusters, from_colours, from_points, normal
 
 FOLDER = Path(tempfile.mkdtemp())
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -82,6 +83,63 @@ CALLS = [
         {"image": IMAGE},
         limits={"every pixel": ({"image": IMAGE[:1, :1], "n": 1}, IMAGE[0, :1])},
         **SAMPLER,
+    ),
+    Call(
+        "datasets.images.digit_density",
+        lambda index, n, margin: digit_density(index, n, margin=margin),
+        {},
+        options={"index": ("count or none", 0), "n": ("count", 12), "margin": ("share", 0.125)},
+        names={"n": r"\bn\b"},
+    ),
+    Call(
+        "datasets.images.luminance",
+        luminance,
+        {"image": IMAGE},
+        limits={"one pixel": ({"image": IMAGE[1:2, :1]}, torch.ones(1, 1)), "black": ({"image": 0 * IMAGE}, "image")},
+    ),
+    Call(
+        "datasets.samplers.normal",
+        lambda dim, n, generator: seeded(normal(dim))(n, generator=generator),
+        {},
+        options={"dim": ("count", 3)} | SAMPLER["options"],
+        names=SAMPLER["names"],
+        excused=DEFAULT,
+    ),
+    Call(
+        "datasets.samplers.from_points",
+        lambda points, n, generator: seeded(from_points(points))(n, generator=generator),
+        {"points": X},
+        units={"points": 1},
+        result_units=(1,),
+        moved=("points",),
+        result_moved=(True,),
+        limits={"one point": ({"points": X[:1], "n": 2}, X[[0, 0]])},
+        excused={"a wrong length": "points of any dimension are valid"},
+        **SAMPLER,
+    ),
+    Call(
+        "datasets.samplers.from_points, labels",
+        lambda labels, n, generator: seeded(from_points(X, labels))(n, generator=generator)[1],
+        {"labels": torch.tensor([0.0, 2.0, 1.0], dtype=torch.float64)},
+        **SAMPLER,
+    ),
+    Call(
+        "datasets.samplers.from_colours",
+        lambda image, n, generator, scale: seeded(from_colours(image, scale=scale))(n, generator=generator),
+        {"image": IMAGE},
+        options=SAMPLER["options"] | {"scale": ("number", 0.25)},
+        names=SAMPLER["names"],
+        limits={"one pixel": ({"image": IMAGE[:1, :1], "n": 2, "scale": 0}, IMAGE[0, [0, 0]])},
+        single=None,
+    ),
+    Call(
+        "datasets.samplers.clusters",
+        lambda n, dim, generator: seeded(clusters)(n, dim, generator=generator),
+        {},
+        options={"dim": ("count", 3)} | SAMPLER["options"],
+        names=SAMPLER["names"],
+        limits={"one point": ({"n": 1}, torch.zeros(1, 3))},
+        excused=DEFAULT,
     ),
     Call(
         "datasets.w2_benchmark.W2Benchmark.source",

@@ -3,6 +3,7 @@
 import torch
 from calls import Call
 
+from dynot_lite.laws.coupled import MixtureCoupling, fm_law, mccann_velocity
 from dynot_lite.laws.gaussian import (
     Affine,
     Gaussian,
@@ -39,13 +40,49 @@ def laws(m0, cov0, m1, cov1):
     return Gaussian(m0, cov0), Gaussian(m1, cov1)
 
 
-def pair(name, function, *, arrays=ENDS, **options):
+def pair(name, function, *, arrays=ENDS, module="gaussian", **options):
     options = {"names": NAMES, "units": UNITS, "moved": tuple(key for key in ("m0", "m1", "x") if key in arrays)} | options
-    return Call(f"laws.gaussian.{name}", function, arrays, **options)
+    return Call(f"laws.{module}.{name}", function, arrays, **options)
 
 
 W, MEANS = t(0.25, 0.75), t([0.0, 1.0], [2.0, -1.0])
 COVS = torch.stack([A, B])
+LINE = {"weights": W, "means": t([0.0], [2.0]), "covs": t([[0.25]], [[4.0]])}
+LINE_NAMES = {"covs": "cov", "means": "means|cov", "n": r"\bn\b"}
+
+
+def mixed(run, name, *, x=True, **options):
+    """A call of a method of a coupling."""
+    arrays = {"weights": W, "means0": MEANS, "means1": MEANS.flip(0) + 0.5, "cov0": COVS, "cov1": COVS.flip(0), "c": 0.5 * C}
+    shared = {
+        "names": {
+            "means0": "means0|means1|the laws",
+            "means1": "means1|the laws",
+            "cov0": "cov",
+            "cov1": "cov",
+            "c": "cross_cov",
+            "t": r"\bt\b",
+            "n": r"\bn\b",
+        },
+        "units": {"means0": 1, "means1": 1, "cov0": 2, "cov1": 2, "c": 2, "x": 1},
+        "moved": ("means0", "means1", *(["x"] if x else [])),
+    }
+    return Call(
+        f"laws.coupled.MixtureCoupling{name}",
+        lambda weights, means0, means1, cov0, cov1, c, **more: run(
+            MixtureCoupling(weights, means0, means1, cov0, cov1, c), **more
+        ),
+        arrays | ({"x": X} if x else {}),
+        **shared | options,
+    )
+
+
+def parts(law):
+    """The numbers of a mixture or a coupling."""
+    if isinstance(law, GaussianMixture):
+        return law.weights, law.means, law.covs
+    return law.weights, law.means0, law.means1, law.cov0, law.cov1, law.cross_cov
+
 
 CALLS = [
     Call(
@@ -219,5 +256,84 @@ CALLS = [
         options={"t": ("time", 0.5)},
         rows=[{"x": 0, "result": 0}],
         dims={"points": -1, "x": -1, "result": -1},
+    ),
+    Call(
+        "laws.mixtures.GaussianMixture.cdf",
+        lambda x, **law: GaussianMixture(**law).cdf(x),
+        LINE | {"x": t([0.5], [-1.0], [3.0])},
+        names=LINE_NAMES,
+        rows=[{"x": 0, "result": 0}],
+        units={"means": 1, "covs": 2, "x": 1},
+        moved=("means", "x"),
+        limits={"atoms": ({"covs": t([[0.0]], [[0.0]]), "x": t([-0.5], [0.0], [1.0], [2.0])}, t(0.0, 0.25, 0.25, 1.0))},
+    ),
+    Call(
+        "laws.mixtures.GaussianMixture.quantile",
+        lambda levels, **law: GaussianMixture(**law).quantile(levels),
+        LINE | {"levels": t(0.5, 0.125, 0.875)},
+        names=LINE_NAMES,
+        rows=[{"levels": 0, "result": 0}],
+        excused={"levels: a wrong length": "there may be any number of levels"},
+        units={"means": 1, "covs": 2},
+        result_units=(1,),
+        moved=("means",),
+        result_moved=(True,),
+        limits={"atoms": ({"covs": t([[0.0]], [[0.0]]), "levels": t(0.125, 0.25, 0.5)}, t([0.0], [0.0], [2.0]))},
+    ),
+    pair(
+        "fm_law",
+        lambda c, t, **ends: (lambda p: (p.mean, p.cov))(fm_law(*laws(**ends), t, cross_cov=c)),
+        arrays=ENDS | {"c": C},
+        module="coupled",
+        names=NAMES | {"c": "cross_cov"},
+        options={"t": ("time", 0.25)},
+        dims=DIMS | {"c": (-2, -1), "result": [-1, (-2, -1)]},
+        result_units=(1, 2),
+        result_moved=(True, False),
+    ),
+    pair(
+        "mccann_velocity",
+        lambda x, t, **ends: mccann_velocity(*laws(**ends))(t, x),
+        arrays=ENDS | {"x": X},
+        module="coupled",
+        names=NAMES,
+        options={"t": ("time", 0.25)},
+        rows=[{"x": 0, "result": 0}],
+        dims=DIMS | {"x": -1, "result": -1},
+        result_units=(1,),
+    ),
+    mixed(parts, "", x=False, result_units=(0, 1, 1, 2, 2, 2), result_moved=(False, True, True, False, False, False)),
+    mixed(
+        lambda found, t, x: found.velocity(t, x),
+        ".velocity",
+        options={"t": ("time", 0.25)},
+        rows=[{"x": 0, "result": 0}],
+        result_units=(1,),
+    ),
+    mixed(
+        lambda found, t: parts(found.law(t)),
+        ".law",
+        x=False,
+        options={"t": ("time", 0.25)},
+        result_units=(0, 1, 2),
+        result_moved=(False, True, False),
+    ),
+    mixed(
+        lambda found: parts(found.product()),
+        ".product",
+        x=False,
+        result_units=(0, 1, 1, 2, 2, 2),
+        result_moved=(False, True, True, False, False, False),
+    ),
+    mixed(
+        lambda found, n, generator: found.sample(
+            n, generator=torch.Generator().manual_seed(0) if generator is None else generator
+        ),
+        ".sample",
+        x=False,
+        options={"n": ("count", 5), "generator": ("generator", None)},
+        result_units=(1, 1),
+        result_moved=(True, True),
+        single=None,
     ),
 ]

@@ -8,7 +8,8 @@ from instances import cross_covariance, generator, spd
 from torch.autograd import gradcheck, gradgradcheck
 
 import dynot_lite.laws
-from dynot_lite.laws import gaussian, mixtures
+from dynot_lite.laws import coupled, gaussian, mixtures
+from dynot_lite.laws.coupled import MixtureCoupling, fm_law, mccann_velocity
 from dynot_lite.laws.gaussian import (
     Affine,
     Gaussian,
@@ -75,6 +76,8 @@ ROWS = {
     "fm_kinetic_energy, cross_cov": lambda p, q, x, c, t: fm_kinetic_energy(p, q, cross_cov=c),
     "entropic_plan": lambda p, q, x, c, t: plan(p, q),
     "schroedinger_bridge": lambda p, q, x, c, t: bridge(p, q, x, t),
+    "fm_law": lambda p, q, x, c, t: parts(fm_law(p, q, t, cross_cov=c, interpolant=CUBIC)),
+    "mccann_velocity": lambda p, q, x, c, t: mccann_velocity(p, q)(t, x),
 }
 SLOW = ("fm_kinetic_energy, cubic", "fm_kinetic_energy, cross_cov")  # quadratures
 KINDS = ("symmetric", "equal", "commuting", "generic")
@@ -125,7 +128,7 @@ BESIDE = ["w2_squared", "geodesic", "entropic_plan", *(row for row in ROWS if "e
 
 
 @pytest.mark.parametrize("rank", (0, 1, 2))
-@pytest.mark.parametrize("row", [*BESIDE, "monge_map", "fm_flow", "fm_flow, t = 1", "fm_velocity"])
+@pytest.mark.parametrize("row", [*BESIDE, "monge_map", "mccann_velocity", "fm_flow", "fm_flow, t = 1", "fm_velocity"])
 @pytest.mark.parametrize("first", (True, False), ids=("of p", "of q"))
 def test_exact_beside_a_singular_law(row, rank, first):
     if not first and row not in BESIDE:
@@ -147,7 +150,7 @@ def test_exact_beside_a_singular_law(row, rank, first):
         (row, first)
         for row in ROWS
         for first in (True, False)
-        if row not in ("Affine", "fm_velocity", "fm_velocity, cross_cov") and (first or not row.startswith("Gaussian"))
+        if row not in ("Affine", "fm_velocity", "fm_velocity, cross_cov", "fm_law") and (first or not row.startswith("Gaussian"))
     ],
 )
 def test_none_of_a_singular_law(row, first):
@@ -191,6 +194,12 @@ def test_what_would_be_cut_is_refused():
         (lambda: flow(p, q, 0.5, c), "with a cross_cov, cross_cov"),
         (lambda: flow(p, q, t, c.detach()), "with a cross_cov, t"),
         (lambda: GaussianMixture(number.reshape(1) * 2, m0.detach()[None], cov0.detach()).sample(3), "weights"),
+        (lambda: GaussianMixture([1.0], [[0.0]], number.reshape(1, 1)).quantile([0.5]), "covs"),
+        (lambda: GaussianMixture([1.0], number.reshape(1, 1), [[1.0]]).quantile([0.5]), "means"),
+        (lambda: GaussianMixture(number.reshape(1) * 2, [[0.0]], [[1.0]]).quantile([0.5]), "weights"),
+        (lambda: GaussianMixture([1.0], [[0.0]], [[1.0]]).quantile(number.reshape(1)), "levels"),
+        (lambda: GaussianMixture([1.0], [[0.0]], (number - 0.5).reshape(1, 1)).cdf([[0.5]]), "where a variance is zero, covs"),
+        *((lambda name=name: drawn(name, number), name) for name in COUPLING),
     ):
         with pytest.raises(ValueError, match=f"^{name} must not require a gradient"):
             call()
@@ -240,15 +249,35 @@ def test_transforms_of_torch_func_agree(row, transform):
 # --- mixtures ----------------------------------------------------------------------------------------------------------------
 
 
+# Of one component, each argument with a graph in turn.
+COUPLING = {"weights": [1.0], "means0": [[0.0]], "means1": [[1.0]], "cov0": [[1.0]], "cov1": [[2.0]], "cross_cov": [[0.5]]}
+
+
+def drawn(name, number):
+    given = {key: torch.tensor(value, dtype=F64) for key, value in COUPLING.items()}
+    return MixtureCoupling(**given | {name: given[name] + 0 * number}).sample(3)
+
+
 def mixture(d=2, k=3):
     cov = torch.stack([spd(d, generator(seed), condition=3.0) for seed in range(k)])
     return random(k, seed=1), random(k, d, seed=2), random(k, d, seed=3), cov, cov.flip(0), 0.1 * random(k, d, d, seed=4)
+
+
+def of_mixture(law, x):
+    """The weights, means and covariances of a mixture, each of the components seen by every point."""
+    return law.log_prob(x) + law.weights @ (law.means.square().sum(1) + law.covs.sum((1, 2)))
 
 
 MIXTURES = {
     "GaussianMixture.log_prob": lambda w, m0, m1, c0, c1, c, x, t: GaussianMixture(w, m0, c0).log_prob(x),
     "fm_velocity_mixture": lambda w, m0, m1, c0, c1, c, x, t: fm_velocity_mixture(w, m0, m1, c0, c1, t, x, cross_cov=c),
     "fm_velocity_diracs": lambda w, m0, m1, c0, c1, c, x, t: fm_velocity_diracs(m1, t, x, weights=w),
+    "MixtureCoupling.velocity": lambda w, m0, m1, c0, c1, c, x, t: MixtureCoupling(w, m0, m1, c0, c1, c).velocity(t, x),
+    "GaussianMixture.cdf": lambda w, m0, m1, c0, c1, c, x, t: GaussianMixture(w, m0[:, :1], c0[:, :1, :1]).cdf(x[:, :1]),
+    "MixtureCoupling.law": lambda w, m0, m1, c0, c1, c, x, t: of_mixture(
+        MixtureCoupling(w, m0, m1, c0, c1, c).law(t if t.ndim == 0 else t[1]), x
+    ),
+    "MixtureCoupling.product": lambda w, m0, m1, c0, c1, c, x, t: MixtureCoupling(w, m0, m1, c0, c1).product().velocity(t, x),
 }
 
 
@@ -281,7 +310,7 @@ def test_exact_of_a_weight_that_is_zero(row):
 
 def test_the_table_names_every_function():
     table = dynot_lite.laws.__doc__
-    for name in (*gaussian.__all__, *mixtures.__all__):
+    for name in (*gaussian.__all__, *mixtures.__all__, *coupled.__all__):
         assert name == "EntropicPlan" or re.search(rf"\b{name}\b", table), name
     tested = " ".join((*ROWS, *MIXTURES))
     for name in re.findall(r"^([a-z_0-9]+)\b", table.split("=\n")[2], flags=re.M):

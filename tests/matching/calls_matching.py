@@ -5,7 +5,7 @@ from calls import Call
 from calls_couplings import LONGER, fits
 from instances import generator
 
-from dynot_lite.matching import flow_matching, mean_flow, networks, training
+from dynot_lite.matching import fields, flow_matching, mean_flow, networks, training
 from dynot_lite.paths.interpolants import TRIGONOMETRIC
 
 
@@ -33,6 +33,8 @@ LABELS = torch.tensor([0, 2, 1])
 R, T = t(0.0, 0.25, 0.5), t(0.25, 0.5, 1.0)
 PAIRS = {"x0": X0, "x1": X1}
 POINTS = {"names": {"x0": f"x0|{LONGER}"}, "units": {"x0": 1}, "result_units": (1,)}
+ANY = {"a wrong length": "points of any dimension are valid; only the velocity knows its own"}
+FIELD = {"names": {"t": r"\bt\b"}, "units": {"x": 1}, "result_units": (1,), "rows": [{"x": 0, "result": 0}], "excused": ANY}
 NAMES = {"x0": "x0|x1", "t": r"\bt\b", "r": r"\br\b"}
 
 
@@ -100,6 +102,46 @@ CALLS = [
     ),
     room("mean_flow", "MeanFlow", lambda: mean_flow.MeanFlow()(average, X0, X1, LABELS, generator=generator())),
     room("mean_flow", "sample", lambda x0: fits(mean_flow.sample(average, x0, steps=3), 3, 2), {"x0": X0}, **POINTS),
+    room(
+        "fields",
+        "change_path",
+        lambda x, t, velocity: fields.change_path(velocity, TRIGONOMETRIC)(t, x),
+        {"x": X0},
+        options={"t": ("time", 0.25)},
+        callables={"velocity": field},
+        **FIELD,
+    ),
+    room(
+        "fields",
+        "score",
+        lambda x, t, velocity: fields.score(velocity)(t, x),
+        {"x": X0},
+        options={"t": ("time", 0.25)},
+        callables={"velocity": field},
+        **FIELD,
+    ),
+    room(
+        "fields",
+        "sample_sde",
+        lambda x0, sigma, steps, velocity: fields.sample_sde(velocity, x0, sigma, steps=steps, generator=generator()),
+        {"x0": X0},
+        options={"sigma": ("number", 0.5), "steps": ("count", 3)},
+        callables={"velocity": field},
+        excused=ANY,
+        single=None,
+    ),
+    room(
+        "fields",
+        "sample_sde, without noise",
+        lambda x0, velocity, generator: fields.sample_sde(velocity, x0, 0.0, steps=3, generator=generator),
+        {"x0": X0},
+        options={"generator": ("generator", None)},
+        callables={"velocity": field},
+        units={"x0": 1},
+        result_units=(1,),
+        rows=[{"x0": 0, "result": 0}],
+        excused=ANY,
+    ),
     *(
         room("networks", f"{kind.__name__}{name}", lambda kind=kind, times=times: network(kind)(*times, X0.float(), LABELS))
         for name in ("", ".forward")

@@ -8,7 +8,7 @@ from derivatives import rows as table
 from instances import generator
 
 import dynot_lite.matching
-from dynot_lite.matching import flow_matching, mean_flow, networks, training
+from dynot_lite.matching import fields, flow_matching, mean_flow, networks, training
 from dynot_lite.paths.interpolants import TRIGONOMETRIC, VARIANCE_PRESERVING, Interpolant
 
 F64 = torch.float64
@@ -31,6 +31,8 @@ EXACT = {
     "flow_matching.loss, one pair": (lambda x0, x1, t: flow_matching.loss(field, x0, x1, t), X0[:1], X0[:1], INNER[0]),
     "FlowMatching": (of_training(flow_matching.FlowMatching(), VELOCITY), X0, X1),
     "guided": (lambda t, x: flow_matching.guided(VELOCITY, LABELS, scale=2.0)(t, x), INNER, X0),
+    "change_path": (lambda x: fields.change_path(VELOCITY, CUBIC)(0.25, x), X0),
+    "score": (lambda x: fields.score(VELOCITY)(0.25, x), X0),
     "VelocityNetwork": (lambda t, x: VELOCITY(t, x, LABELS), INNER, X0),
     "MeanVelocityNetwork": (lambda r, t, x: AVERAGE(r, t, x, LABELS), INNER / 2, INNER, X0),
 }
@@ -38,6 +40,8 @@ PARAMETERS = {
     "flow_matching.loss": (VELOCITY, lambda net: flow_matching.loss(net, X0, X1, INNER, LABELS)),
     "FlowMatching": (VELOCITY, lambda net: flow_matching.FlowMatching()(net, X0, X1, LABELS, generator=generator())),
     "guided": (VELOCITY, lambda net: flow_matching.guided(net, LABELS, scale=2.0)(INNER, X0)),
+    "change_path": (VELOCITY, lambda net: fields.change_path(net, CUBIC)(0.25, X0)),
+    "score": (VELOCITY, lambda net: fields.score(net)(0.25, X0)),
     "VelocityNetwork": (VELOCITY, lambda net: net(INNER, X0, LABELS)),
     "MeanVelocityNetwork": (AVERAGE, lambda net: net(INNER / 2, INNER, X0, LABELS)),
 }
@@ -88,6 +92,7 @@ def leaf(x):
 NONE = {
     "flow_matching.sample": lambda: flow_matching.sample(VELOCITY, leaf(X0), steps=2),
     "mean_flow.sample": lambda: mean_flow.sample(AVERAGE, leaf(X0), steps=2),
+    "sample_sde": lambda: fields.sample_sde(VELOCITY, leaf(X0), 0.5, steps=2),
     "reflow": lambda: flow_matching.reflow(VELOCITY, source, 5, steps=2)(4),
     "training.fit": lambda: (lambda found: (found.losses, list(found.network.parameters())))(
         training.fit(network(), flow_matching.FlowMatching(), pairs, steps=2, batch=4)
@@ -103,9 +108,14 @@ def test_none(row):
 def test_refused():
     with pytest.raises(ValueError, match="scale must not require a gradient"):
         flow_matching.guided(VELOCITY, LABELS, scale=torch.tensor(1.0, requires_grad=True))
+    number = torch.tensor(0.5, requires_grad=True)
+    with pytest.raises(ValueError, match="t must not require a gradient"):
+        fields.change_path(VELOCITY, CUBIC)(number, X0)
+    with pytest.raises(ValueError, match="t must not require a gradient"):
+        fields.score(VELOCITY)(number, X0)
 
 
 def test_the_table_names_every_function():
-    assert set(unnamed(dynot_lite.matching, training, flow_matching, mean_flow, networks)) <= {"Training", "cosine"}
+    assert set(unnamed(dynot_lite.matching, training, flow_matching, mean_flow, networks, fields)) <= {"Training", "cosine"}
     tested = " ".join((*EXACT, *NONE, "mean_flow.loss", "MeanFlow"))
     assert [name for row in table(dynot_lite.matching) for name in row.split(", ") if name not in tested] == []
