@@ -188,3 +188,11 @@ def test_digits_are_the_stored_ones():
     assert images.dtype == torch.float32 and labels.dtype == torch.int64
     assert np.array_equal(images.reshape(-1, 8, 8).numpy() * 16, bunch.images) and np.array_equal(labels.numpy(), bunch.target)
     assert images.min() == 0 and images.max() == 1
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_one_pixel_outside_the_range_of_colours_is_refused(value):
+    image = torch.full((4, 5, 3), 0.5)
+    image[1, 2, 0] = value
+    with pytest.raises(ValueError, match="image"):
+        colour_sample(image, 3)

@@ -345,3 +345,9 @@ X, LOSS = torch.ones(3, 2, dtype=torch.float64), action_matching_loss
 def test_bad_input_is_named(action, bad, name):
     with pytest.raises(ValueError, match=name):
         bad(action)
+
+
+def test_the_mismatch_of_two_samples_is_in_standard_errors_of_their_means():
+    # Mean of squares 4 against 1; the squares 0, 0, 0, 16 have variance 48 with divisor 4, so the error is √(48/4).
+    path_end, end = torch.tensor([[0.0], [0.0], [0.0], [4.0]]), torch.ones(4, 1)
+    assert endpoint_mismatch(path_end, end) == pytest.approx(3 / math.sqrt(12), rel=1e-6)

@@ -358,3 +358,12 @@ def test_bad_input_is_named(bad, name):
 def test_bad_options_are_named(bad, name):
     with pytest.raises(ValueError, match=name):
         bad()
+
+
+def test_a_flat_direction_is_convex():
+    class Flat(ConvexPotential):
+        def _value(self, x):
+            return 0.5 * x[:, 0].square()
+
+    found = Flat(2).solve(torch.tensor([[3.0, 0.0]], dtype=torch.float64)).require().argmax
+    assert found[0, 0].item() == pytest.approx(3.0, abs=1e-6)
