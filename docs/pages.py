@@ -142,7 +142,7 @@ def _mark(page: Page, taken: set[str]) -> None:
         said = "".join(output.get("text", "") for output in cell.get("outputs", []) if output.output_type == "stream")
         graded = cell.metadata.get("nbgrader", {})
         part = graded["grade_id"] if graded.get("grade") else ""
-        own = VERDICT.findall(said) + [known for known in registry() if known.lower() == part]
+        own = dict.fromkeys(VERDICT.findall(said) + [known for known in registry() if known.lower() == part])
         new = [identifier for identifier in own if identifier in registry() and identifier not in taken]
         taken.update(new)
         page.cells |= dict.fromkeys(new, cell)
