@@ -74,6 +74,7 @@ def test_every_claim_has_a_row_and_a_label_at_the_cell_that_makes_it(staged):
         for cell, following in itertools.pairwise(cells):
             for label in re.findall(r"^\((\S+)\)=$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else ():
                 if label in known:
+                    assert known[label] not in labels, label  # also where a claim is made twice
                     labels[known[label]] = following
     assert labels.keys() == registry().keys()
     for identifier, cell in labels.items():
