@@ -98,7 +98,7 @@ def test_every_box_of_errata_has_a_row_that_leads_to_it(staged):
 
 
 def test_stories_and_problem_sets_lead_to_each_other(staged):
-    story = text(staged[0], "notebooks/01_continuity_equation.ipynb")
+    story = text(staged[0], "notebooks/proofs/01_continuity_equation.ipynb")
     problems = text(staged[0], "notebooks/assignments/PS1_continuity_to_flow_matching.ipynb")
     assert "](assignments/PS1_continuity_to_flow_matching.ipynb)" in story and "PS3" not in story
     assert "](../01_continuity_equation.ipynb)" in problems and "](../08_semidiscrete" not in problems
@@ -136,7 +136,7 @@ def test_citation_is_that_of_the_file(staged):
 
 
 def test_animations_are_shown_beside_the_text_that_names_them(staged):
-    for name, animation in {"02_benamou_brenier": "digits.gif", "03_flow_matching": "flow.gif"}.items():
+    for name, animation in {"proofs/02_benamou_brenier": "digits.gif", "proofs/03_flow_matching": "flow.gif"}.items():
         assert re.search(rf"!\[[^\]]{{30,}}\]\(\S*{name}/{animation}\)", text(staged[0], f"notebooks/{name}.ipynb"))
 
 
@@ -393,7 +393,7 @@ def test_ledgers_are_searched_narrowed_and_sorted(chrome, bases):
 
 def test_animations_play(chrome, bases):
     with Tab(chrome, bases["host"]) as tab:
-        for name, animation in {"02_benamou_brenier": "digits.gif", "03_flow_matching": "flow.gif"}.items():
+        for name, animation in {"proofs/02_benamou_brenier": "digits.gif", "proofs/03_flow_matching": "flow.gif"}.items():
             tab.go(f"notebooks/{name}.html")
             picture = tab.page.locator(f"img[src$='{animation}']")
             picture.scroll_into_view_if_needed()
@@ -411,7 +411,7 @@ def test_the_theme_is_the_readers_and_paper_has_no_sidebar(chrome, bases):
             tab.go("index.html")
             assert all(fits(grey) for grey in tab.ask(background))
     with Tab(chrome, bases["folder"]) as tab:
-        tab.go("notebooks/02_benamou_brenier.html")
+        tab.go("notebooks/proofs/02_benamou_brenier.html")
         assert tab.page.is_visible(".sidebar-drawer")
         tab.page.emulate_media(media="print")
         assert not tab.page.is_visible(".sidebar-drawer") and not tab.page.is_visible("p.here")
@@ -421,7 +421,7 @@ def test_the_theme_is_the_readers_and_paper_has_no_sidebar(chrome, bases):
 @pytest.mark.parametrize(("scheme", "window"), [("light", "desktop"), ("dark", "phone")])
 def test_axe_finds_nothing(chrome, bases, scheme, window):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra [book] is not installed").Axe()
-    names = ["index", "notebooks/02_benamou_brenier", "notebooks/assignments/PS1_continuity_to_flow_matching"]
+    names = ["index", "notebooks/proofs/02_benamou_brenier", "notebooks/assignments/PS1_continuity_to_flow_matching"]
     names += ["api/laws.gaussian", "figures/claims", "figures/errata", "papers", "cite"]
     found = {}
     with Tab(chrome, bases["folder"], window, scheme) as tab:

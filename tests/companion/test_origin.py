@@ -95,8 +95,8 @@ def test_a_notebook_does_not_depend_on_the_course_and_a_problem_set_does():
         files, _ = origin.reached(ROOT / "notebooks" / name)
         return {path.relative_to(PACKAGE).parts[0] for path in files}
 
-    assert "course" not in rooms("01_continuity_equation.py")
-    assert {"laws", "paths", "companion", "plots.py"} <= rooms("01_continuity_equation.py")
+    assert "course" not in rooms("proofs/01_continuity_equation.py")
+    assert {"laws", "paths", "companion", "plots.py"} <= rooms("proofs/01_continuity_equation.py")
     assert "course" in rooms("assignments/PS1_continuity_to_flow_matching.py")
 
 

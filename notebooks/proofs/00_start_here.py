@@ -46,7 +46,7 @@ from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_mixture
 from dynot_lite.plots import COLOURS
 
-start("00_start_here", preset=preset, seed=seed)
+start("proofs/00_start_here", preset=preset, seed=seed)
 size = {
     "quick": dict(image=(100, 150), colours=800, particles=3000),
     "full": dict(image=(200, 300), colours=2000, particles=20000),

@@ -53,7 +53,7 @@ from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 from dynot_lite.plots import COLOURS
 from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
 
-start("05_am_ot_equivalence", preset=preset, seed=seed)
+start("proofs/05_am_ot_equivalence", preset=preset, seed=seed)
 torch.set_default_dtype(torch.float64)
 generator = torch.Generator().manual_seed(seed)
 full = preset == "full"

@@ -40,7 +40,7 @@ from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_diracs, fm_velocity_mixture
 from dynot_lite.plots import COLOURS
 
-start("04_gaussian_exercises", preset=preset, seed=seed)
+start("proofs/04_gaussian_exercises", preset=preset, seed=seed)
 torch.set_default_dtype(torch.float64)
 rng = torch.Generator().manual_seed(seed)
 instances = {"quick": 2, "full": 10}[preset]  # fresh random instances per dimension

@@ -49,7 +49,7 @@ from dynot_lite.laws.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geo
 from dynot_lite.laws.mixtures import fm_velocity_mixture
 from dynot_lite.plots import COLOURS
 
-start("01_continuity_equation", preset=preset, seed=seed)
+start("proofs/01_continuity_equation", preset=preset, seed=seed)
 torch.set_default_dtype(torch.float64)
 rng = torch.Generator().manual_seed(seed)
 instances = 5 if preset == "full" else 1  # random instances per dimension

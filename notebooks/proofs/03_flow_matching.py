@@ -52,7 +52,7 @@ from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_mixture
 from dynot_lite.plots import COLOURS, draw_trajectories, image_grid, rendered, write_gif
 
-start("03_flow_matching", preset=preset, seed=seed)
+start("proofs/03_flow_matching", preset=preset, seed=seed)
 rng = torch.Generator().manual_seed(seed)
 full = preset == "full"
 torch.set_num_threads(1)  # the networks are small: more threads cost more than they give

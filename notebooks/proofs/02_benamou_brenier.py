@@ -46,7 +46,7 @@ from dynot_lite.datasets.images import CREDIT, photographs
 from dynot_lite.laws.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
 
-start("02_benamou_brenier", preset=preset, seed=seed)
+start("proofs/02_benamou_brenier", preset=preset, seed=seed)
 full = preset == "full"
 rng = np.random.default_rng(seed)
 
