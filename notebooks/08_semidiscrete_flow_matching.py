@@ -33,6 +33,7 @@ seed = 0
 
 # %%
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ from dynot_lite.paths.flows import integrate_adaptive, trajectory
 from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
 from dynot_lite.laws.mixtures import fm_velocity_diracs
 from dynot_lite.plots import COLOURS, draw_trajectories, image_grid
+from dynot_lite.datasets.samplers import clusters, from_points, normal
 from dynot_lite.couplings.certificate import pooled_chi2
 from dynot_lite.couplings.conditional import ClassCouplings
 from dynot_lite.couplings.exact_flow import ExactFlow
@@ -67,8 +69,7 @@ full = preset == "full"
 torch.set_num_threads(1)  # the networks are small: more threads cost more than they give
 
 
-def randn(*shape):
-    return torch.randn(*shape, generator=rng, dtype=torch.float64)
+randn = partial(torch.randn, generator=rng, dtype=torch.float64)
 
 
 def random_weights(n):
@@ -388,22 +389,13 @@ claim("SD-13", abs(chi2_z))
 
 
 # %%
-def clusters(n, dim, generator):
-    """Ten clusters with standard deviations that decay like 1/√k, centred, of mean variance 1."""
-    scale = torch.arange(1.0, dim + 1) ** -0.5
-    centres = torch.randn(10, dim, generator=generator)[torch.randint(10, (n,), generator=generator)]
-    points = (centres + 0.7 * torch.randn(n, dim, generator=generator)) * scale
-    points = points - points.mean(0)
-    return points / points.var(0).mean().sqrt()
-
-
 images, classes = datasets.images.digits()
 mean, std = images.mean(), images.std()
 digits = (images - mean) / std
 
 instances = {
     f"clusters, $d=64$, $N={1000 if full else 400}$": (
-        lambda gen: clusters(1000 if full else 400, 64, gen),
+        lambda gen: clusters(1000 if full else 400, 64, generator=gen),
         640 if full else 160,
     ),
     "digits, $d=64$, $N=1797$": (lambda gen: digits, 320 if full else 80),
@@ -537,20 +529,6 @@ show(
 
 
 # %%
-def normal(dim):
-    return lambda n, *, generator=None: torch.randn(n, dim, generator=generator)
-
-
-def from_points(points, labels=None):
-    """The sampler of a data set: points, and their labels if there are any, drawn with replacement."""
-
-    def draw(n, *, generator=None):
-        rows = torch.randint(len(points), (n,), generator=generator)
-        return points[rows] if labels is None else (points[rows], labels[rows])
-
-    return draw
-
-
 def in_blocks(pairs, size):
     """The pair sampler that solves ``size`` pairs at a time and hands them out as they are asked for."""
     stock = []
@@ -1037,7 +1015,7 @@ def gap_and_cost(coupling, x):
 
 
 thetas = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0) if full else (0.25, 1.0, 4.0)
-epsilon_data = {"moons": plane[0], "clusters, d = 64": clusters(400, 64, rng), "digits": x_train[:600]}
+epsilon_data = {"moons": plane[0], "clusters, d = 64": clusters(400, 64, generator=rng), "digits": x_train[:600]}
 excess, gap, gain, spread = {}, {}, {}, {}
 for kind, cloud in epsilon_data.items():
     x = randn(10_000 if full else 4000, cloud.shape[1])
