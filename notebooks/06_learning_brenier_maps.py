@@ -125,7 +125,7 @@ def public(dim):
 # semi-dual.
 #
 # **Measured.** The same potential, optimiser, batch, schedule and start; three estimators. `dual.fit` takes the loss as an
-# argument. OFM and AM have the time in the legend, the semi-dual a third of it. In the full preset each runs three times,
+# argument. OFM and AM have the time in the legend, the semi-dual a third of it. Each runs three times (quick: once),
 # because a final error differs from run to run; the table has geometric means.
 
 
@@ -696,7 +696,7 @@ else:
     claim("MAP-33", final_error(highest, "dual.fit, a third of the time") / best[highest])
 
 # %% [markdown]
-# **Reading** (of the full preset). In dimension 16 `dual.fit` is far ahead of both peers, with a third of their time, too
+# **Reading.** In dimension 16 `dual.fit` is far ahead of both peers, with a third of their time, too
 # (MAP-32, MAP-33). In the plane it is not: a tuned ENOT is about as good there, in some runs better (MAP-31).
 
 # %% [markdown]
@@ -881,8 +881,8 @@ show(figure, "brenier_traditional", alt=alt)
 # %% [markdown]
 # ### Rates in $n$
 #
-# The observed exponent is the slope of $\log$ UVP in $\log n$ by least squares over the sizes above. In the full preset they
-# run from 128 to 4096.
+# The observed exponent is the slope of $\log$ UVP in $\log n$ by least squares over the sizes above, from 128 to 4096
+# (quick: 512).
 
 # %%
 def slope(values):
@@ -909,7 +909,7 @@ lines += [f"| {name} | {exponents[2][name]:.2f} | {exponents[8][name]:.2f} |" fo
 show_table(lines)
 
 # %% [markdown]
-# **Reading** (of the full preset). In dimension 8 the nearest-neighbour map goes about as $n^{-2/8}$: it pays for the distance
+# **Reading.** In dimension 8 the nearest-neighbour map goes about as $n^{-2/8}$: it pays for the distance
 # to its neighbour. The assignment at its own samples, and the cells, fall faster at these sizes: their error is that of two
 # samples of the target, at first of three clusters with random shares. The learned map falls fastest. With the same few
 # samples in the plane it has no clear advantage: there the error is that of the samples, and the entropic map, its
@@ -1415,10 +1415,10 @@ show(figure, "learned_colour_clouds", alt=alt)
 # %% [markdown]
 # **Reading.** The linear map has the right mean and covariance and the wrong colours (MAP-75): the colours of the flower lie
 # near a bent curve, dark green, orange and red, and an affine image of the temple's does not. The learned map has the shape.
-# In the full preset it is closer to the reference, from the temple to the flower, than the entropic map and than exact
+# It is closer to the reference, from the temple to the flower, than the entropic map and than exact
 # transport of a sample extended to all pixels (MAP-78). That extension repeats the noise of one sample and has visible grain;
-# the learned map averages over all training pixels. In the quick preset the fit is short. Its gradient is near the reference by
-# then, its inverse is not yet (MAP-74 is asserted in the full preset only): the discrete maps are better on the way back.
+# the learned map averages over all training pixels. (In the quick preset the fit is short: its gradient is near the reference by
+# then, its inverse is not yet; MAP-74 is asserted in the full preset only.)
 #
 # The sky of the temple splits along a line into green and orange. This is no defect of the fit: exact transport splits it, too.
 # The colours of the flower come in two clumps with little between, and a nearly uniform sky has to supply both, so the

@@ -822,11 +822,11 @@ show(
 )
 
 # %% [markdown]
-# The flows from transport pairs are straighter (SD-29). What that is worth depends on the training. In the **full** preset, three
-# seeds of a wide network, independent pairs are several times worse in the energy distance at one evaluation (1.3 against 0.2);
-# the gap closes with every doubling and is gone with the adaptive solver. Semidiscrete pairs and batches of 256 are close to each
-# other throughout, the former slightly ahead at one evaluation. The **quick** preset shows none of this: a small network after 800
-# steps has a smooth field because it is not learnt yet (SD-30 then only says: not much behind). The published gains,
+# The flows from transport pairs are straighter (SD-29). What that is worth depends on the training. With three
+# seeds of a wide network, independent pairs are several times worse in the energy distance at one evaluation (SD-30 and the
+# picture); the gap closes with every doubling and is gone with the adaptive solver. Semidiscrete pairs and batches of 256 are close
+# to each other throughout, the former slightly ahead at one evaluation. A run in the quick preset shows none of this: a small
+# network after 800 steps has a smooth field because it is not learnt yet (SD-30 then only says: not much behind). The published gains,
 # according to the notes that we have (not checked against the paper), have the same shape: large at few Euler steps, nearly gone
 # with an adaptive solver.
 #
@@ -911,9 +911,8 @@ show(
 # The columns are the classes 0 to 9, without guidance; the judge is a support vector machine trained on the real training images.
 # One coupling for all is **wrong**, not merely worse: more evaluations do not help. One coupling per class is right, and it is
 # the limit $\beta\to\infty$ of the joint cost $c(x,y)+\tfrac\beta2|z-z'|^2$ with a condition $z$, which `JointCoupling` offers
-# for conditions that are not labels. Independent pairs are right, too. In the full preset both please the judge alike, but at few
-# evaluations independent pairs are several times farther in the energy distance (0.145 against 0.037 at one, 0.052 against 0.018
-# at four); at 40 there is no difference.
+# for conditions that are not labels. Independent pairs are right, too: both please the judge alike. But at few evaluations
+# independent pairs are several times farther in the energy distance (the panel on the right); at 40 there is no difference.
 
 # %% [markdown]
 # ## 10. One evaluation: mean flow
@@ -962,10 +961,10 @@ show(
 )
 
 # %% [markdown]
-# Mean flow from semidiscrete pairs draws digits with one evaluation (SD-37). In the **quick** preset, mean flow from independent
-# pairs is far behind it: straighter pairs are learnt faster. In the **full** preset it has caught up, and both are well ahead of one
-# step of flow matching: at this scale we do **not** confirm the text's claim that semidiscrete
-# pairs make mean flow better, only that they make it quicker to train.
+# Mean flow from semidiscrete pairs draws digits with one evaluation (SD-37). After the long training shown here, mean flow from
+# independent pairs has caught up, and both are well ahead of one step of flow matching. After a short one (a run in the quick
+# preset) it is far behind: straighter pairs are learnt faster. So at this scale we do **not** confirm the text's claim that
+# semidiscrete pairs make mean flow better, only that they make it quicker to train.
 
 # %% [markdown]
 # ## 11. Which ε?
