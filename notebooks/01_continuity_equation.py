@@ -43,7 +43,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
-from dynot_lite.companion import claim, say, show, start
+from dynot_lite.companion import claim, say, show, slide, start
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.laws.coupled import MixtureCoupling, fm_law, mccann_velocity
 from dynot_lite.laws.gaussian import Gaussian, fm_velocity, geodesic, w2_squared
@@ -151,7 +151,8 @@ figure, ax = plt.subplots(figsize=(5.6, 3.6))
 ax.plot(times, books, color=ROLES["truth"], label="start + what the wind carries in")
 ax.plot(times, half, "--", color=ROLES["wrong"], label="the same with half the wind")
 ax.plot(times[::5], inside[::5], "o", color=ROLES["independent"], markersize=5, label="people counted")
-ax.set(title="counting and bookkeeping give one curve", xlabel="time $t$", ylabel="share inside the window", ylim=(0, 0.5))
+ax.set(title="counting and bookkeeping give one curve", xlabel="time $t$", ylim=(0, 0.5))
+ax.set_ylabel("share inside the window")
 ax.legend(loc="lower left")
 show(
     figure,
@@ -210,7 +211,8 @@ cost = {k: kinetic_energy(law_at, swirling(k), times=40) for k in (0, 1, 2, 4)}
 say("energy:", {k: round(value, 1) for k, value in cost.items()})
 claim("S01-3", cost[4] / cost[0])
 say(f"the books with k = 4 agree to {weak_residual(path, swirling(4), zeta, times=20):.0e}")
-starts = p.mean + torch.stack([torch.tensor([math.cos(a), math.sin(a)]) for a in np.arange(6) * math.pi / 3]) @ p.factor.T
+angle = torch.arange(6) * math.pi / 3
+starts = p.mean + torch.stack([angle.cos(), angle.sin()], 1) @ p.factor.T
 figure, axes = plt.subplots(1, 2, figsize=(8.0, 4.4), sharey=True)
 for ax, k in zip(axes, (0, 4)):
     for t, role in ((0.0, "source"), (0.5, "independent"), (1.0, "target")):
@@ -278,7 +280,7 @@ for wait in torch.linspace(0, 1, 6):
 for x in torch.linspace(0.4, 1.6, 4):
     axes[2].plot(t, (1 - 2 * t) * x, color=ROLES["first"], lw=1.3)
     axes[2].plot(t, (1 - 2 * t).abs() * x, "--", color=ROLES["second"], lw=1.3)
-titles = "$v=x^2$: gone before $t=1$", r"$v=2\sqrt{|x|}$: wait, then go", "$v_t=-2x/(1-2t)$: pass or turn back"
+titles = "$x^2$: gone before $t=1$", r"$2\sqrt{|x|}$: wait, then go", "$-2x/(1-2t)$: pass or turn back"
 for ax, title, low, high in zip(axes, titles, (-1.7, -0.1, -1.8), (6.2, 1.1, 1.8)):
     ax.set(title=title, xlabel="time $t$", ylim=(low, high))
 axes[0].set_ylabel("place $x$")
@@ -333,8 +335,8 @@ say(f"without the inverse, 1 goes to {end:.2f}")
 # share of the crowd, so the density is that share over their distance.
 
 # %% tags=["copy"]
-heaps = MixtureCoupling([0.3, 0.25, 0.45], [[-0.9], [-0.9], [1.0]], [[-2.6], [0.2], [2.5]], [[0.2]], [[0.16]])
-heaps = heaps.product()  # independent ends: any heap to any heap
+m0, m1 = [[-0.9], [-0.9], [1.0]], [[-2.6], [0.2], [2.5]]
+heaps = MixtureCoupling([0.3, 0.25, 0.45], m0, m1, [[0.2]], [[0.16]]).product()  # independent ends
 levels = torch.linspace(0.001, 0.999, 999)
 ends = [heaps.law(t).quantile(levels) for t in (0.0, 1.0)]  # the optimal map joins equal levels
 bent = trajectory(heaps.velocity, ends[0], steps=100, method="rk4")[1][..., 0]
@@ -343,13 +345,14 @@ price = [100 * walks.diff(dim=0).square().sum(0).mean() for walks in (direct, be
 
 # %%
 say(f"energy: straight {price[0]:.2f}, bent {price[1]:.2f}")
-say(f"ends of the two walks of a person: largest difference {(bent[-1] - direct[-1]).abs().max():.0e}")
+say(f"the two walks of a person end within {(bent[-1] - direct[-1]).abs().max():.0e}")
 figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.9), sharey=True)
-panels = ((direct, "optimal", "McCann: straight walks"), (bent, "independent", "flow matching: bent walks, same ends"))
+panels = (direct, "optimal", "McCann: straight"), (bent, "independent", "flow matching: bent, same ends")
 for ax, (places, role, title) in zip(axes, panels):
     share = np.gradient(levels) / np.gradient(places, axis=1)
     clock = times[:, None].expand(places.shape)
-    picture = ax.pcolormesh(clock, places, share, cmap="Greys", vmin=0, vmax=0.6, shading="gouraud", rasterized=True)
+    options = {"cmap": "Greys", "vmin": 0, "vmax": 0.6, "shading": "gouraud", "rasterized": True}
+    picture = ax.pcolormesh(clock, places, share, **options)
     ax.plot(times, places[:, 24::50], color=ROLES[role], lw=1.0)
     ax.set(title=title, xlabel="time $t$", ylim=(-3.8, 3.8))
 axes[0].set_ylabel("place $x$")
@@ -395,24 +398,31 @@ walked = lambda t: (w2_squared(close[0], geodesic(*close, t)) / w2_squared(*clos
 say(f"half-way in time: McCann {walked(0.5):.2f}, flow matching {mixed(0.5):.2f}, fading {faded(0.5):.2f}")
 claim("S01-7", faded(0.5))
 claim("S01-8", mixed(0.5))
-t, moments = 0.5, (torch.linspace(0, 1, 41) ** 2).tolist()
-figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.3), width_ratios=(3, 2))
-swapped = torch.where(torch.arange(120)[:, None] < 120 * t, there, heap)
-for height, people, role in ((1.0, torch.lerp(heap, there, t), "optimal"), (-1.0, swapped, "wrong")):
-    axes[0].plot(*(people + torch.tensor([0.0, height])).T, ".", color=ROLES[role], markersize=4)
-axes[0].set(title=f"t = {t:.1f}: above everybody walks, below half have been swapped", xlim=(-1, 6))
-axes[0].set(ylim=(-2, 2), yticks=[], xlabel="$x_1$")
+values, moments, figures = [k / 10 for k in range(11)], torch.linspace(0, 1, 41) ** 2, []
 films = (faded, "wrong", "fading"), (mixed, "independent", "flow matching"), (walked, "optimal", "McCann")
-for distance, role, name in films:
-    axes[1].plot(moments, [distance(s) for s in moments], color=ROLES[role], label=name)
-    axes[1].plot(t, distance(t), "o", color=ROLES[role])
-axes[1].set(title="only McCann's path is even", xlabel="time $t$", ylabel="distance from the start / whole")
-axes[1].legend(loc="lower right")
-show(
-    figure,
-    "how_far",
-    alt="Left, two films at half time: in the upper one the whole heap is in the middle, in the lower one "
-    "half of it is at each end. Right, distance from the start against time: a straight line for McCann, "
+curves = [[distance(s) for s in moments.tolist()] for distance, _, _ in films]
+
+# %%
+for t in values:
+    figure, axes = plt.subplots(1, 2, figsize=(7.8, 3.0), width_ratios=(4, 3))
+    swapped = torch.where(torch.arange(120)[:, None] < 120 * t, there, heap)
+    for height, people, role in ((1.0, torch.lerp(heap, there, t), "optimal"), (-1.0, swapped, "wrong")):
+        axes[0].plot(people[:, 0], people[:, 1] + height, ".", color=ROLES[role], markersize=3)
+    axes[0].set(title=f"t = {t:.1f}: everybody walks – some are swapped", yticks=[])
+    axes[0].set(xlim=(-1, 6), ylim=(-2, 2), xlabel="$x_1$")
+    for curve, (distance, role, name) in zip(curves, films):
+        axes[1].plot(moments, curve, color=ROLES[role], label=name)
+        axes[1].plot(t, distance(t), "o", color=ROLES[role])
+    axes[1].set(title="only McCann's path is even", xlabel="time $t$", ylabel="share of the distance")
+    axes[1].legend(loc="lower right", fontsize=8)
+    figures.append(figure)
+slide(
+    figures,
+    values,
+    name="how_far",
+    still=5,
+    alt="Left, two films: in the upper one the whole heap walks across, in the lower one people are swapped "
+    "from one end to the other. Right, distance from the start against time: a straight line for McCann, "
     "a curve above it for flow matching, a square root for fading.",
 )
 
