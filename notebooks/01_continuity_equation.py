@@ -77,7 +77,6 @@ cov = torch.cov(crowd[-1].T)
 
 # %%
 say("covariance of the crowd at the end:", [[round(c, 2) for c in row] for row in cov.tolist()])
-claim("S01-1", (cov - q.cov).abs().max())
 box = (-4.0, 5.5, -5.0, 6.0)
 figure, axes = plt.subplots(1, 3, figsize=(9.2, 4.2), sharey=True)
 titles = ("the crowd sets out (t = 0)", "is squeezed (t = ½)", "and arrives, turned (t = 1)")
@@ -94,6 +93,7 @@ show(
     alt="Three panels, at the times 0, one half and 1: arrows of the wind, 300 people, and the ellipse "
     "at two standard deviations of their law, from a formula. The people fill it as it shrinks and turns.",
 )
+claim("S01-1", (cov - q.cov).abs().max())
 
 # %% [markdown]
 # It does: this wind is affine in $x$, and affine maps keep Gaussians Gaussian. The ellipses come from a formula that
@@ -146,7 +146,6 @@ books, half = inside[0] + carried, inside[0] + 0.5 * carried
 # %%
 say("share inside at t = 0, 1/2, 1:", *(f"{inside[k]:.2f}" for k in (0, 50, 100)))
 say(f"off with half the wind, at worst: {(inside - half).abs().max():.3f}")
-claim("S01-2", (inside - books).abs().max())
 figure, ax = plt.subplots(figsize=(5.6, 3.6))
 ax.plot(times, books, color=ROLES["truth"], label="start + what the wind carries in")
 ax.plot(times, half, "--", color=ROLES["wrong"], label="the same with half the wind")
@@ -160,6 +159,7 @@ show(
     alt="Share of the crowd inside a soft window against time: the counted people lie on the curve of "
     "start plus inflow, which rises and then falls; the curve for half the wind leaves them.",
 )
+claim("S01-2", (inside - books).abs().max())
 
 # %% [markdown]
 # It can. The share rises from 0.30 to 0.42 half-way and falls to 0.18, and the books follow, but for the error of
@@ -209,7 +209,6 @@ cost = {k: kinetic_energy(law_at, swirling(k), times=40) for k in (0, 1, 2, 4)}
 
 # %%
 say("energy:", {k: round(value, 1) for k, value in cost.items()})
-claim("S01-3", cost[4] / cost[0])
 say(f"the books with k = 4 agree to {weak_residual(path, swirling(4), zeta, times=20):.0e}")
 angle = torch.arange(6) * math.pi / 3
 starts = p.mean + torch.stack([angle.cos(), angle.sin()], 1) @ p.factor.T
@@ -230,6 +229,7 @@ show(
     alt="Walks of six people between the same three ellipses: without swirl short arcs, with swirl 4 "
     "long loops round the mean; in both panels they start and end on the same ellipses.",
 )
+claim("S01-3", cost[4] / cost[0])
 
 # %% [markdown]
 # In the same law: the books agree as before, and the six end on the same ellipse, at other places. What is added blows
@@ -269,7 +269,6 @@ lost = 1 - torch.trapezoid(density, y)
 
 # %%
 say(f"solver and x / (1 − t x) agree at t = 0.9 to {agree:.0e}; lost at t = 1: {100 * lost:.1f} %")
-claim("S01-4", lost)
 figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.6))
 t = torch.linspace(0, 1, 201)
 for x in torch.linspace(-1.5, 2.4, 14):
@@ -291,10 +290,11 @@ show(
     "time 1. With twice the root of |x|, many leave 0, each at its own time. With -2x/(1-2t), all meet in "
     "0 at time one half, and then pass it (purple) or turn back (dashed, black).",
 )
+claim("S01-4", lost)
 
 # %% [markdown]
 # Those from above 1: the one from $x_0$ is at $x_0/(1-tx_0)$, which is infinite at time $1/x_0$. The density of all who are
-# still somewhere has the mass that is missing, 15.9 %. A smooth wind is not enough; it must not grow faster than $|x|$.
+# still somewhere lacks 15.9 % of the mass. A smooth wind is not enough; it must not grow faster than $|x|$.
 #
 # In the middle the wind is continuous, and people at 0 may wait as long as they like. On the right, everybody meets in 0 at
 # $t=\frac12$; those who pass and those who turn back follow one and the same wind, at finite energy, and end in different laws.
@@ -396,11 +396,11 @@ walked = lambda t: (w2_squared(close[0], geodesic(*close, t)) / w2_squared(*clos
 
 # %%
 say(f"half-way in time: McCann {walked(0.5):.2f}, flow matching {mixed(0.5):.2f}, fading {faded(0.5):.2f}")
-claim("S01-7", faded(0.5))
-claim("S01-8", mixed(0.5))
 values, moments, figures = [k / 10 for k in range(11)], torch.linspace(0, 1, 41) ** 2, []
 films = (faded, "wrong", "fading"), (mixed, "independent", "flow matching"), (walked, "optimal", "McCann")
 curves = [[distance(s) for s in moments.tolist()] for distance, _, _ in films]
+claim("S01-7", faded(0.5))
+claim("S01-8", mixed(0.5))
 
 # %%
 for t in values:
@@ -427,12 +427,12 @@ slide(
 )
 
 # %% [markdown]
-# At 0.69. Half of the people would have to cross the whole gap, and half of $W_2^2$ is $\frac1{\sqrt2}$ of $W_2$; the heaps
-# have some width, which saves a little. The usual guess, one half, is McCann's. Flow matching between two *close* laws, the
-# blue curve, is at 0.61: it goes by a narrower crowd, which is a detour.
+# At 0.69. Half of the people would have to cross the whole gap; that is half of $W_2^2$, and $\frac1{\sqrt2}$ of $W_2$. The
+# heaps have some width, which saves a little. The usual guess, one half, is McCann's. Flow matching between two *close*
+# laws, the blue curve, is at 0.61: it goes by a narrower crowd, which is a detour.
 #
-# **Change this.** Let the heaps overlap: `heap + torch.tensor([0.3, 0.0])`, and divide by 0.3. → 57 %: people who are
-# already where others should be need not walk.
+# **Change this.** Let the heaps overlap: `heap + torch.tensor([0.3, 0.0])`, and `/ 0.3` instead of `/ 5`. → 57 %: who is
+# already where another should be need not walk.
 #
 # *Why: [proofs/01](proofs/01_continuity_equation.ipynb), section 6.*
 
