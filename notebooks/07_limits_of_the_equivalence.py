@@ -29,6 +29,7 @@ seed = 0
 
 # %%
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ from dynot_lite.potentials.action_matching import (
     unbalanced_action_matching_loss,
 )
 from dynot_lite.companion import claim, show, start
+from dynot_lite.companion.numerics import cubature, difference
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.potentials.dual import semidual_loss
 from dynot_lite.paths.flows import integrate
@@ -65,17 +67,11 @@ weights = weights / weights.sum()
 in_time = {"times": times, "quadrature": weights}
 
 
-def randn(*shape):
-    return torch.randn(*shape, generator=generator)
+randn = partial(torch.randn, generator=generator)
 
 
 def worst(*deviations):
     return max(float(deviation.abs().max()) for deviation in deviations)
-
-
-def difference(function, step=2e-3):
-    """Sixth-order central difference of a function of one number at 0."""
-    return sum(c * (function(k * step) - function(-k * step)) for k, c in {1: 45, 2: -9, 3: 1}.items()) / (60 * step)
 
 
 # %% [markdown]
@@ -90,11 +86,6 @@ def difference(function, step=2e-3):
 # %%
 p = gaussian.Gaussian([0.3, -1.0], [[2.5, 0.1], [0.1, 0.2]])
 q = gaussian.Gaussian([1.5, 0.7], [[1.3, 1.1], [1.1, 1.4]])
-
-
-def cubature(mean, cov):
-    factor = math.sqrt(len(mean)) * torch.linalg.cholesky(cov).T
-    return torch.cat([mean + factor, mean - factor])
 
 
 def moments(t):

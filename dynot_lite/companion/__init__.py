@@ -3,12 +3,12 @@
 from dynot_lite._base.rooms import lazily
 
 try:
-    from dynot_lite.companion.figures import show, show_table
+    from dynot_lite.companion.figures import show, show_table, slide
 except ModuleNotFoundError as error:
     raise ImportError(f"dynot_lite.companion needs {error.name}: install dynot_lite[notebooks]") from error
 from dynot_lite.companion.ledger import claim, say, skip, start
 
-__all__ = ["claim", "say", "show", "show_table", "skip", "start"]
+__all__ = ["claim", "say", "show", "show_table", "skip", "slide", "start"]
 __getattr__ = lazily(
     __name__,
     *("benchmark", "book", "figures", "ledger", "notebooks", "origin", "processes", "record", "runner", "stored", "table"),
