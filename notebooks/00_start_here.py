@@ -294,7 +294,7 @@ say(f"two samples of one law in dimension 20: {apart:.1f}, random pairs {mean_sq
 # **Where it stops working.** Samples see the distance of laws only where there are enough of them. Two samples of 1000 points
 # of one and the same law in dimension 20 are at 15.2 where the laws are at zero; random partners would be at 40.
 #
-# *Why: [proofs/00](proofs/00_start_here.ipynb), sections 7 and 8.*
+# *Why: [proofs/00](proofs/00_start_here.ipynb), sections 4 and 8.*
 
 # %% [markdown]
 # ## 5. The straight way
@@ -338,7 +338,7 @@ claim("S00-8", variance(law(stranger, 0.5)) / variance(law(y, 0.5)))
 # variance half-way is 0.120, with the cheapest partners 0.194. For every pairing
 #
 # $$
-# V_t=(1-t)V_0+tV_1-t(1-t)\big(\mathbb E|X_1-X_0|^2-|m_1-m_0|^2\big),
+# \mathbb V_t=(1-t)\mathbb V_0+t\mathbb V_1-t(1-t)\big(\mathbb E|X_1-X_0|^2-|m_1-m_0|^2\big),
 # $$
 #
 # so the cheapest pairing keeps the most at every $t$. It is also the *straight* way in the space of laws: at time $t$ it has

@@ -42,8 +42,10 @@ from scipy.spatial import cKDTree
 
 from dynot_lite.companion import claim, say, show, show_table, start
 from dynot_lite.companion.ledger import KINDS, registry
+from dynot_lite.couplings.sliced import squared_cost
 from dynot_lite.datasets.images import CREDIT, colour_sample, photographs
 from dynot_lite.laws.gaussian import Gaussian, geodesic, monge_map, random_gaussian, w2_squared
+from dynot_lite.metrics import sample_w2_squared
 from dynot_lite.plots import ROLES, draw_cells, draw_pairs
 
 start("proofs/00_start_here", preset=preset, seed=seed)
@@ -141,28 +143,28 @@ show_table(lines)
 # > **Theorem 0.** (i) For $\alpha,\beta\in\mathcal P_2(\mathbb R^d)$ the infimum of $\mathbb E\lvert X_0-X_1\rvert^2$ over
 # > $\Pi(\alpha,\beta)$ is finite and attained. (ii) $W_2$ is a metric on $\mathcal P_2(\mathbb R^d)$.
 #
-# *Proof.* (i) It is at most $2\,\mathbb E\lvert X_0\rvert^2+2\,\mathbb E\lvert X_1\rvert^2<\infty$. For compact $K,L$ every
-# coupling has $\pi((K\times L)^c)\le\alpha(K^c)+\beta(L^c)$, so $\Pi(\alpha,\beta)$ is tight; it is closed under narrow
+# *Proof.* (i) It is at most $2\,\mathbb E\lvert X_0\rvert^2+2\,\mathbb E\lvert X_1\rvert^2<\infty$. For compact $K,K'$ every
+# coupling has $\pi((K\times K')^c)\le\alpha(K^c)+\beta(K'^c)$, so $\Pi(\alpha,\beta)$ is tight; it is closed under narrow
 # convergence, because the marginals converge with the coupling. By Prokhorov's theorem it is compact. And $\pi\mapsto\int\lvert
 # x-y\rvert^2d\pi$ is lower semicontinuous, as the supremum over $M$ of the continuous $\int\min(\lvert x-y\rvert^2,M)\,d\pi$. A
 # lower semicontinuous function has a minimum on a compact set.
 #
 # (ii) *Symmetry*: exchange the entries of the pair. *Definiteness*: if $W_2(\alpha,\beta)=0$, an optimal pair has $X_0=X_1$
 # almost surely, so $\alpha=\beta$; and $(X,X)$ costs nothing. *Triangle inequality*: let $(X,Y)$ be optimal for $(\mu,\nu)$ and
-# $(Y',Z)$ for $(\nu,\rho)$. Glue them: draw $Y$ from $\nu$, and, given $Y$, independently an $X$ from the conditional law of
+# $(Y',Z)$ for $(\nu,\eta)$. Glue them: draw $Y$ from $\nu$, and, given $Y$, independently an $X$ from the conditional law of
 # the first pair and a $Z$ from that of the second. Then $(X,Y)$ and $(Y,Z)$ have the laws that they had, so $(X,Z)$ couples
-# $\mu$ and $\rho$, and by Minkowski's inequality in $L^2$, for $X-Z=(X-Y)+(Y-Z)$,
+# $\mu$ and $\eta$, and by Minkowski's inequality in $L^2$, for $X-Z=(X-Y)+(Y-Z)$,
 #
 # $$
-# W_2(\mu,\rho)\le\big(\mathbb E\lvert X-Z\rvert^2\big)^{1/2}\le\big(\mathbb E\lvert X-Y\rvert^2\big)^{1/2}
-# +\big(\mathbb E\lvert Y-Z\rvert^2\big)^{1/2}=W_2(\mu,\nu)+W_2(\nu,\rho).\qquad\square
+# W_2(\mu,\eta)\le\big(\mathbb E\lvert X-Z\rvert^2\big)^{1/2}\le\big(\mathbb E\lvert X-Y\rvert^2\big)^{1/2}
+# +\big(\mathbb E\lvert Y-Z\rvert^2\big)^{1/2}=W_2(\mu,\nu)+W_2(\nu,\eta).\qquad\square
 # $$
 #
 # The same proof, with $L^p$ in the place of $L^2$, makes $W_p$ a metric for every $p\ge1$. Convergence in $W_2$ is narrow
 # convergence together with that of the second moments (Villani, Theorem 6.9).
 #
 # The *square* $W_2^2$ is no metric: with the midpoint $\nu$ of a geodesic ([proofs/01](01_continuity_equation.ipynb), section
-# 10), $W_2^2(\mu,\nu)+W_2^2(\nu,\rho)=\tfrac12W_2^2(\mu,\rho)$. The cell takes random triples of Gaussians, and triples with
+# 10), $W_2^2(\mu,\nu)+W_2^2(\nu,\eta)=\tfrac12W_2^2(\mu,\eta)$. The cell takes random triples of Gaussians, and triples with
 # $\nu$ on the geodesic, where the triangle inequality is an equality.
 
 # %%
@@ -210,11 +212,6 @@ claim("CE-2", min(square_excess))
 
 
 # %%
-def half_cost(x, y):
-    """c(x_i, y_j) = ½|x_i − y_j|², shape (n, m)."""
-    return 0.5 * (x[:, None] - y[None]).square().sum(-1)
-
-
 def marginal_constraints(n, m):
     """The matrix that takes a plan P, flattened, to its row sums and column sums."""
     return np.vstack([np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))])
@@ -235,10 +232,10 @@ def random_weights(n):
 permutations = np.array(list(itertools.permutations(range(6))))
 gap, excess = 0.0, -np.inf
 for dim in range(1, 7):
-    c = half_cost(randn(6, dim), 1 + randn(6, dim) @ randn(dim, dim)).numpy()
+    c = squared_cost(randn(6, dim), 1 + randn(6, dim) @ randn(dim, dim)).numpy()
     monge = c[np.arange(6), permutations].mean(1).min()  # all 720 of them
     gap = max(gap, abs(monge - kantorovich(np.full(6, 1 / 6), np.full(6, 1 / 6), c)) / monge)
-    plan = ot.emd(random_weights(9), random_weights(7), half_cost(randn(9, dim), randn(7, dim)).numpy())
+    plan = ot.emd(random_weights(9), random_weights(7), squared_cost(randn(9, dim), randn(7, dim)).numpy())
     excess = max(excess, np.count_nonzero(plan > 1e-13) - (9 + 7 - 1))
 claim("OT-1", gap)
 claim("OT-2", excess)
@@ -265,7 +262,7 @@ claim("OT-3", min(nearest))
 a, b, ratio = np.array([0.5, 0.25, 0.25]), np.array([0.5, 0.25, 0.25]), np.inf
 for dim in range(1, 7):
     left, right = 0.05 * randn(3, dim), torch.eye(dim, dtype=torch.float64)[0] + 0.05 * randn(3, dim)
-    c = half_cost(torch.cat([left[:1], right[:2]]), torch.cat([right[2:], left[1:]])).numpy()
+    c = squared_cost(torch.cat([left[:1], right[:2]]), torch.cat([right[2:], left[1:]])).numpy()
     monge = min((a * c[np.arange(3), t]).sum() for t, image in images(a, 3) if np.allclose(image, b))
     ratio = min(ratio, monge / kantorovich(a, b, c))
 claim("OT-4", ratio)
@@ -309,7 +306,7 @@ def dual_value(a, b, c):
 
 gap = violation = slackness = 0.0
 for dim in range(1, 7):
-    a, b, c = random_weights(11), random_weights(8), half_cost(randn(11, dim), 1 + randn(8, dim) @ randn(dim, dim)).numpy()
+    a, b, c = random_weights(11), random_weights(8), squared_cost(randn(11, dim), 1 + randn(8, dim) @ randn(dim, dim)).numpy()
     plan, log = ot.emd(a, b, c, log=True)
     reduced = c - log["u"][:, None] - log["v"]  # c_ij − f_i − g_j
     gap = max(gap, abs((plan * c).sum() - dual_value(a, b, c)) / (plan * c).sum())
@@ -362,8 +359,8 @@ def shortest_paths(c):
 negative_cycle = gap = 0.0
 for dim in range(1, 7):
     x, y = randn(40, dim), 1 + randn(40, dim) @ randn(dim, dim)
-    value, log = ot.emd2(np.full(40, 1 / 40), np.full(40, 1 / 40), half_cost(x, y).numpy(), return_matrix=True, log=True)
-    c = half_cost(x, y[log["G"].argmax(1)]).numpy()  # renumber: x_i goes with y_i
+    value, log = ot.emd2(np.full(40, 1 / 40), np.full(40, 1 / 40), squared_cost(x, y).numpy(), return_matrix=True, log=True)
+    c = squared_cost(x, y[log["G"].argmax(1)]).numpy()  # renumber: x_i goes with y_i
     distance = shortest_paths(c)
     g = distance[0]
     f = np.diag(c) - g
@@ -383,7 +380,9 @@ corner = 2 * np.pi * torch.arange(10, dtype=torch.float64) / 10
 x, y = (torch.stack([torch.cos(corner + turn), torch.sin(corner + turn)], 1) for turn in (0, 2 * np.pi / 5))
 pairs = ((x[:, None] - x[None]) * (y[:, None] - y[None])).sum(-1)
 claim("OT-10", -pairs.min())
-claim("OT-11", (x - y).square().sum(1).mean().item() - 2 * ot.emd2(np.full(10, 0.1), np.full(10, 0.1), half_cost(x, y).numpy()))
+claim(
+    "OT-11", (x - y).square().sum(1).mean().item() - 2 * ot.emd2(np.full(10, 0.1), np.full(10, 0.1), squared_cost(x, y).numpy())
+)
 
 # %% [markdown]
 # **From potentials to a convex function.** Fix optimal potentials of a pairing and set, for every $x\in\mathbb R^d$,
@@ -435,19 +434,19 @@ claim("OT-11", (x - y).square().sum(1).mean().item() - 2 * ot.emd2(np.full(10, 0
 
 # %%
 x, y = 0.6 * randn(14, 2), torch.tensor([0.5, 0.3]) + 2.5 * (torch.rand(14, 2, generator=generator).double() - 0.5)
-cost = half_cost(x, y).numpy()
+cost = squared_cost(x, y).numpy()
 y = y[ot.emd(np.full(14, 1 / 14), np.full(14, 1 / 14), cost).argmax(1)]
-cost = half_cost(x, y)
+cost = squared_cost(x, y)
 weights = torch.tensor(shortest_paths(cost.numpy()).mean(0))
 both = torch.cat([x, y])
 (left, bottom), (right, top) = (both.min(0).values - 0.3).tolist(), (both.max(0).values + 0.3).tolist()
 
-figure, axes = plt.subplots(1, 3, figsize=(10.8, 3.7), sharex=True, sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(10.8, 4.3), sharex=True, sharey=True)
 axes[0].plot(
     *torch.stack([x, y[torch.randperm(14, generator=generator)]]).permute(2, 0, 1), "--", color=ROLES["independent"], lw=0.8
 )
 draw_pairs(axes[0], x, y, size=42)
-axes[0].set(title="the cheapest pairing (lines), a random one (dashed)", ylabel="second coordinate")
+axes[0].set(title="cheapest (lines), random (dashed)", ylabel="second coordinate")
 for axes_i, title, potential in ((axes[1], "Laguerre cells", weights), (axes[2], "Voronoi cells ($g=0$)", 0 * weights)):
     home = (potential - cost).argmax(1) == torch.arange(14)
     draw_cells(axes_i, y, potential, (left, right, bottom, top))
@@ -530,12 +529,6 @@ def slices(x, y, directions, a=None, b=None):
     return ot.wasserstein_1d(x @ directions, y @ directions, *weights, p=2)
 
 
-def w2_points(x, y, a=None, b=None):
-    """W₂² of two weighted point clouds (equal weights if none are given), by POT's exact solver."""
-    a, b = (np.full(len(z), 1 / len(z)) if w is None else w for z, w in ((x, a), (y, b)))
-    return 2 * ot.emd2(a, b, half_cost(x, y).numpy(), numItermax=10**7)
-
-
 def slice_gaussian(p, directions):
     """The projections on the columns of ``directions``, a batch of one-dimensional Gaussians."""
     return Gaussian((p.mean @ directions).unsqueeze(-1), ((p.cov @ directions) * directions).sum(0)[:, None, None])
@@ -546,7 +539,7 @@ for dim in range(2, 7):
     x, y, a, b = randn(30, dim), 0.5 + randn(41, dim) @ randn(dim, dim), random_weights(30), random_weights(41)
     p, q = (random_gaussian(dim, generator=generator) for _ in range(2))
     basis = random_basis(dim)
-    points = max(points, dim * slices(x, y, basis, a, b).mean().item() / w2_points(x, y, a, b) - 1)
+    points = max(points, dim * slices(x, y, basis, a, b).mean().item() / sample_w2_squared(x, y, weights0=a, weights1=b) - 1)
     gaussians = max(gaussians, dim * w2_squared(slice_gaussian(p, basis), slice_gaussian(q, basis)).mean() / w2_squared(p, q) - 1)
 claim("OT-12", points)
 claim("OT-13", gaussians)
@@ -668,7 +661,7 @@ for dim in range(2, 7):
     x = randn(50, dim).abs() @ randn(dim, dim)  # not a Gaussian cloud
     y = (0.3 + 2 * torch.rand(1, generator=generator)) * x + randn(dim)
     y = y[torch.randperm(50, generator=generator)]
-    discrepancy = max(discrepancy, abs(dim * slices(x, y, random_basis(dim)).mean().item() / w2_points(x, y) - 1))
+    discrepancy = max(discrepancy, abs(dim * slices(x, y, random_basis(dim)).mean().item() / sample_w2_squared(x, y) - 1))
 claim("OT-17", discrepancy)
 
 # %%
@@ -703,7 +696,7 @@ china, flower = photographs(size=size["image"])
 n = size["colours"]
 x, y, x_new, y_new = (colour_sample(image, n, generator=generator) for image in (china, flower, china, flower))
 weights = np.full(n, 1 / n)
-plan, log = ot.emd(weights, weights, half_cost(x, y).numpy(), numItermax=10**7, log=True)
+plan, log = ot.emd(weights, weights, squared_cost(x, y).numpy(), numItermax=10**7, log=True)
 partner = plan.argmax(1)
 y, solver_g = y[partner], torch.tensor(log["v"][partner])  # from here on x_i goes with y_i
 w2_colours = (x - y).square().sum(1).mean().item()
@@ -725,7 +718,7 @@ say(f"W2²(temple, flower) = {w2_colours:.3f} from {n} colours each")
 # hence the extra cost of a permutation other than the optimal one, hence positive. $\square$
 
 # %%
-c = half_cost(x, y)
+c = squared_cost(x, y)
 g = torch.tensor(shortest_paths(c.numpy()).mean(0))
 f = c.diagonal() - g
 
@@ -768,7 +761,7 @@ def recolour(colours, targets, g, epsilon):
     """T_ε: the Laguerre map for ε = 0, its smooth version otherwise."""
     out = []
     for part in colours.split(2000):
-        score = g - half_cost(part, targets)
+        score = g - squared_cost(part, targets)
         out.append(targets[score.argmax(1)] if epsilon == 0 else torch.softmax(score / epsilon, 1) @ targets)
     return torch.cat(out)
 
@@ -776,13 +769,13 @@ def recolour(colours, targets, g, epsilon):
 nearest = cKDTree(x.numpy()).query(x_new.numpy())[1]
 rivals = {f"gradient, ε = {epsilon:g}": recolour(x_new, y, g, epsilon) for epsilon in (0, 1e-3, 1e-2)}
 rivals |= {"nearest sample": x_new + (y - x)[nearest], "no potentials": recolour(x_new, y, 0 * g, 0)}
-say(f"W2² of fresh colours to the flower's: {w2_points(x_new, y_new):.4f} before the transport")
-say(f"W2² between two samples of the flower: {w2_points(y, y_new):.4f}")
+say(f"W2² of fresh colours to the flower's: {sample_w2_squared(x_new, y_new):.4f} before the transport")
+say(f"W2² between two samples of the flower: {sample_w2_squared(y, y_new):.4f}")
 say(f"{'map T':18}  W2²(T#temple, flower)  E|T − Id|²  E|T − Id|² / W2² − 1")
 suboptimal, missed = {}, {}
 for name, image in rivals.items():
     moved = (image - x_new).square().sum(1).mean().item()
-    suboptimal[name], missed[name] = moved / w2_points(x_new, image) - 1, w2_points(image, y_new)
+    suboptimal[name], missed[name] = moved / sample_w2_squared(x_new, image) - 1, sample_w2_squared(image, y_new)
     say(f"{name:18}  {missed[name]:21.4f}  {moved:10.3f}  {abs(suboptimal[name]):20.4f}")
 
 # %% [markdown]
@@ -799,8 +792,8 @@ epsilon = 1e-3
 chosen = f"gradient, ε = {epsilon:g}"
 claim("OT-20", max(abs(suboptimal[name]) for name in rivals if name.startswith("gradient")))
 claim("OT-21", suboptimal["nearest sample"])
-claim("OT-22", missed[chosen] / w2_points(x_new, y_new))
-cell = (-half_cost(x_new, y)).argmax(1)
+claim("OT-22", missed[chosen] / sample_w2_squared(x_new, y_new))
+cell = (-squared_cost(x_new, y)).argmax(1)
 claim("OT-23", 0.5 * (torch.bincount(cell, minlength=n) / n - 1 / n).abs().sum())
 
 # %% [markdown]
@@ -812,8 +805,8 @@ claim("OT-23", 0.5 * (torch.bincount(cell, minlength=n) / n - 1 / n).abs().sum()
 # halves are together longer than the distance of the ends. The check solves every transport problem afresh, from the two point
 # clouds alone.
 #
-# > **Proposition 9.** For any coupling, with $V_t=\mathbb E\lvert X_t-\mathbb EX_t\rvert^2$:
-# > $\;V_t=(1-t)V_0+tV_1-t(1-t)\big(\mathbb E\lvert X_1-X_0\rvert^2-\lvert\mathbb EX_1-\mathbb EX_0\rvert^2\big)$. So among all
+# > **Proposition 9.** For any coupling, with $\mathbb V_t=\mathbb E\lvert X_t-\mathbb EX_t\rvert^2$:
+# > $\;\mathbb V_t=(1-t)\mathbb V_0+t\mathbb V_1-t(1-t)\big(\mathbb E\lvert X_1-X_0\rvert^2-\lvert\mathbb EX_1-\mathbb EX_0\rvert^2\big)$. So among all
 # > couplings the optimal one keeps the largest variance at every $t$.
 #
 # *Proof.* Expand $\lvert(1-t)a+tb\rvert^2=(1-t)\lvert a\rvert^2+t\lvert b\rvert^2-t(1-t)\lvert b-a\rvert^2$ with the centred
@@ -823,7 +816,7 @@ claim("OT-23", 0.5 * (torch.bincount(cell, minlength=n) / n - 1 / n).abs().sum()
 
 # %%
 shuffled = y[torch.randperm(n, generator=generator)]
-total = w2_points(x, y) ** 0.5
+total = sample_w2_squared(x, y) ** 0.5
 
 
 def cloud(t, end):
@@ -836,8 +829,8 @@ def variance(cloud):
 
 times = (0.0, 0.25, 0.5, 0.75, 1.0)
 steps = [(0, t) for t in times[1:]] + [(0.25, 0.5), (0.5, 1.0)]
-claim("OT-24", max(abs(w2_points(cloud(s, y), cloud(t, y)) ** 0.5 / (total * (t - s)) - 1) for s, t in steps))
-detour = w2_points(x, cloud(0.5, shuffled)) ** 0.5 + w2_points(cloud(0.5, shuffled), y) ** 0.5
+claim("OT-24", max(abs(sample_w2_squared(cloud(s, y), cloud(t, y)) ** 0.5 / (total * (t - s)) - 1) for s, t in steps))
+detour = sample_w2_squared(x, cloud(0.5, shuffled)) ** 0.5 + sample_w2_squared(cloud(0.5, shuffled), y) ** 0.5
 claim("OT-25", detour / total - 1)
 shift = (x.mean(0) - y.mean(0)).square().sum().item()
 formula = [(1 - t) * variance(x) + t * variance(y) - t * (1 - t) * (total**2 - shift) for t in times]
@@ -884,13 +877,13 @@ for column, (title, ends, role) in enumerate(panels):
     for cloud_i, marker, name in ((x[some], "o", "temple"), (ends[some], "s", "flower")):
         dots = dict(marker=marker, s=26, depthshade=False, edgecolors="black", linewidths=0.4)
         axes_i.scatter(*cloud_i.T.numpy(), c=cloud_i.clamp(0, 1).numpy(), **dots)
-        axes_i.scatter([], [], [], c="white", label=name, **dots)
-    axes_i.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), zticks=(0, 0.5, 1))
+        axes_i.scatter([], [], [], color="white", label=name, **dots)
+    axes_i.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xticks=(0.25, 0.75), yticks=(0.25, 0.75), zticks=(0.25, 0.75))
     axes_i.set(xlabel="red", ylabel="green", zlabel="blue")
     axes_i.set_title(title, y=0.98)
     axes_i.view_init(elev=22, azim=-60)
-    axes_i.set_box_aspect(None, zoom=0.88)
-axes_i.legend(loc="upper right")
+    axes_i.set_box_aspect(None, zoom=0.85)
+figure.legend(*axes_i.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 show(
     figure,
     "colour_cube",
