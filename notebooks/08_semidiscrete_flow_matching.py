@@ -110,6 +110,12 @@ def random_weights(n):
 # So a stochastic gradient costs one search: draw $x$, find its cell, lower that potential. And training a flow needs no batch at
 # all: each fresh noise gets its partner, on its own, by a search for the largest $\langle x,y_j\rangle+g_j-\tfrac12|y_j|^2$.
 #
+# > **Erratum F-01 (false).** Semidiscrete, summary, *First sentence, and Methodology*: “utilizing a dual potential optimization approach with Sinkhorn algorithm for efficient coupling matrix computation”.
+# >
+# > *Correct:* potentials by stochastic gradient; a fresh noise is paired by one maximum-inner-product search. There is no coupling matrix, and Sinkhorn's algorithm is what the method replaces (so says the abstract in the same text).
+# >
+# > *Smallest counter-example:* one noise, two points: the pair is an argmax of two numbers; a matrix would need one row per possible noise. (SD-4, SD-10; [the sheet](../figures/errata.md#f-01))
+#
 # On the line everything can be integrated: cells are intervals. $F$ by quadrature of the minimum, its derivative by sixth-order
 # differences.
 
@@ -1154,10 +1160,10 @@ show(
 # follows from the velocity (Tweedie): $\nabla\log\rho_t=(tv_t-x)/(1-t)$. For semidiscrete pairs with $\varepsilon>0$ there is one
 # more term.
 #
-# > **Erratum.** Two sets of notes on the paper quote
+# > **Trap.** One may meet the form
 # > $\nabla\log\rho_t(x)=\dfrac{t\,v_t(x)-x+(1-t)\,\delta_\varepsilon(x)}{(1-t)^2}$ with
-# > $\delta_\varepsilon(x)=\frac1\varepsilon\mathbb E\big[X_1-\mathbb E[X_1|X_0]\;\big|\;X_t=x\big]$. (Whether the slip is theirs
-# > or the paper's, we do not know.) The right form is
+# > $\delta_\varepsilon(x)=\frac1\varepsilon\mathbb E\big[X_1-\mathbb E[X_1|X_0]\;\big|\;X_t=x\big]$: it divides
+# > the first two terms by a factor $1-t$ too many. The right form is
 # >
 # > $$\nabla\log\rho_t(x)=\frac{t\,v_t(x)-x+\delta_\varepsilon(x)}{1-t}.$$
 #

@@ -1,0 +1,552 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What do all these objects look like when they can be computed by hand?
+#
+# A workbook: the five exercises of the lecture notes *Dynamic Optimal Transport and Flow Matching*, each with a guess, a picture,
+# a number and a hint. The solutions are in the proof notebook, one cell each, so that you can try first.
+#
+# **You will see** where flow matching and optimal transport give the same map, where they do not, and what a loss of zero would
+# produce. **You need** conditional expectation and covariance matrices. **Minutes:** 25 to read, less than one to run.
+# Proofs and limits: [proofs/04_gaussian_exercises](proofs/04_gaussian_exercises.ipynb).
+
+# %% [markdown]
+# ![A ball of twelve sectors in a narrow ellipse, and its images under the optimal map and under flow matching: the same
+# ellipse, but the marked sectors lie elsewhere; beside them the ratio of the costs against the
+# angle.](../figures/04_gaussian_exercises/inside_the_ellipse.png)
+
+# %% tags=["parameters"]
+preset = "quick"
+seed = 0
+
+# %% tags=["install"]
+# Where the package is absent (a hosted notebook): install it, from the clone around this notebook or from the index.
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("dynot_lite") is None:
+    source = ".." if Path("../pyproject.toml").exists() else "dynot_lite[notebooks]"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)
+
+# %%
+import math
+
+import torch
+from matplotlib import pyplot as plt
+
+from dynot_lite import datasets
+from dynot_lite.companion import claim, say, show, start
+from dynot_lite.companion.ledger import run_dir
+from dynot_lite.couplings.plans import exact_plan
+from dynot_lite.laws.coupled import MixtureCoupling
+from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_kinetic_energy, monge_map, w2_squared
+from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_diracs
+from dynot_lite.paths.flows import integrate_adaptive, trajectory
+from dynot_lite.plots import ROLES, draw_trajectories, image_grid, rendered, write_gif
+
+start("04_gaussian_exercises", preset=preset, seed=seed)
+torch.set_default_dtype(torch.float64)
+g = torch.Generator().manual_seed(seed)
+
+# %% [markdown]
+# ## 1. Exercise 1: stretch, shift, rescale
+#
+# > Starting from a coupling $(X_0,X_1)$, we define $X_t=tX_1+(1-t)X_0$ and $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$. Let
+# > $A\in\mathbb R^{d\times d}$ be invertible, $b\in\mathbb R^d$, $c\in\mathbb R_+^*$. Show: **(a)** the velocity of
+# > $(AX_0+b,AX_1+b)$ is $Av_t(A^{-1}(x-b))$; **(b)** that of $(X_0,X_1+b)$ is $v_t(x-tb)+b$; **(c)** that of $(X_0,cX_1)$ is
+# > $\frac c{1-t+tc}v_r\big(\frac x{1-t+tc}\big)+\frac{c-1}{1-t+tc}x$ with $r=\frac{tc}{1-t+tc}$.
+#
+# Flow matching does not care in which affine coordinates we do it.
+#
+# **Guess.** Shear noise and data, integrate, undo the shear. What is left of the difference? And in (b): somebody writes
+# $v_t(x-b)+b$ and forgets the $t$. Is that field wrong by much?
+
+# %% tags=["copy"]
+means0, means1 = torch.zeros(3, 2), torch.tensor([[2.5, 1.0], [-2.0, 1.8], [0.3, -2.4]])
+pairs = MixtureCoupling([0.5, 0.3, 0.2], means0, means1, torch.eye(2), 0.1 * torch.eye(2))
+A = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+sheared = MixtureCoupling(pairs.weights, means0 @ A.T, means1 @ A.T, A @ A.T, 0.1 * A @ A.T)
+x0 = pairs.sample(200, generator=g)[0]
+lines = trajectory(pairs.velocity, x0)[1]
+lines_sheared = trajectory(sheared.velocity, x0 @ A.T)[1]
+undone = lines_sheared @ torch.linalg.inv(A).T
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(9.6, 2.8), sharex=True, sharey=True)
+panels = (
+    (lines, "flow lines"),
+    (lines_sheared, "noise and data sheared"),
+    (undone, "the shear undone: the first again"),
+)
+for ax, (found, title) in zip(axes, panels):
+    draw_trajectories(ax, found, colour=ROLES["independent"], count=120)
+    ax.set(title=title, xlabel="$x_1$", aspect="equal")
+axes[0].set_ylabel("$x_2$")
+alt = "Flow lines towards three clusters; the sheared lines of the sheared problem; with the shear undone the first picture again."
+show(figure, "sheared", alt=alt)
+b, t = torch.tensor([2.0, -1.5]), 0.4
+shifted = MixtureCoupling(pairs.weights, means0, means1 + b, torch.eye(2), 0.1 * torch.eye(2))
+x = shifted.law(t).sample(500, generator=g)
+forgotten = pairs.velocity(t, x - b) + b - shifted.velocity(t, x)
+claim("S04-1", (undone - lines).abs().max())
+claim(
+    "S04-2",
+    forgotten.square().sum(1).mean().sqrt() / shifted.velocity(t, x).square().sum(1).mean().sqrt(),
+)
+
+# %% [markdown]
+# Nothing is left but rounding. The field without the $t$ is wrong by 89 % of its own size.
+#
+# **Hint.** What is $X_t$ after the change, in terms of the old $X_t$?
+#
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solutions 1(a), 1(b), 1(c).*
+
+# %% [markdown]
+# ## 2. Exercise 2: optimal maps are pickier
+#
+# > Assume that $\alpha$ is absolutely continuous. Write $T^*$ the optimal transport map between $\alpha$ and $\beta$ for the squared
+# > Euclidean cost. Can we say something on what $T^*$ becomes in the cases considered in Exercise 1?
+#
+# An optimal map survives every shift and every dilation of the target, but of the matrices $A$ only some.
+#
+# **Guess.** $T^*=\mathrm{diag}(2,1)$ becomes $AT^*A^{-1}$ under the shear $A$. It pushes the sheared noise to the sheared data, and
+# its eigenvalues are 2 and 1, both positive. Is it optimal?
+
+# %% tags=["copy"]
+T = torch.diag(torch.tensor([2.0, 1.0]))
+p, q = Gaussian(torch.zeros(2), A @ A.T), Gaussian(torch.zeros(2), A @ T @ T @ A.T)
+conjugated, optimal = A @ T @ torch.linalg.inv(A), monge_map(p, q).matrix
+cost = torch.trace((conjugated - torch.eye(2)) @ p.cov @ (conjugated - torch.eye(2)).T)
+print(f"cost of the conjugated map {cost:.3f}, optimal cost {w2_squared(p, q):.3f}")
+say(
+    f"end map of flow matching minus conjugated map: {(fm_flow(p, q, 1.0).matrix - conjugated).abs().max():.0e}"
+)
+
+
+# %%
+def draw_ball(ax, matrix):
+    """A ball (two standard deviations) of twelve sectors, two of them marked, and what x ↦ matrix x makes of it."""
+    for k, role in enumerate(("first", *["truth"] * 2, "second", *["truth"] * 8)):
+        angle = math.pi / 6 * (k - 0.5 + torch.linspace(0, 1, 20))
+        rim = 2 * torch.stack([angle.cos(), angle.sin()], 1) @ matrix.T
+        ax.fill(
+            *torch.cat([torch.zeros(1, 2), rim]).T,
+            color=ROLES[role],
+            alpha=(0.2, 0.4)[k % 2] if role == "truth" else 1,
+        )
+
+
+figure, axes = plt.subplots(1, 3, figsize=(9.6, 2.1), sharex=True, sharey=True)
+titles = "the sheared noise", "conjugated map = flow matching", "optimal map of the sheared laws"
+for ax, matrix, title in zip(axes, (A, conjugated @ A, optimal @ A), titles):
+    draw_ball(ax, matrix)
+    ax.set(title=title, xlabel="$x_1$", aspect="equal")
+axes[0].set_ylabel("$x_2$")
+alt = "A sheared ball of twelve sectors and its images under two maps: one ellipse, but the marked sectors lie elsewhere in it."
+show(figure, "sheared_map", alt=alt)
+claim("S04-3", cost - w2_squared(p, q))
+
+# %% [markdown]
+# No: it costs 1.000 where 0.754 is enough, a gap of $2\sqrt{17}-8$. A gradient of a convex function has a *symmetric* derivative, and
+# $AT^*A^{-1}$ is not symmetric. It is the end map of flow matching, though: flow matching commutes with every invertible $A$,
+# optimal transport only with similarities.
+#
+# **Change this.** `A = torch.diag(torch.tensor([1.0, 3.0]))` on top of the cell to copy: both costs are 1, although this $A$ is no
+# similarity. It commutes with $T^*$, and in this example that is the exact condition.
+#
+# **Hint.** When is $AHA^{-1}$ symmetric for a symmetric $H$?
+#
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solution 2.*
+
+# %% [markdown]
+# ## 3. Exercise 3: on a line all roads lead to one place
+#
+# > Assume that $\alpha$ and $\beta$ are probability measures on $\mathbb R$. Let $(X_0,X_1)$ be a coupling such that
+# > $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$ has a unique flow on $[0,1]$. Show that the flow $\varphi_t$ is such that $\varphi_1$ is an
+# > optimal transport map between $\alpha$ and $\beta$.
+#
+# Trajectories on a line cannot overtake. So the end map is increasing, and only one increasing map carries $\alpha$ to $\beta$.
+#
+# **Guess.** From $\mathcal N(0,1)$ to itself, with noise and data correlated by $r=-0.9$: is the end map another one than for $r=0$?
+# Is the energy?
+
+# %% tags=["copy"]
+means = torch.tensor([[-2.0], [1.5]]), torch.tensor([[-3.0], [2.5]])
+pairs = MixtureCoupling(
+    [0.4, 0.6], *means, torch.tensor([[0.36]]), torch.tensor([[0.25]])
+).product()
+source, target = pairs.law(0.0), pairs.law(1.0)
+start_points = source.quantile(torch.linspace(0.02, 0.98, 33))
+goal = target.quantile(source.cdf(start_points))  # the increasing map
+end = integrate_adaptive(pairs.velocity, start_points)
+line = Gaussian([0.0], [[1.0]])
+energy = [fm_kinetic_energy(line, line, cross_cov=[[r]]).item() for r in (-0.9, 0.0, 0.9)]
+end_maps = [fm_flow(line, line, 1.0, cross_cov=[[r]]).matrix.item() for r in (-0.9, 0.0, 0.9)]
+
+# %%
+times, bent = trajectory(pairs.velocity, start_points, steps=60, method="rk4")
+figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.2), width_ratios=(1, 1, 0.9))
+straight = start_points.T + times[:, None] * (goal - start_points).T
+films = (
+    (bent[..., 0], "independent", "flow matching bends"),
+    (straight, "optimal", "McCann is straight"),
+)
+for ax, (found, role, title) in zip(axes, films):
+    ax.plot(times, found, color=ROLES[role], lw=0.9)
+    ax.set(title=title, xlabel="time $t$", ylabel="position")
+axes[2].plot(start_points, goal, color=ROLES["optimal"], label="increasing map")
+axes[2].plot(
+    start_points, end, ".", color=ROLES["independent"], label=r"end $\varphi_1$ of the flow"
+)
+axes[2].plot(
+    start_points, straight[30], "--", color=ROLES["optimal"], lw=1.2, label="McCann, $t=1/2$"
+)
+axes[2].plot(
+    start_points, bent[30], "--", color=ROLES["independent"], lw=1.2, label="flow, $t=1/2$"
+)
+axes[2].set(title="one end map, two ways", xlabel="start", ylabel="image")
+axes[2].legend(fontsize=8)
+alt = "Bent flow lines and straight lines of McCann between the same ends; the end maps agree, those half-way do not."
+show(figure, "one_dimension", alt=alt)
+claim("S04-4", (end - goal).abs().max())
+say(
+    f"half-way the flow and McCann's interpolation differ by up to {(bent[30, :, 0] - straight[30]).abs().max():.2f}"
+)
+say("correlation −0.9, 0, 0.9: end map x ↦ " + ", ".join(f"{m:.3f} x" for m in end_maps))
+say("correlation −0.9, 0, 0.9: energy " + ", ".join(f"{e:.3f}" for e in energy))
+
+# %% [markdown]
+# One end map, $x\mapsto x$, but three energies: 2.627, 0.429 and 0.003. A stubborn pairing costs energy on the way, and the end does
+# not show it. In the picture, too, only the ends agree: half-way the two films differ by up to 1.46.
+#
+# **Change this.** `rtol=1e-3` in `integrate_adaptive`: the end is off by a thousandth instead of the 1.1e-11 above. What the
+# integrator loses is all there is between $\varphi_1$ and the optimal map.
+#
+# **Hint.** Suppose that two trajectories change their order. What happens when they meet?
+#
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solution 3.*
+
+# %% [markdown]
+# ## 4. Exercise 4: Gaussians that do not commute
+#
+# > Assume that $(X_0,X_1)\sim\mathcal N(0,\Sigma)$ with $\Sigma=\begin{pmatrix}\Sigma_0&\Sigma_{10}\\\Sigma_{01}&\Sigma_1\end{pmatrix}$,
+# > for positive definite $\Sigma_0$ and $\Sigma_1$. **(a)** Show that
+# > $v_t(x)=\frac1{1-t}\big(((1-t)\Sigma_{01}+t\Sigma_1)\Sigma_t^{-1}-\mathrm{Id}\big)x$, where
+# > $\Sigma_t=\mathrm{Cov}(X_t)=(1-t)^2\Sigma_0+(1-t)t(\Sigma_{01}+\Sigma_{10})+t^2\Sigma_1$. **(b)** Let $\Sigma_{01}=\Sigma_{10}=0$
+# > and assume that $\Sigma_0$ and $\Sigma_1$ can be jointly diagonalized. Show that $\varphi_1$ is an optimal transport map.
+#
+# Without noise–data correlation, $\varphi_1=(\Sigma_1\Sigma_0^{-1})^{1/2}$. It is optimal exactly if $\Sigma_0\Sigma_1=\Sigma_1\Sigma_0$;
+# otherwise it fills the right ellipse, but turns the points inside.
+#
+# **Guess.** A long ellipse (condition number 100) and the same one turned by an angle between 0° and 90°. At which angle does
+# flow matching cost most, compared with the optimal map: near 0°, at 45°, or near 90°?
+
+
+# %% tags=["copy"]
+def turned(degrees, condition=100.0):
+    """Two centred Gaussians: an ellipse, and the same one turned."""
+    a, cov = math.radians(degrees), torch.diag(torch.tensor([condition, 1.0]))
+    R = torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
+    return Gaussian(torch.zeros(2), cov), Gaussian(torch.zeros(2), R @ cov @ R.T)
+
+
+def costs(p, q):
+    """E|φ₁(X) − X|² and W₂²."""
+    move = fm_flow(p, q, 1.0).matrix - torch.eye(2)
+    return torch.trace(move @ p.cov @ move.T).item(), w2_squared(p, q).item()
+
+
+# %%
+angles = range(5, 95, 5)
+table = {degrees: costs(*turned(degrees)) for degrees in angles}
+for degrees in (45,):
+    p, q = turned(degrees)
+    figure, axes = plt.subplots(1, 4, figsize=(11.4, 3.0))
+    maps = torch.eye(2), monge_map(p, q).matrix, fm_flow(p, q, 1.0).matrix
+    for ax, matrix, title in zip(
+        axes, maps, ("the noise", f"the optimal map, {degrees}°", "flow matching turns inside")
+    ):
+        draw_ball(ax, matrix @ p.cov.sqrt())
+        ax.set(title=title, xlim=(-21, 21), ylim=(-21, 21), aspect="equal", xlabel="$x_1$")
+    axes[3].plot(angles, [flow / best for flow, best in table.values()], color=ROLES["independent"])
+    axes[3].plot(degrees, table[degrees][0] / table[degrees][1], "o", color=ROLES["independent"])
+    axes[3].axhline(1, color=ROLES["optimal"], ls="--")
+    axes[3].set(
+        title="what turning inside costs",
+        xlabel="angle in degrees",
+        ylabel=r"cost of $\varphi_1$ over $W_2^2$",
+    )
+alt = "A long ellipse in twelve sectors: under the optimal map the marked sectors keep their places in the ellipse, under flow "
+alt += "matching the sector at the tip is pulled towards the centre. The ratio of the costs falls from 22 at 5 to 1 at 90 degrees."
+show(figure, "inside_the_ellipse", alt=alt)
+for degrees in (5, 15, 30, 45, 90):
+    flow, best = table[degrees]
+    say(
+        f"{degrees}°: cost of φ₁ {flow:.1f}, W₂² {best:.1f}, ratio {flow / best:.2f}, excess {flow - best:.1f}"
+    )
+steep = {degrees: costs(*turned(degrees, condition=10_000.0)) for degrees in (5, 45)}
+say(
+    "condition number 10 000: ratio "
+    + ", ".join(f"{flow / best:.1f} at {d}°" for d, (flow, best) in steep.items())
+)
+claim("S04-5", table[45][0] / table[45][1])
+
+# %%
+p, q = (
+    Gaussian(torch.zeros(2), [[2.0, 0.6], [0.6, 1.0]]),
+    Gaussian(torch.zeros(2), [[1.0, -0.5], [-0.5, 3.0]]),
+)
+C = torch.tensor([[0.5, 0.7], [-0.3, 0.2]])  # Cov(X0, X1); the notes' Σ01 is its transpose
+right, swapped = (fm_flow(p, q, 1.0, cross_cov=c) for c in (C, C.T))
+misses = [(end.push_forward(p).cov - q.cov).abs().max().item() for end in (right, swapped)]
+say("covariance at the end missed by {:.0e} and, blocks swapped, by {:.0e}".format(*misses))
+claim("S04-6", (right.matrix - swapped.matrix).abs().max())
+
+# %% [markdown]
+# The *ratio* is worst at small angles, where hardly anything has to move: 22.38 at 5°. The *excess* is largest near 30°: of a cost of
+# 126, 100 are wasted. At 90° the matrices commute, and nothing is lost. The usual guess, 45°, has 2.60.
+#
+# **Trap.** "The end map of flow matching is the optimal map." On a line and for commuting covariances it is; here it is not.
+#
+# **Trap.** In the notes $\Sigma_{01}$ is $\mathrm{Cov}(X_1,X_0)$, the lower left block. Take the transpose and the crowd is right at every
+# time: no test of marginals objects. Yet the end map is another one, by 1.1 in one entry.
+#
+# **Hint.** (a) Regress $X_1$ on $X_t$. (b) In the common basis the equation is $\dot y_i=(\log\sigma_i)'y_i$.
+#
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solutions 4(a), 4(b) and the converse.*
+
+# %% [markdown]
+# ## 5. Exercise 5: a mixture is a vote
+#
+# > Assume that $(X_0,X_1)\sim\sum_{k=1}^K\pi_k\mathcal N(m^k,\Sigma^k)$ with blocks $m_0^k,m_1^k$ and
+# > $\Sigma_0^k,\Sigma_{10}^k,\Sigma_{01}^k,\Sigma_1^k$. Write $v_t^k$ the velocity field of exercise 4 for $\Sigma^k$ and
+# > $w_t^k(x)=v_t^k(x-tm_1^k-(1-t)m_0^k)+m_1^k-m_0^k$. Show that $v_t(x)=\sum_k\alpha^k(x)w_t^k(x)$, where
+# > $\alpha^k(x)=\pi_kp_t^k(x)/\sum_j\pi_jp_t^j(x)$ and $p_t^j$ is the density of
+# > $\mathcal N(m_t^j,\Sigma_t^j)$, the law of $X_t$ in component $j$.
+#
+# Each component has its own velocity. At $(t,x)$ they vote, with the probability that $x$ came from them.
+#
+# **Guess.** The notes write $\alpha^k(x)$, without a $t$. May we compute the weights once and for all?
+
+# %% tags=["copy"]
+data, x = torch.tensor([[-1.0], [1.0]]), torch.linspace(-3, 3, 301)[:, None]
+
+
+def shares(t):
+    """The say of −1 and of +1 at (t, x), for noise N(0, 1)."""
+    return torch.softmax(-((x - t * data.T) ** 2) / (2 * (1 - t) ** 2), 1)
+
+
+at_one = [shares(t)[200, 1].item() for t in (0.0, 0.5, 0.9)]  # x[200] is 1
+
+# %%
+noise = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.01, 0.99, 50))[:, None]
+unequal = torch.tensor([0.9, 0.1])
+flow = trajectory(
+    lambda t, x: fm_velocity_diracs(data, t, x, weights=unequal), noise, t1=0.99, steps=99
+)
+figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.1))
+for t, style in ((0.0, ":"), (0.5, "--"), (0.9, "-")):
+    axes[0].plot(x, shares(t)[:, 1], style, color=ROLES["second"], label=f"$t={t:g}$")
+axes[0].set(title="the say of $+1$ grows with $t$", xlabel="$x$", ylabel="weight of $+1$")
+axes[0].legend()
+for role, chosen in (("first", flow[1][-1, :, 0] < 0), ("second", flow[1][-1, :, 0] > 0)):
+    axes[1].plot(flow[0], flow[1][:, chosen, 0], color=ROLES[role], lw=0.8)
+axes[1].set(
+    title="weights 0.9 and 0.1: the top tenth goes up", xlabel="time $t$", ylabel="position"
+)
+alt = "Weights of the point +1 along a line, flat at time 0 and a step at time 0.9; and trajectories of which the top tenth goes to +1."
+show(figure, "votes", alt=alt)
+say("weight of +1 at x = 1, t = 0, 0.5, 0.9: " + ", ".join(f"{share:.3f}" for share in at_one))
+up, down = noise[flow[1][-1, :, 0] > 0].min(), noise[flow[1][-1, :, 0] < 0].max()
+say(
+    f"weights 0.9 and 0.1: the lowest noise that goes up is {up:.2f}, the highest that goes down {down:.2f}"
+)
+
+# %% [markdown]
+# No: at $x=1$ the point $+1$ has 0.500 of the vote at the start and 0.982 half-way.
+#
+# **Change this.** Weights 0.9 and 0.1 (right panel): the noises split between 1.23 and 1.34, at the 90 % quantile. On a line the
+# flow is the optimal map, whatever the weights.
+#
+# **Hint.** Condition on the label of the component first, then average with Bayes' formula.
+#
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solution 5.*
+
+# %% [markdown]
+# ## 6. A data set is a mixture of points
+#
+# > What happens if $X_0$ is a standard centered Gaussian and $X_1$ follows a discrete distribution of $K$ equal Dirac masses?
+#
+# The exact minimiser of the loss on finitely many data generates the data, and decides early which.
+#
+# **Guess.** 1197 handwritten digits, noise in 64 dimensions. From which time on is it settled which digit a noise becomes?
+
+# %% tags=["copy"]
+images = datasets.images.digits()[0].double()
+digits = ((images - images.mean()) / images.std())[torch.randperm(1797, generator=g)[:1197]]
+
+
+def voters(x, t, data):
+    """How many data points still have a say at (t, x)."""
+    w = torch.softmax(-torch.cdist(x, t * data).square() / (2 * (1 - t) ** 2), 1)
+    return 1 / w.square().sum(1)
+
+
+drift = lambda data: lambda t, x: fm_velocity_diracs(data, t, x)
+noise = torch.randn(64, 64, generator=g)
+film = trajectory(drift(digits), noise, t1=0.99, steps=99)[1]  # film[k] is at time k/100
+
+# %%
+moments = (0, 20, 40, 60, 80, 99)
+counts = [voters(film[k], k / 100, digits).median().item() for k in moments]
+figure, axes = plt.subplots(3, 6, figsize=(9.0, 4.9))
+for column, k, count in zip(axes.T, moments, counts):
+    column[0].set_title(f"t = {k / 100:g}\n{count:.4g} with a say", fontsize=9)
+    for ax, picture in zip(column, film[k]):
+        ax.imshow(picture.reshape(8, 8), cmap="gray_r", vmin=-1, vmax=2)
+        ax.axis("off")
+alt = "Three noises on their way to digits, with the median number of images that have a say: from 1197 down to 1 at time 0.6."
+show(figure, "digits_decide", alt=alt)
+agreed = film[-1] + 0.01 * drift(digits)(0.99, film[-1])  # the mean of the voters at t = 0.99
+which = torch.cdist(agreed, digits).min(1)
+say(
+    "median number of images with a say: "
+    + ", ".join(f"t = {k / 100:g}: {count:.4g}" for k, count in zip(moments, counts))
+)
+claim("S04-7", counts[2])
+claim("S04-8", which.values.max())
+for push in (0.1, 1.0):
+    end = trajectory(drift(digits), noise + push * torch.eye(64)[27], t1=0.99, steps=99)[1][-1]
+    other = torch.cdist(end, digits).argmin(1)
+    say(
+        f"add {push:g} to one pixel of the noise: {(other != which.indices).double().mean():.0%} end at another image"
+    )
+few = trajectory(drift(digits[:12]), noise, t1=0.99, steps=99)[1]
+say(
+    "12 images: "
+    + ", ".join(
+        f"t = {k / 100:g}: {voters(few[k], k / 100, digits[:12]).median():.2f}"
+        for k in (20, 40, 60)
+    )
+)
+
+# %%
+atoms = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.5]])
+starts = torch.randn(60, 2, generator=g)
+paths = trajectory(drift(atoms), starts, t1=0.99, steps=99)[1]
+ends = torch.cdist(paths[-1], atoms).argmin(1)
+three = [ROLES[role] for role in ("first", "second", "target")]
+
+
+def draw_atoms(ax, k):
+    """Tinted: where one atom has half of the say at time k/100 (or 90 %); lines: the trajectories so far."""
+    t, mesh = (
+        k / 100,
+        torch.cartesian_prod(torch.linspace(3.4, -2.6, 121), torch.linspace(-3, 3, 121)).flip(1),
+    )
+    most = torch.softmax(-torch.cdist(mesh, t * atoms).square() / (2 * (1 - t) ** 2), 1).max(1)
+    tint = torch.tensor([plt.matplotlib.colors.to_rgb(colour) for colour in three])[most.indices]
+    depth = 0.12 * ((most.values > 0.5).double() + (most.values > 0.9))[:, None]
+    ax.imshow((1 - depth * (1 - tint)).reshape(121, 121, 3), extent=(-3, 3, -2.6, 3.4))
+    for j, colour in enumerate(three):
+        draw_trajectories(ax, paths[: k + 1, ends == j], colour=colour)
+        ax.plot(*atoms[j], "s", ms=8, color=colour, mec=ROLES["truth"])
+    ax.set(xlim=(-3, 3), ylim=(-2.6, 3.4), title=f"$t={t:g}$", xticks=[], yticks=[])
+
+
+figure, axes = plt.subplots(1, 4, figsize=(11.0, 3.0))
+for ax, k in zip(axes, (0, 30, 60, 99)):
+    draw_atoms(ax, k)
+alt = "Three atoms divide the plane: at time 0 all have the same say everywhere, at the end each place has one owner."
+show(figure, "atoms", alt=alt)
+frames = []
+for k in range(0, 100, 3):
+    figure, (top, below) = plt.subplots(2, 1, figsize=(3.6, 4.6), dpi=100, height_ratios=(4, 1))
+    draw_atoms(top, k)
+    top.set_title(
+        f"t = {k / 100:.2f}, digits with a say: {voters(film[k], k / 100, digits).median():.0f}",
+        fontsize=9,
+    )
+    below.imshow(image_grid(film[k, :4], columns=4), cmap="gray_r", vmin=-1, vmax=2)
+    below.axis("off")
+    frames.append(rendered(figure))
+if folder := run_dir():
+    write_gif(folder / "atoms.gif", frames)
+
+# %% [markdown]
+# ![Three atoms and the trajectories of sixty noises, which grow in the colour of the atom that they reach; below, four noises
+# become digits, with the number of digits that still have a say.](../figures/04_gaussian_exercises/atoms.gif)
+
+# %%
+side = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(41) + 0.5) / 41)
+grid = torch.cartesian_prod(side, side)  # points of equal share of the noise
+reached = torch.cdist(trajectory(drift(atoms), grid, t1=0.99, steps=99)[1][-1], atoms).argmin(1)
+voronoi = torch.cdist(grid, atoms).argmin(1)
+optimal = exact_plan(grid, atoms).require().plan.argmax(1)
+first, cell = ((where == 0).double().mean() for where in (reached, voronoi))
+say(
+    f"share of the noise that reaches the atom in the corner: {first:.2f}; in its Voronoi cell: {cell:.2f}"
+)
+say(f"sent elsewhere by optimal transport: {(reached != optimal).double().mean():.1%}")
+t = 0.99
+slope = torch.autograd.functional.jacobian(
+    lambda x: fm_velocity_diracs(data, t, x), torch.zeros(1, 1)
+).item()
+say(f"slope of the field between −1 and +1 at t = 0.99: {slope:.0f}")
+
+# %% [markdown]
+# Before half-way. At $t=0.4$ the median noise has 7.776 images left, at $t=0.6$ it has 1.004; from then on it goes straight. What
+# the voters agree on at the end is a training image, to seven digits. **Zero loss gap means copies**: a network that
+# draws anything new has *not* attained the minimum.
+#
+# Yet the choice is open for long: add 1 to *one* pixel of the noise and 27 % end at another image; add 0.1, and 5 % do.
+#
+# **Trap.** "A noise goes to the nearest data point." That holds for the *current* point near $t=1$. Of the noise 0.33 reaches the
+# atom in the corner, but 0.62 starts nearest to it. Nor is this optimal transport, in two dimensions: 2.6 % go elsewhere.
+#
+# **Where it stops working.** At $t=1$ the field has no value. Between two points at distance 2 its slope at $t=0.99$ is 989900, and
+# grows like $(1-t)^{-3}$: every solver that goes to the end in equal steps must guess there. Stop early, or
+# use the time $-\log(1-t)$.
+#
+# **Hint.** Put $\Sigma_1^k=0$ into exercise 5; why is $t<1$ then needed?
+#
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), The closing question (section 6).*
+
+# %% [markdown]
+# ## What to remember
+#
+# 1. Flow matching commutes with every affine change of coordinates; optimal transport wants symmetric derivatives, and pays for it.
+# 2. They give the same map on a line and for independent Gaussians whose covariances commute, and in general not.
+# 3. On finitely many data the exact field is a vote of the data points, decided before half-way, and it returns copies.
+
+# %% [markdown]
+# ## Change this
+#
+# 1. **Section 3:** drop `.product()`, so that each heap of noise has its own heap of data. The end map is the same, the lines are
+#    nearly straight, and half-way the films differ four times less.
+# 2. **Section 4:** `condition=10_000.0`. At 45° hardly anything changes (3.3 instead of 2.6), at 5° the ratio is 204.
+# 3. **Section 6:** `digits[:12]` for `digits`. The choice falls sooner: 4.11 images at $t=0.2$, 1.00 at $t=0.4$.
+
+# %% [markdown]
+# ## Problems
+#
+# [PS1](assignments/PS1_continuity_to_flow_matching.ipynb), parts 7 (noise on the way) and 8 (what regression cannot remove);
+# [PS3](assignments/PS3_couplings_to_sliced_ot.ipynb), parts 5 (from any Gaussian to weighted points), 6 (when is this flow
+# optimal?), 7 (what the flow pays) and 8 (the least loss, from a channel).
+
+# %% [markdown]
+# ## Proofs and limits
+#
+# [proofs/04_gaussian_exercises](proofs/04_gaussian_exercises.ipynb): every solution with its hypotheses, checks on random instances in
+# up to six dimensions, the counter-examples, the floor of the loss and the energy of Gaussians in closed form, and the errata.
