@@ -346,7 +346,7 @@ claim("S00-8", variance(law(stranger, 0.5)) / variance(law(y, 0.5)))
 #
 # **Change this.** Look at a quarter of the way: the variances are 0.244 and 0.189.
 #
-# *Why: [proofs/00](proofs/00_start_here.ipynb), section 9, and [proofs/01](proofs/01_continuity_equation.ipynb).*
+# *Why: [proofs/00](proofs/00_start_here.ipynb), section 9, and [proofs/01](proofs/01_continuity_equation.ipynb), section 6.*
 
 # %% [markdown]
 # ## 6. Where this goes
