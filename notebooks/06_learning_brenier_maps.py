@@ -125,7 +125,7 @@ def public(dim):
 # semi-dual.
 #
 # **Measured.** The same potential, optimiser, batch, schedule and start; three estimators. `dual.fit` takes the loss as an
-# argument. OFM and AM have the time in the legend, the semi-dual a third of it. In the full preset each runs three times,
+# argument. OFM and AM have the time in the legend, the semi-dual a third of it. Each runs three times (quick: once),
 # because a final error differs from run to run; the table has geometric means.
 
 
@@ -146,7 +146,7 @@ def race(pair, loss, seconds, run):
 
 
 own = synthetic_w2_pair(2, generator=fresh(0))
-pairs = {"our pair, $d=2$": (own, 45 if full else 3)}
+pairs = {"our pair, $d=2$": (own, 45 if full else 1.5)}
 if full:
     pairs |= {f"public pair, $d={dim}$": (public(dim), seconds) for dim, seconds in ((2, 45), (16, 60)) if public(dim)}
 repetitions = range(3 if full else 1)
@@ -371,8 +371,8 @@ if full:
     jobs = {(dim, "long"): dict(dim=dim, number=20, seconds=600) for dim in LIMITS if public(dim)}
     jobs |= {(16, "short"): dict(dim=16, number=21, seconds=60)} if public(16) else {}
 else:  # our own pairs, and a few steps, to see that the same code runs in every dimension
-    jobs = {(dim, "long"): dict(dim=dim, number=20, steps=20) for dim in LIMITS}
-    jobs |= {(16, "short"): dict(dim=16, number=21, steps=10)}
+    jobs = {(dim, "long"): dict(dim=dim, number=20, steps=8) for dim in LIMITS}
+    jobs |= {(16, "short"): dict(dim=16, number=21, steps=4)}
 table = runs(measure, jobs, processes=2)
 
 # %% [markdown]
@@ -407,7 +407,7 @@ if (16, "short") in table:
     last = table[16, "short"]["curve"][-1]
     lines.append(f"\nd = 16, a shorter run: {last[1]:.3f} % after {last[0]:.0f} seconds.")
 if not full:
-    lines.insert(0, "*Quick preset: twenty steps on our own pairs. The published figures are for the public pairs.*\n")
+    lines.insert(0, "*Quick preset: eight steps on our own pairs. The published figures are for the public pairs.*\n")
 show_table(lines)
 
 # %%
@@ -696,7 +696,7 @@ else:
     claim("MAP-33", final_error(highest, "dual.fit, a third of the time") / best[highest])
 
 # %% [markdown]
-# **Reading** (of the full preset). In dimension 16 `dual.fit` is far ahead of both peers, with a third of their time, too
+# **Reading.** In dimension 16 `dual.fit` is far ahead of both peers, with a third of their time, too
 # (MAP-32, MAP-33). In the plane it is not: a tuned ENOT is about as good there, in some runs better (MAP-31).
 
 # %% [markdown]
@@ -760,7 +760,7 @@ def timed_fit(dim, *data, **options):
     begun = time.thread_time()
     fit = dual.fit(*data, learning_rate=5e-3, **options)
     spent = time.thread_time() - begun
-    test = synthetic_w2_pair(dim, generator=fresh(0)).source(2**14, generator=fresh(999))
+    test = synthetic_w2_pair(dim, generator=fresh(0)).source(unseen, generator=fresh(999))
     return fit.transport(test).double(), spent
 
 
@@ -777,7 +777,7 @@ def fit_fresh(dim, steps):
     return timed_fit(dim, pair.source, pair.target, steps=steps, generator=fresh(0))
 
 
-sizes, lengths = ([2**k for k in range(7, 13)], (100, 300, 900)) if full else ([128, 512], (100,))
+sizes, lengths, unseen = ([2**k for k in range(7, 13)], (100, 300, 900), 2**14) if full else ([128, 512], (100,), 2**12)
 epsilons = (0.08, 0.04, 0.02, 0.01)  # times d/2, the mean of the cost from a point of the target to the target's mean
 dims = (2, 8)
 methods = ("Gaussian", "assignment, nearest", "assignment, cells", "entropic", "dual.fit")
@@ -788,7 +788,7 @@ curves = {dim: {name: {} for name in (*methods, "fresh")} for dim in dims}  # n 
 noise_ratio, at_samples, best_epsilon = [], {dim: {} for dim in dims}, {}
 for dim in dims:
     pair = synthetic_w2_pair(dim, generator=fresh(0))
-    test = pair.source(2**14, generator=fresh(999))
+    test = pair.source(unseen, generator=fresh(999))
     truth, test = pair.transport(test).double(), test.double()
 
     def judge(mapped, seconds, truth=truth, variance=pair.target_variance):
@@ -881,8 +881,8 @@ show(figure, "brenier_traditional", alt=alt)
 # %% [markdown]
 # ### Rates in $n$
 #
-# The observed exponent is the slope of $\log$ UVP in $\log n$ by least squares over the sizes above. In the full preset they
-# run from 128 to 4096.
+# The observed exponent is the slope of $\log$ UVP in $\log n$ by least squares over the sizes above, from 128 to 4096
+# (quick: 512).
 
 # %%
 def slope(values):
@@ -909,7 +909,7 @@ lines += [f"| {name} | {exponents[2][name]:.2f} | {exponents[8][name]:.2f} |" fo
 show_table(lines)
 
 # %% [markdown]
-# **Reading** (of the full preset). In dimension 8 the nearest-neighbour map goes about as $n^{-2/8}$: it pays for the distance
+# **Reading.** In dimension 8 the nearest-neighbour map goes about as $n^{-2/8}$: it pays for the distance
 # to its neighbour. The assignment at its own samples, and the cells, fall faster at these sizes: their error is that of two
 # samples of the target, at first of three clusters with random shares. The learned map falls fastest. With the same few
 # samples in the plane it has no clear advantage: there the error is that of the samples, and the entropic map, its
@@ -1351,7 +1351,7 @@ claim("MAP-78", min(error[name]["forward"] for name in ("exact, nearest", "entro
 # clipped to $[0,1]$.
 
 # %%
-step = 1 if full else 3
+step = 1 if full else 4
 pictures = {"forward": china[::step, ::step], "inverse": flower[::step, ::step]}
 recoloured, applied, outside = {}, {}, {}
 for name, pair in maps.items():
@@ -1415,10 +1415,10 @@ show(figure, "learned_colour_clouds", alt=alt)
 # %% [markdown]
 # **Reading.** The linear map has the right mean and covariance and the wrong colours (MAP-75): the colours of the flower lie
 # near a bent curve, dark green, orange and red, and an affine image of the temple's does not. The learned map has the shape.
-# In the full preset it is closer to the reference, from the temple to the flower, than the entropic map and than exact
+# It is closer to the reference, from the temple to the flower, than the entropic map and than exact
 # transport of a sample extended to all pixels (MAP-78). That extension repeats the noise of one sample and has visible grain;
-# the learned map averages over all training pixels. In the quick preset the fit is short. Its gradient is near the reference by
-# then, its inverse is not yet (MAP-74 is asserted in the full preset only): the discrete maps are better on the way back.
+# the learned map averages over all training pixels. (In the quick preset the fit is short: its gradient is near the reference by
+# then, its inverse is not yet; MAP-74 is asserted in the full preset only.)
 #
 # The sky of the temple splits along a line into green and orange. This is no defect of the fit: exact transport splits it, too.
 # The colours of the flower come in two clumps with little between, and a nearly uniform sky has to supply both, so the

@@ -29,6 +29,7 @@ seed = 0
 
 # %%
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ from dynot_lite.potentials.action_matching import (
     unbalanced_action_matching_loss,
 )
 from dynot_lite.companion import claim, show, start
+from dynot_lite.companion.numerics import cubature, difference
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.potentials.dual import semidual_loss
 from dynot_lite.paths.flows import integrate
@@ -65,17 +67,11 @@ weights = weights / weights.sum()
 in_time = {"times": times, "quadrature": weights}
 
 
-def randn(*shape):
-    return torch.randn(*shape, generator=generator)
+randn = partial(torch.randn, generator=generator)
 
 
 def worst(*deviations):
     return max(float(deviation.abs().max()) for deviation in deviations)
-
-
-def difference(function, step=2e-3):
-    """Sixth-order central difference of a function of one number at 0."""
-    return sum(c * (function(k * step) - function(-k * step)) for k, c in {1: 45, 2: -9, 3: 1}.items()) / (60 * step)
 
 
 # %% [markdown]
@@ -90,11 +86,6 @@ def difference(function, step=2e-3):
 # %%
 p = gaussian.Gaussian([0.3, -1.0], [[2.5, 0.1], [0.1, 0.2]])
 q = gaussian.Gaussian([1.5, 0.7], [[1.3, 1.1], [1.1, 1.4]])
-
-
-def cubature(mean, cov):
-    factor = math.sqrt(len(mean)) * torch.linalg.cholesky(cov).T
-    return torch.cat([mean + factor, mean - factor])
 
 
 def moments(t):
@@ -128,6 +119,12 @@ claim("LIM-2", (moved - x0).square().sum(1).mean() - gaussian.w2_squared(p, q))
 # **Proposition (ours).** *For optimal actions $L_w(s^\Psi)=w_0\mathbb E s_0-w_1\mathbb E s_1+\int w'\,\mathbb E_{p_t}s_t\,dt$:
 # unless $w'=0$ it depends on the sequence, and so does its minimiser. Along McCann's interpolation the Brenier potential
 # minimises $L_w$ for every $w\ge0$.*
+#
+# > **Erratum A-03 (imprecise).** Action matching, summary, *Key Results*: “Optimal vector fields in AM always lead to the OT solution Ψ∗ regardless of the initial sequence {pt}”.
+# >
+# > *Read:* for the loss with uniform weight in time, films whose ends are $\alpha$ and $\beta$, and exact conjugates.
+# >
+# > *Smallest counter-example:* with the weight $1-t$ (the default of one public implementation) and the film of independent pairs: slope 0.232 instead of 0.4. (LIM-5, LIM-8; [the sheet](../figures/errata.md#a-03))
 #
 # *Proof.* Hamilton–Jacobi removes the first bracket. Along McCann's interpolation $v_t$ *is* the optimal field of the Brenier
 # potential, at which the right-hand side is at its minimum, whatever $w$. $\square$
@@ -383,6 +380,12 @@ print("u at t = 0.5, x = 0.3:", ", ".join(f"{value:.3f}" for value in fields))
 # $L_{OT}=\tfrac1{2M}$, which tends to the infimum 0 and never attains it, and $(\nabla\Psi_M)_\#p_0=\delta_0$ for every $M$:
 # the loss converges, the map does not. The identity itself stays exact: it never needed a density, only uniqueness and
 # existence did.
+#
+# > **Erratum A-01 (false).** Action matching, review, *Failure signatures (1)*: “The equivalence breaks down if: (1) the Brenier potential doesn't exist or isn't unique”.
+# >
+# > *Correct:* $L_{AM}(s^\Psi)=L_{OT}(\Psi)-\frac12\big(m_2(\alpha)+m_2(\beta)\big)$ for every convex, differentiable $\Psi$ of quadratic growth and every film. Existence and uniqueness decide only what the minimiser says about a map.
+# >
+# > *Smallest counter-example:* $\alpha=\delta_0$, $\beta=\mathcal N(0,1)$, no map from $\alpha$ to $\beta$: for $\Psi=\frac M2x^2$ every film has the loss $\frac1{2M}-\frac12$. Two separate supports: three Brenier potentials, one loss $\frac73$. (AM-20, LIM-24, LIM-25, LIM-30; [the sheet](../figures/errata.md#a-01))
 
 # %%
 atom, normal = torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]])
@@ -530,8 +533,11 @@ claim("LIM-37", defect(10 * grid.abs(), zigzag)[100])
 # $\mathbb Es_1(X_1)-\mathbb Es_0(X_0)=\int\mathbb E[\partial_ts+|u|^2+\tfrac{\sigma^2}2\Delta s]=\tfrac12\int\mathbb E|u|^2$
 # with $u=\nabla s$. The limit is Laplace's method. $\square$
 #
-# > **Erratum.** The summary lists regularised transport among the cases where the equivalence "breaks down". It does not: the
-# > loss needs the term $\tfrac{\sigma^2}2\Delta s$, and then the identity is exact again (LIM-41); without it, it fails (LIM-42).
+# > **Erratum A-02 (imprecise).** Action matching, review, *Failure signatures (3)*: “The equivalence breaks down if … regularized OT formulations are employed without proper analysis”.
+# >
+# > *Read:* with the term $\frac{\sigma^2}2\Delta s$ in the loss and the entropic dual beside it, the identity is exact again.
+# >
+# > *Smallest counter-example:* without the Laplacian the loss depends on the film, by 0.074. (LIM-41, LIM-42; [the sheet](../figures/errata.md#a-02))
 #
 # Note the direction: the entropic evolution is well posed *backwards* from $s_1$, and needs no inner minimisation. For
 # $s_1(y)=\sigma^2\log\sum_kc_ke^{\langle a_k,y\rangle/\sigma^2}$ it is explicit,

@@ -33,6 +33,7 @@ seed = 0
 
 # %%
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ from dynot_lite.paths.flows import integrate_adaptive, trajectory
 from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
 from dynot_lite.laws.mixtures import fm_velocity_diracs
 from dynot_lite.plots import COLOURS, draw_trajectories, image_grid
+from dynot_lite.datasets.samplers import clusters, from_points, normal
 from dynot_lite.couplings.certificate import pooled_chi2
 from dynot_lite.couplings.conditional import ClassCouplings
 from dynot_lite.couplings.exact_flow import ExactFlow
@@ -67,8 +69,7 @@ full = preset == "full"
 torch.set_num_threads(1)  # the networks are small: more threads cost more than they give
 
 
-def randn(*shape):
-    return torch.randn(*shape, generator=rng, dtype=torch.float64)
+randn = partial(torch.randn, generator=rng, dtype=torch.float64)
 
 
 def random_weights(n):
@@ -108,6 +109,12 @@ def random_weights(n):
 #
 # So a stochastic gradient costs one search: draw $x$, find its cell, lower that potential. And training a flow needs no batch at
 # all: each fresh noise gets its partner, on its own, by a search for the largest $\langle x,y_j\rangle+g_j-\tfrac12|y_j|^2$.
+#
+# > **Erratum F-01 (false).** Semidiscrete, summary, *First sentence, and Methodology*: “utilizing a dual potential optimization approach with Sinkhorn algorithm for efficient coupling matrix computation”.
+# >
+# > *Correct:* potentials by stochastic gradient; a fresh noise is paired by one maximum-inner-product search. There is no coupling matrix, and Sinkhorn's algorithm is what the method replaces (so says the abstract in the same text).
+# >
+# > *Smallest counter-example:* one noise, two points: the pair is an argmax of two numbers; a matrix would need one row per possible noise. (SD-4, SD-10; [the sheet](../figures/errata.md#f-01))
 #
 # On the line everything can be integrated: cells are intervals. $F$ by quadrature of the minimum, its derivative by sixth-order
 # differences.
@@ -388,22 +395,13 @@ claim("SD-13", abs(chi2_z))
 
 
 # %%
-def clusters(n, dim, generator):
-    """Ten clusters with standard deviations that decay like 1/√k, centred, of mean variance 1."""
-    scale = torch.arange(1.0, dim + 1) ** -0.5
-    centres = torch.randn(10, dim, generator=generator)[torch.randint(10, (n,), generator=generator)]
-    points = (centres + 0.7 * torch.randn(n, dim, generator=generator)) * scale
-    points = points - points.mean(0)
-    return points / points.var(0).mean().sqrt()
-
-
 images, classes = datasets.images.digits()
 mean, std = images.mean(), images.std()
 digits = (images - mean) / std
 
 instances = {
     f"clusters, $d=64$, $N={1000 if full else 400}$": (
-        lambda gen: clusters(1000 if full else 400, 64, gen),
+        lambda gen: clusters(1000 if full else 400, 64, generator=gen),
         640 if full else 160,
     ),
     "digits, $d=64$, $N=1797$": (lambda gen: digits, 320 if full else 80),
@@ -537,20 +535,6 @@ show(
 
 
 # %%
-def normal(dim):
-    return lambda n, *, generator=None: torch.randn(n, dim, generator=generator)
-
-
-def from_points(points, labels=None):
-    """The sampler of a data set: points, and their labels if there are any, drawn with replacement."""
-
-    def draw(n, *, generator=None):
-        rows = torch.randint(len(points), (n,), generator=generator)
-        return points[rows] if labels is None else (points[rows], labels[rows])
-
-    return draw
-
-
 def in_blocks(pairs, size):
     """The pair sampler that solves ``size`` pairs at a time and hands them out as they are asked for."""
     stock = []
@@ -844,11 +828,11 @@ show(
 )
 
 # %% [markdown]
-# The flows from transport pairs are straighter (SD-29). What that is worth depends on the training. In the **full** preset, three
-# seeds of a wide network, independent pairs are several times worse in the energy distance at one evaluation (1.3 against 0.2);
-# the gap closes with every doubling and is gone with the adaptive solver. Semidiscrete pairs and batches of 256 are close to each
-# other throughout, the former slightly ahead at one evaluation. The **quick** preset shows none of this: a small network after 800
-# steps has a smooth field because it is not learnt yet (SD-30 then only says: not much behind). The published gains,
+# The flows from transport pairs are straighter (SD-29). What that is worth depends on the training. With three
+# seeds of a wide network, independent pairs are several times worse in the energy distance at one evaluation (SD-30 and the
+# picture); the gap closes with every doubling and is gone with the adaptive solver. Semidiscrete pairs and batches of 256 are close
+# to each other throughout, the former slightly ahead at one evaluation. A run in the quick preset shows none of this: a small
+# network after 800 steps has a smooth field because it is not learnt yet (SD-30 then only says: not much behind). The published gains,
 # according to the notes that we have (not checked against the paper), have the same shape: large at few Euler steps, nearly gone
 # with an adaptive solver.
 #
@@ -933,9 +917,8 @@ show(
 # The columns are the classes 0 to 9, without guidance; the judge is a support vector machine trained on the real training images.
 # One coupling for all is **wrong**, not merely worse: more evaluations do not help. One coupling per class is right, and it is
 # the limit $\beta\to\infty$ of the joint cost $c(x,y)+\tfrac\beta2|z-z'|^2$ with a condition $z$, which `JointCoupling` offers
-# for conditions that are not labels. Independent pairs are right, too. In the full preset both please the judge alike, but at few
-# evaluations independent pairs are several times farther in the energy distance (0.145 against 0.037 at one, 0.052 against 0.018
-# at four); at 40 there is no difference.
+# for conditions that are not labels. Independent pairs are right, too: both please the judge alike. But at few evaluations
+# independent pairs are several times farther in the energy distance (the panel on the right); at 40 there is no difference.
 
 # %% [markdown]
 # ## 10. One evaluation: mean flow
@@ -984,10 +967,10 @@ show(
 )
 
 # %% [markdown]
-# Mean flow from semidiscrete pairs draws digits with one evaluation (SD-37). In the **quick** preset, mean flow from independent
-# pairs is far behind it: straighter pairs are learnt faster. In the **full** preset it has caught up, and both are well ahead of one
-# step of flow matching: at this scale we do **not** confirm the text's claim that semidiscrete
-# pairs make mean flow better, only that they make it quicker to train.
+# Mean flow from semidiscrete pairs draws digits with one evaluation (SD-37). After the long training shown here, mean flow from
+# independent pairs has caught up, and both are well ahead of one step of flow matching. After a short one (a run in the quick
+# preset) it is far behind: straighter pairs are learnt faster. So at this scale we do **not** confirm the text's claim that
+# semidiscrete pairs make mean flow better, only that they make it quicker to train.
 
 # %% [markdown]
 # ## 11. Which ε?
@@ -1037,7 +1020,7 @@ def gap_and_cost(coupling, x):
 
 
 thetas = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0) if full else (0.25, 1.0, 4.0)
-epsilon_data = {"moons": plane[0], "clusters, d = 64": clusters(400, 64, rng), "digits": x_train[:600]}
+epsilon_data = {"moons": plane[0], "clusters, d = 64": clusters(400, 64, generator=rng), "digits": x_train[:600]}
 excess, gap, gain, spread = {}, {}, {}, {}
 for kind, cloud in epsilon_data.items():
     x = randn(10_000 if full else 4000, cloud.shape[1])
@@ -1177,10 +1160,10 @@ show(
 # follows from the velocity (Tweedie): $\nabla\log\rho_t=(tv_t-x)/(1-t)$. For semidiscrete pairs with $\varepsilon>0$ there is one
 # more term.
 #
-# > **Erratum.** Two sets of notes on the paper quote
+# > **Trap.** One may meet the form
 # > $\nabla\log\rho_t(x)=\dfrac{t\,v_t(x)-x+(1-t)\,\delta_\varepsilon(x)}{(1-t)^2}$ with
-# > $\delta_\varepsilon(x)=\frac1\varepsilon\mathbb E\big[X_1-\mathbb E[X_1|X_0]\;\big|\;X_t=x\big]$. (Whether the slip is theirs
-# > or the paper's, we do not know.) The right form is
+# > $\delta_\varepsilon(x)=\frac1\varepsilon\mathbb E\big[X_1-\mathbb E[X_1|X_0]\;\big|\;X_t=x\big]$: it divides
+# > the first two terms by a factor $1-t$ too many. The right form is
 # >
 # > $$\nabla\log\rho_t(x)=\frac{t\,v_t(x)-x+\delta_\varepsilon(x)}{1-t}.$$
 #

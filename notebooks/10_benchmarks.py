@@ -24,8 +24,8 @@
 # **What counts.** A benchmark claim is asserted in the *full* preset only; in the quick preset it prints `SEEN`, because a loaded
 # machine says little about speed. Claims about accuracy hold in both.
 #
-# **Prerequisites.** `04_gaussian_exercises` for the Gaussian formulas, `05_am_ot_equivalence` for the conjugates,
-# `02_benamou_brenier` for the grids, `03_flow_matching`, `08_semidiscrete_flow_matching` and `09_amortized_ot` for the last three sections.
+# **Prerequisites.** `proofs/04_gaussian_exercises` for the Gaussian formulas, `proofs/05_am_ot_equivalence` for the conjugates,
+# `proofs/02_benamou_brenier` for the grids, `03_flow_matching`, `08_semidiscrete_flow_matching` and `09_amortized_ot` for the last three sections.
 #
 # **The peers** of sections 4 and 5 are no dependencies of ours: `python3 run.py peers` installs them. Where one is absent, its claims say
 # `SKIP`.
@@ -64,6 +64,7 @@ from dynot_lite.companion.benchmark import medians, peer, peer_of_jax
 from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
 from dynot_lite.potentials.convex import LogSumExp
+from dynot_lite.datasets.samplers import clusters
 from dynot_lite.couplings.certificate import pooled_chi2
 from dynot_lite.couplings.prepared import prepare
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
@@ -660,15 +661,6 @@ else:
 # that to be set).
 
 # %%
-def clusters(n, seed):
-    """Ten clusters in d = 64, centred, with mean variance 1 and standard deviations that decay like 1/√k."""
-    gen = torch.Generator().manual_seed(seed)
-    scale = torch.arange(1, 65.0) ** -0.5
-    points = (torch.randn(10, 64, generator=gen) * scale)[torch.randint(10, (n,), generator=gen)] + 0.7 * torch.randn(n, 64, generator=gen) * scale
-    points = points - points.mean(0)
-    return points / points.var(0).mean().sqrt()
-
-
 judged = {"quick": 8_000, "full": 40_000}[preset]
 
 
@@ -762,7 +754,8 @@ def ott_until(points, rate, *, batch, chunk, steps, seeds, limit, average, sched
 
 # %%
 seeds = {"quick": range(1), "full": range(5)}[preset]
-small, large = clusters(1000, seed), clusters({"quick": 1500, "full": 10_000}[preset], seed)
+drawn = torch.Generator().manual_seed(seed)
+small, large = (clusters(n, 64, generator=drawn) for n in (1000, {"quick": 1500, "full": 10_000}[preset]))
 torch_threads = torch.get_num_threads()
 torch.set_num_threads(1)
 ours_until(small, 0)  # to warm up
@@ -887,7 +880,7 @@ class Peak(threading.Thread):
         self.above = (self.peak - self.base) / 2**20
 
 
-many = clusters({"quick": 10_000, "full": 100_000}[preset], seed)
+many = clusters({"quick": 10_000, "full": 100_000}[preset], 64, generator=drawn)
 course = []
 with Peak() as memory:
     huge = SemidiscreteCoupling(many)
