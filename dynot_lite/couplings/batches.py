@@ -180,11 +180,9 @@ def in_blocks(pairs: PairSampler, size: int) -> PairSampler:
         check.count(n, "n")
         while sum(len(block[0]) for block in stock) < n:
             block = samplers.draw_batch(pairs, size, generator=generator)
-            if len(block) < 2 or block[0].shape != block[1].shape or not all(x.is_floating_point() for x in block[:2]):
-                raise ValueError(f"pairs must return x0 and x1 real and of one shape, got {[tuple(x.shape) for x in block]}")
-            kinds = [[(x.shape[1:], x.dtype) for x in some] for some in (block, *stock[-1:])]
-            if kinds[0] != kinds[-1]:
-                raise ValueError(f"pairs must return tensors of one kind on every call, got {kinds[-1]} first and {kinds[0]} now")
+            kinds = [[(tuple(x.shape[1:]), x.dtype) for x in some] for some in (block, *stock[-1:])]
+            if len(block) < 2 or not block[0].is_floating_point() or kinds[0] != kinds[-1] or kinds[0][0] != kinds[0][1]:
+                raise ValueError(f"pairs must return x0 and x1 of one kind, real, and the same on every call, got {kinds}")
             stock.append(tuple(part.clone() for part in block))  # it may return one buffer again and again
         joined = [torch.cat(parts) for parts in zip(*stock, strict=True)]
         stock[:] = [tuple(part[n:] for part in joined)]

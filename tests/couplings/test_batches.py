@@ -339,14 +339,10 @@ def growing():
         ),
         (lambda n, generator=None: torch.zeros(n, 1), 2, "pairs must return a tuple of tensors"),
         (lambda n, generator=None: (torch.zeros(n, 1), torch.zeros(n + 1, 1)), 2, "pairs must return x1 with 2 rows"),
-        (
-            lambda n, generator=None: (torch.zeros(n, 1), torch.zeros(n, 2)),
-            2,
-            "pairs must return x0 and x1 real and of one shape",
-        ),
-        (lambda n, generator=None: (torch.zeros(n, 1),), 2, "pairs must return x0 and x1 real"),
-        (lambda n, generator=None: (torch.zeros(n, 1).long(),) * 2, 2, "pairs must return x0 and x1 real"),
-        (growing(), 2, "pairs must return tensors of one kind on every call"),
+        (lambda n, generator=None: (torch.zeros(n, 1), torch.zeros(n, 2)), 2, "pairs must return x0 and x1 of one kind, real"),
+        (lambda n, generator=None: (torch.zeros(n, 1),), 2, "pairs must return x0 and x1 of one kind, real"),
+        (lambda n, generator=None: (torch.zeros(n, 1).long(),) * 2, 2, "pairs must return x0 and x1 of one kind, real"),
+        (growing(), 2, "the same on every call"),
         (lambda n, generator=None: (torch.full((n, 1), torch.nan),), 2, "x0 of pairs must be finite"),
     ],
 )
