@@ -15,6 +15,8 @@ from PIL import Image
 __all__ = [
     "COLOURS",
     "ROLES",
+    "against_evaluations",
+    "bars",
     "draw_cells",
     "draw_density",
     "draw_ellipse",
@@ -25,6 +27,7 @@ __all__ = [
     "image_row",
     "rendered",
     "set_style",
+    "strip",
     "write_gif",
 ]
 
@@ -175,6 +178,93 @@ def image_row(images: Mapping[str, Any], *, height: float = 2.0, cmap: str | Non
         ax.set(title=title, xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     return figure
+
+
+def strip(frames, times=None, *, count: int = 6, cmap: str = "Blues", mask=None, height: float = 1.8) -> Figure:
+    """A figure of ``count`` pictures of a film, evenly spaced with both ends; one scale of colours, from 0 to the largest value.
+
+    Args:
+        frames: shape (k, h, w), row 0 on top, or (k, h, w, 3) in colours, whose values are cut to [0, 1].
+        times: k times, for the titles; None for equal ones from 0 to 1.
+        mask: boolean, shape (h, w): cells that are drawn grey, such as walls.
+    """
+    frames = np.asarray(frames, dtype=float)
+    times = np.linspace(0, 1, len(frames)) if times is None else np.asarray(times)
+    if frames.ndim not in (3, 4) or len(times) != len(frames) or not 1 <= count <= len(frames):
+        raise ValueError(f"frames, times and count must fit, got {frames.shape}, {len(times)} times and count {count}")
+    width = height * frames.shape[2] / frames.shape[1]
+    figure, axes = plt.subplots(1, count, figsize=(count * width, height + 0.35), squeeze=False)
+    for ax, k in zip(axes[0], np.linspace(0, len(frames) - 1, count).round().astype(int), strict=True):
+        ax.imshow(frames[k].clip(0, 1) if frames.ndim == 4 else frames[k], cmap=cmap, vmin=0, vmax=frames.max())
+        if mask is not None:
+            ax.imshow(np.where(np.asarray(mask)[..., None], mpl.colors.to_rgba(ROLES["truth"]), 0.0))
+        ax.set(title=f"t = {times[k]:.2f}", xticks=[], yticks=[])
+        ax.spines[:].set_visible(mask is not None)
+    return figure
+
+
+def bars(
+    ax: Axes, rows: Mapping[str, Any], roles: Sequence[str] | Mapping[str, str] | str, *, start: float = 0.0, digits: str = ".3g"
+) -> None:
+    """One horizontal bar per row, from top to bottom, from ``start`` to its value, which is written at its end.
+
+    Args:
+        rows: {label: value}; or {label: values}, the parts of a bar, which begin where the one before ends, and whose sum is
+            written.
+        roles: one of all rows, or one for each; of parts {name: role}, with a legend above.
+        start: where bars begin: 1 for ratios, on a logarithmic axis. With parts it must be 0.
+        digits: the format of the numbers; empty for none.
+    """
+    parts = np.array([np.atleast_1d(np.asarray(value, dtype=float)) for value in rows.values()])
+    names = list(roles) if isinstance(roles, Mapping) else [None]
+    colours = [ROLES[role] for role in ([roles] if isinstance(roles, str) else roles.values() if names[0] else roles)]
+    if parts.ndim != 2 or parts.shape[1] != len(names) or (names == [None] and len(colours) not in (1, len(rows))):
+        raise ValueError(f"roles must be one for each row or part, got {len(colours)} for {len(rows)} rows, parts {parts.shape}")
+    if start and names[0]:
+        raise ValueError(f"start must be 0 where bars have parts, got {start!r}")
+    ends = start + np.cumsum(parts, 1) - start * (names == [None])
+    for k, name in enumerate(names):
+        low = ends[:, k - 1] if k else start
+        ax.barh(list(rows), ends[:, k] - low, left=low, color=colours[k] if name else colours, label=name)
+    for row, end in enumerate(ends[:, -1]) if digits else ():
+        right = bool(end >= start)
+        ax.annotate(format(end, digits), (end, row), (4 if right else -4, 0), textcoords="offset points", va="center",
+                    ha="left" if right else "right", fontsize=9)  # fmt: skip
+    ax.margins(x=0.15)
+    ax.invert_yaxis()
+    if names[0]:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names))
+
+
+def against_evaluations(
+    ax: Axes, curves: Mapping[str, Mapping[int, Any]], roles: Mapping[str, str], *, floor: float | None = None
+) -> None:
+    """How good samples are against the number of evaluations of the network, on logarithmic axes; less is better.
+
+    Args:
+        curves: {label: {evaluations: distance}}, positive; of several runs {evaluations: distances}: their mean, and their range.
+        roles: {label: role}.
+        floor: what two samples of the target have, a dashed line.
+    """
+    ticks = sorted({k for curve in curves.values() for k in curve})
+    for label, curve in curves.items():
+        runs = [np.atleast_1d(np.asarray(curve[k], dtype=float)) for k in sorted(curve)]
+        if any((values <= 0).any() for values in runs):
+            raise ValueError(f"curves must be positive, got {label!r} with a value that is not")
+        colour = ROLES[roles[label]]
+        ax.plot(sorted(curve), [values.mean() for values in runs], "o-", markersize=4, color=colour, label=label)
+        if any(len(values) > 1 for values in runs):
+            low, high = zip(*((values.min(), values.max()) for values in runs), strict=True)
+            ax.fill_between(sorted(curve), low, high, color=colour, alpha=0.2, linewidth=0)
+    if floor is not None:
+        ax.axhline(floor, color=ROLES["truth"], linestyle="--", linewidth=1, label="two samples of the target")
+    ax.set(xlabel="evaluations of the network", xscale="log", yscale="log")
+    ax.set_xticks(ticks, [f"{k:g}" for k in ticks])
+    ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+    ax.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
+    ax.legend()
 
 
 def rendered(figure: Figure) -> Image.Image:

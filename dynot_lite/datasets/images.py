@@ -1,4 +1,4 @@
-"""Real images that need no download: two photographs and the colours in them, and handwritten digits."""
+"""Images that need no download: two photographs and the colours in them, handwritten digits, and a maze; densities of them."""
 
 import torch
 from sklearn.datasets import load_digits, load_sample_image
@@ -7,8 +7,9 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
 from dynot_lite.datasets.samplers import colours_of
+from dynot_lite.grids.operators import centres
 
-__all__ = ["CREDIT", "colour_sample", "digit_density", "digits", "luminance", "photographs"]
+__all__ = ["CREDIT", "colour_sample", "digit_density", "digits", "luminance", "maze", "photographs"]
 
 CREDIT = "Photographs: danielbuechele (temple) and vultilion (flower), CC BY 2.0, changed."
 """Whose the photographs are, and under which licence: to stand under every picture that shows them."""
@@ -59,7 +60,8 @@ def colour_sample(image, n: int, *, generator: torch.Generator | None = None) ->
         n: at most height × width.
 
     Returns:
-        Points of the colour cube, shape (n, 3), in the order of the runs: ``[::2]`` and ``[1::2]`` are stratified samples, too.
+        Points of the colour cube, shape (n, 3), in the order of the runs. For a second sample call again: the halves ``[::2]``
+        and ``[1::2]`` are not comparable for every n; with two runs to a row they are the left and the right of the image.
 
     Raises:
         ValueError: an image of another shape or with values outside [0, 1], or n not between 1 and the number of pixels.
@@ -127,3 +129,27 @@ def luminance(image) -> Tensor:
     if not values.detach().mean() > 0:
         raise ValueError("image must not be black all over")
     return (values / values.mean() + 0.05) / 1.05
+
+
+PLAN = "...#..... .#.#.###. .#...#... .#####.#. .....#.#. ####.#.#. .....#.#. .#####.#. .......#."
+
+
+def maze(*, size: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """A maze of 9 × 9 squares of ``size`` × ``size`` cells: a heap in its upper left corner, one in its lower right, its walls.
+
+    Two ways lead from one to the other. The heaps are normal laws of deviation 0.04 around (0.06, 0.06) and (0.94, 0.94), with
+    the side of the maze as the unit of length, and vanish within walls: 0.88 √2 is the straight distance.
+
+    Returns:
+        start, goal: densities of mean 1, float64, shape (n, n) with n = 9 ``size``; walls: boolean, shape (n, n), a ``mask`` of
+        :func:`dynot_lite.grids.benamou_brenier.solve`.
+
+    Raises:
+        ValueError: ``size`` is no positive integer.
+    """
+    squares = torch.tensor([[square == "#" for square in line] for line in PLAN.split()])
+    walls = squares.repeat_interleave(check.count(size, "size"), 0).repeat_interleave(size, 1)
+    place = torch.from_numpy(centres(len(walls)))
+    bumps = [torch.exp(-(place - at).square() / (2 * 0.04**2)) for at in (0.06, 0.94)]
+    start, goal = (torch.outer(bump, bump) * ~walls for bump in bumps)
+    return start / start.mean(), goal / goal.mean(), walls

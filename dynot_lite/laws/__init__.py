@@ -9,6 +9,7 @@ function                               covariances                              
 Gaussian.log_prob, sample, quadrature  none where singular                           exact
 Affine                                 exact                                         matrix, offset: exact
 w2_squared, geodesic                   of a singular one none, of the other exact    t: exact
+geometric_mean                         of a singular one none, of the other exact
 monge_map                              of a singular q none, of p exact              exact
 fm_velocity, SchroedingerBridge.drift  exact, but none where Cov(X_t) is singular    cross_cov, t: as the covariances
 fm_flow                                of a singular q none, of p exact              t: exact, but at 1 with a singular q none

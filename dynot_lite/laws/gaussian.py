@@ -16,6 +16,7 @@ from dynot_lite._base import checks as check
 from dynot_lite._base import randomness
 from dynot_lite._base.differentiation import refuse_graph
 from dynot_lite.laws import linear_algebra as algebra
+from dynot_lite.laws.linear_algebra import geometric_mean
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.paths.flows import integrate_adaptive
 from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
@@ -30,7 +31,9 @@ __all__ = [
     "fm_kinetic_energy",
     "fm_velocity",
     "geodesic",
+    "geometric_mean",
     "monge_map",
+    "random_gaussian",
     "schroedinger_bridge",
     "w2_squared",
 ]
@@ -371,6 +374,14 @@ def schroedinger_bridge(p: Gaussian, q: Gaussian, sigma: float) -> SchroedingerB
     return SchroedingerBridge(p, q, float(sigma), plan.cross_cov, energy)
 
 
+def random_gaussian(dim: int, *, generator: torch.Generator | None = None) -> Gaussian:
+    """A Gaussian for tests, in float64: mean N(0, I), covariance GGᵀ/(2d) + 0.3 I ≥ 0.3 I with G of shape (d, 2d) normal, too."""
+    check.count(dim, "dim")
+    mean, *root = randomness.normal(1 + 2 * dim, dim, generator=generator, dtype=torch.float64)
+    root = torch.stack(root, -1)
+    return Gaussian(mean, root @ root.mT / (2 * dim) + 0.3 * torch.eye(dim).to(root))
+
+
 def _optimal_factors(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
     """F and G such that X0 = m0 + FZ, X1 = m1 + GZ, Z standard normal, is the optimal coupling of p and q.
 
@@ -380,15 +391,12 @@ def _optimal_factors(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
 
 
 def _commuting_distance(p: Gaussian, q: Gaussian) -> tuple[Tensor, Tensor]:
-    """tr A + tr B − 2 tr A#B, as a sum of squares, and tr A#B: with Y = F⁻¹F_q, A#B = F (YYᵀ)^½ Fᵀ = F_q polar(Y)ᵀ Fᵀ.
-
-    By symmetry the definite one of the two covariances is inverted.
-    """
+    """tr A + tr B − 2 tr A#B, as a sum of squares, and tr A#B; by symmetry the definite one of the covariances is inverted."""
     if not p.definite:
         p, q = q, p
     if not p.definite:
         raise ValueError("p or q must have a definite covariance: two singular ones have no closed form here")
-    turned = q.factor @ algebra.polar(torch.linalg.solve_triangular(p.factor, q.factor, upper=False), definite=q.definite).mT
+    turned = algebra.commuting_factor(p.factor, q.factor, definite=q.definite)
     return ((p.factor - turned) ** 2).sum((-2, -1)), (p.factor * turned).sum((-2, -1))
 
 

@@ -139,6 +139,50 @@ def root_of_product(factor: Tensor, *, definite: bool) -> Tensor:
     return factor @ polar(factor, definite=definite).mT
 
 
+def commuting_factor(first: Tensor, second: Tensor, *, definite: bool) -> Tensor:
+    """The root G of B = GGᵀ with FGᵀ = A#B, from a triangular root F = ``first`` of a definite A, and any root of B.
+
+    With Y = F⁻¹F_q, A#B = F (YYᵀ)^½ Fᵀ = F polar(Y) F_qᵀ. ``definite``: whether B is.
+    """
+    return second @ polar(torch.linalg.solve_triangular(first, second, upper=False), definite=definite).mT
+
+
+def geometric_mean(cov0, cov1) -> Tensor:
+    """The geometric mean A#B = A^½ (A^{-½} B A^{-½})^½ A^½ of covariances: the only positive G with G A⁻¹ G = B.
+
+    A#B = B#A, (MAMᵀ)#(MBMᵀ) = M (A#B) Mᵀ, and A#B = (AB)^½ where A and B commute; tr A#B ≤ tr (A^½ B A^½)^½, the trace in W₂².
+    The least loss of flow matching between independent N(m0, A), N(m1, B) on the linear path is (π/2) tr A#B (no ½).
+
+    Args:
+        cov0, cov1: shape (..., d, d), symmetric positive semi-definite; one of them definite.
+
+    Returns:
+        Shape (..., d, d), symmetric, in the unit of a covariance.
+
+    Raises:
+        ValueError: two singular covariances (their mean is a limit, which is not computed here), and what is no covariance.
+
+    Source: Pusz and Woronowicz 1975; Bhatia, Positive Definite Matrices (2007), chapter 4.
+
+    >>> geometric_mean([[1.0, 0.0], [0.0, 4.0]], [[4.0, 0.0], [0.0, 9.0]])
+    tensor([[2., 0.],
+            [0., 6.]], dtype=torch.float64)
+    """
+    cov0, cov1 = check.as_tensor(cov0, "cov0"), check.as_tensor(cov1, "cov1")
+    if not (0 < cov0.shape[-1:].numel() == cov0.shape[-2:-1].numel() and cov0.ndim > 1):
+        raise ValueError(f"cov0 must have shape (..., d, d), got {tuple(cov0.shape)}")
+    cov0 = check.covariance(cov0, "cov0", dim=cov0.shape[-1])
+    cov1 = check.covariance(cov1, "cov1", dim=cov0.shape[-1], like=cov0)
+    check.batch("cov0 and cov1", cov0.shape, cov1.shape)
+    (first, sound), (second, definite) = square_root(cov0), square_root(cov1)
+    if not sound:
+        first, sound, second, definite = second, definite, first, sound
+    if not sound:
+        raise ValueError("cov0 or cov1 must be definite: the mean of two singular ones has no closed form here")
+    mean = first @ commuting_factor(first, second, definite=definite).mT
+    return check.representable(0.5 * (mean + mean.mT), "cov0 and cov1")
+
+
 def rank_tolerance(cov: Tensor) -> float:
     return 10 * cov.shape[-1] * torch.finfo(cov.dtype).eps
 

@@ -12,7 +12,7 @@ from calls import Call
 
 from dynot_lite.datasets import toy, w2_benchmark
 from dynot_lite.datasets.files import cities
-from dynot_lite.datasets.images import colour_sample, digit_density, digits, luminance, photographs
+from dynot_lite.datasets.images import colour_sample, digit_density, digits, luminance, maze, photographs
 from dynot_lite.datasets.samplers import clusters, from_colours, from_points, normal
 
 FOLDER = Path(tempfile.mkdtemp())
@@ -76,6 +76,7 @@ CALLS = [
     *map(toys, toy.__all__),
     Call("datasets.files.cities", cities, {}),
     Call("datasets.images.digits", digits, {}),
+    Call("datasets.images.maze", lambda size: maze(size=size), {}, options={"size": ("count", 2)}),
     Call("datasets.images.photographs", lambda size: photographs(size=size), {}, options={"size": ("size", (5, 8))}),
     Call(
         "datasets.images.colour_sample",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynot_lite.datasets.images import digit_density, digits, luminance, photographs
+from dynot_lite.datasets.images import digit_density, digits, luminance, maze, photographs
 from dynot_lite.datasets.samplers import clusters, from_colours, from_points, normal
 
 
@@ -97,3 +97,43 @@ def test_luminance_is_that_of_the_standard():
 def test_what_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
         wrong()
+
+
+# The maze of the first edition, square by square.
+DRAWN = """
+...#.....
+.#.#.###.
+.#...#...
+.#####.#.
+.....#.#.
+####.#.#.
+.....#.#.
+.#####.#.
+.......#.
+"""
+
+
+@pytest.mark.parametrize("size", (1, 3, 4))
+def test_the_maze_has_two_ways_and_two_heaps_outside_its_walls(size):
+    start, goal, walls = maze(size=size)
+    assert start.shape == goal.shape == walls.shape == (9 * size, 9 * size) and start.dtype == goal.dtype == torch.float64
+    squares = np.array([[c == "#" for c in line] for line in DRAWN.split()])
+    assert np.array_equal(walls.numpy(), np.kron(squares, np.ones((size, size))).astype(bool))
+    y, x = np.meshgrid(*[(np.arange(9 * size) + 0.5) / (9 * size)] * 2, indexing="ij")
+    for density, corner in ((start, 0.06), (goal, 0.94)):
+        heap = np.exp(-((x - corner) ** 2 + (y - corner) ** 2) / (2 * 0.04**2)) * (walls.numpy() == 0)
+        assert np.allclose(density, heap / heap.mean(), rtol=1e-12) and density.mean().item() == pytest.approx(1)
+
+
+def ways(free, here, goal, seen=()):
+    """The number of ways that visit no square twice."""
+    if here == goal:
+        return 1
+    steps = [(here[0] + a, here[1] + b) for a, b in ((0, 1), (1, 0), (0, -1), (-1, 0))]
+    return sum(ways(free, step, goal, (*seen, here)) for step in steps if step in free and step not in seen)
+
+
+def test_two_ways_lead_through_the_maze():
+    walls = maze(size=1)[2]
+    free = {(i, j) for i in range(9) for j in range(9) if not walls[i, j]}
+    assert ways(free, (0, 0), (8, 8)) == 2

@@ -12,7 +12,9 @@ from dynot_lite.laws.gaussian import (
     fm_kinetic_energy,
     fm_velocity,
     geodesic,
+    geometric_mean,
     monge_map,
+    random_gaussian,
     schroedinger_bridge,
     w2_squared,
 )
@@ -157,6 +159,28 @@ CALLS = [
         options={"t": ("time", 0.25)},
         result_units=(1, 2),
         result_moved=(True, False),
+    ),
+    Call(
+        "laws.gaussian.geometric_mean",
+        geometric_mean,
+        {"cov0": A, "cov1": B},
+        names={"cov0": "cov0|cov1", "cov1": "cov1|cov0"},
+        units={"cov0": 2, "cov1": 2},
+        result_units=(2,),
+        dims={"cov0": (-2, -1), "cov1": (-2, -1), "result": (-2, -1)},
+        limits={
+            "a line": ({"cov0": [[4.0]], "cov1": [[9.0]]}, t([6.0])),
+            "a point": ({"cov0": [[0.0]], "cov1": [[9.0]]}, t([0.0])),
+            "two points": ({"cov0": [[0.0]], "cov1": [[0.0]]}, "cov0 or cov1 must be definite"),
+        },
+    ),
+    Call(
+        "laws.gaussian.random_gaussian",
+        lambda dim, generator: (lambda p: (p.mean, p.cov))(
+            random_gaussian(dim, generator=torch.Generator().manual_seed(0) if generator is None else generator)
+        ),
+        {},
+        options={"dim": ("count", 3), "generator": ("generator", None)},
     ),
     pair(
         "fm_velocity",

@@ -18,6 +18,7 @@ from dynot_lite.laws.gaussian import (
     fm_kinetic_energy,
     fm_velocity,
     geodesic,
+    geometric_mean,
     monge_map,
     schroedinger_bridge,
     w2_squared,
@@ -66,6 +67,7 @@ ROWS = {
     "w2_squared": lambda p, q, x, c, t: w2_squared(p, q),
     "monge_map": lambda p, q, x, c, t: parts(monge_map(p, q)),
     "geodesic": lambda p, q, x, c, t: parts(geodesic(p, q, t)),
+    "geometric_mean": lambda p, q, x, c, t: geometric_mean(p.cov, q.cov),
     "fm_velocity": lambda p, q, x, c, t: fm_velocity(p, q, t, x),
     "fm_velocity, cross_cov": lambda p, q, x, c, t: fm_velocity(p, q, t, x, cross_cov=c, interpolant=CUBIC),
     "fm_flow": lambda p, q, x, c, t: parts(fm_flow(p, q, t)),
@@ -124,7 +126,13 @@ def singular(d, rank):
 
 
 # Of a definite law beside a singular one.
-BESIDE = ["w2_squared", "geodesic", "entropic_plan", *(row for row in ROWS if "energy" in row and "cross" not in row)]
+BESIDE = [
+    "w2_squared",
+    "geodesic",
+    "geometric_mean",
+    "entropic_plan",
+    *(row for row in ROWS if "energy" in row and "cross" not in row),
+]
 
 
 @pytest.mark.parametrize("rank", (0, 1, 2))
@@ -311,7 +319,7 @@ def test_exact_of_a_weight_that_is_zero(row):
 def test_the_table_names_every_function():
     table = dynot_lite.laws.__doc__
     for name in (*gaussian.__all__, *mixtures.__all__, *coupled.__all__):
-        assert name == "EntropicPlan" or re.search(rf"\b{name}\b", table), name
+        assert name in ("EntropicPlan", "random_gaussian") or re.search(rf"\b{name}\b", table), name
     tested = " ".join((*ROWS, *MIXTURES))
     for name in re.findall(r"^([a-z_0-9]+)\b", table.split("=\n")[2], flags=re.M):
         assert name in tested, name

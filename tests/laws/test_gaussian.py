@@ -16,7 +16,9 @@ from dynot_lite.laws.gaussian import (
     fm_kinetic_energy,
     fm_velocity,
     geodesic,
+    geometric_mean,
     monge_map,
+    random_gaussian,
     schroedinger_bridge,
     w2_squared,
 )
@@ -435,3 +437,87 @@ def test_float32_and_spd_instances():
     assert fm_velocity(p, p, 0.5, torch.ones(3, 2)).dtype == torch.float32
     a, b = spd(4, generator(1)), spd(4, generator(2))
     assert (a @ b - b @ a).abs().max() > 0.1  # the instances do not commute, or the tests above prove little
+
+
+# --- the geometric mean ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", DIMENSIONS)
+def test_geometric_mean_is_that_of_roots_and_solves_riccatis_equation(d):
+    p, q = pair(d, condition=100.0)
+    found, root = geometric_mean(p.cov, q.cov), sqrtm(p.cov)
+    inverse = torch.linalg.inv(root)
+    close(found, root @ sqrtm(inverse @ q.cov @ inverse) @ root, 1e-10)
+    close(found @ torch.linalg.solve(p.cov, found), q.cov, 1e-10)
+    close(found, geometric_mean(q.cov, p.cov), 1e-12)
+    assert torch.equal(found, found.mT) and torch.linalg.eigvalsh(found).min() > 0
+    if d > 1:  # what it is taken for: the root in W2, the root of the product, the mean of logarithms, of which none is it
+        logarithms = [torch.as_tensor(scipy.linalg.logm(cov.numpy())) for cov in (p.cov, q.cov)]
+        for wrong in (sqrtm(root @ q.cov @ root), sqrtm(p.cov @ q.cov), torch.matrix_exp(sum(logarithms) / 2)):
+            assert (found - wrong).abs().max() > 1e-3
+        assert found.trace() < sqrtm(root @ q.cov @ root).trace()
+
+
+def test_geometric_mean_moves_with_a_change_of_coordinates_and_joins_batches():
+    p, q = pair(4)
+    moves = torch.randn(3, 4, 4, generator=generator(), dtype=F64)
+    found = geometric_mean(moves @ p.cov @ moves.mT, moves @ q.cov @ moves.mT)
+    close(found, moves @ geometric_mean(p.cov, q.cov) @ moves.mT, 1e-9)
+    stacked = geometric_mean(torch.stack([p.cov, q.cov])[:, None], torch.stack([p.cov, 2 * q.cov, q.cov]))
+    assert stacked.shape == (2, 3, 4, 4)
+    close(stacked[1, 0], geometric_mean(p.cov, q.cov), 1e-12)
+    close(stacked[1, 1], 2**0.5 * q.cov, 1e-12)
+
+
+@pytest.mark.parametrize("rank", (0, 1, 2))
+def test_geometric_mean_with_a_singular_covariance_is_the_limit(rank):
+    p, _ = pair(3)
+    root = torch.randn(3, rank, generator=generator(), dtype=F64)
+    singular = root @ root.mT
+    found = geometric_mean(p.cov, singular)
+    close(found, geometric_mean(singular, p.cov), 1e-12)
+    close(found @ torch.linalg.solve(p.cov, found), singular, 1e-10)
+    assert torch.linalg.matrix_rank(found, atol=1e-8) == rank
+    close(found, geometric_mean(p.cov, singular + 1e-14 * torch.eye(3)), 1e-5)
+
+
+def test_geometric_mean_gives_the_floor_of_the_loss():
+    """E|X1 − X0|² is the energy of the field and the floor of its loss, (π/2) tr A#B."""
+    p, q = pair(3)
+    total = (p.mean - q.mean).square().sum() + p.cov.trace() + q.cov.trace()
+    close(
+        total - fm_kinetic_energy(p, q, cross_cov=torch.zeros(3, 3)), 0.5 * math.pi * geometric_mean(p.cov, q.cov).trace(), 1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("cov0", "cov1", "words"),
+    [
+        (1.0, [[1.0]], "cov0 must have shape"),
+        ([1.0], [[1.0]], "cov0 must have shape"),
+        ([[1.0, 0.0]], [[1.0]], "cov0 must have shape"),
+        (torch.zeros(0, 0), [[1.0]], "cov0 must have shape"),
+        ([[1.0]], torch.eye(2), r"cov1 must have shape \(..., 1, 1\)"),
+        ([[1.0, 2.0], [0.0, 1.0]], torch.eye(2), "cov0 must be symmetric"),
+        (torch.eye(2), -torch.eye(2), "cov1 must be positive semi-definite"),
+        (torch.eye(2).expand(2, 2, 2), torch.eye(2).expand(3, 2, 2), "cov0 and cov1 must have compatible batches"),
+        ([[1.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [0.0, 0.0]], "cov0 or cov1 must be definite"),
+        ([[float("nan")]], [[1.0]], "cov0 must be finite"),
+    ],
+)
+def test_geometric_mean_refuses_what_is_no_covariance(cov0, cov1, words):
+    with pytest.raises(ValueError, match=words):
+        geometric_mean(cov0, cov1)
+
+
+def test_random_gaussians_are_definite_do_not_commute_and_come_from_the_generator():
+    for d in DIMENSIONS:
+        p, q = (random_gaussian(d, generator=generator(seed)) for seed in (0, 1))
+        assert p.mean.shape == (d,) and p.mean.dtype == F64 and torch.linalg.eigvalsh(p.cov).min() >= 0.3
+        assert d == 1 or (p.cov @ q.cov - q.cov @ p.cov).abs().max() > 1e-3
+        assert torch.equal(random_gaussian(d, generator=generator(0)).cov, p.cov)
+    laws = [random_gaussian(2, generator=generator(seed)) for seed in range(3000)]
+    means, covs = torch.stack([p.mean for p in laws]), torch.stack([p.cov for p in laws])
+    close(torch.cov(means.mT), torch.eye(2), 0.08)
+    close(covs.mean(0), 1.3 * torch.eye(2), 0.05)
+    close(covs[:, 0, 0].var(), 2 / 4, 0.05)  # of χ² with 4 degrees over 4
