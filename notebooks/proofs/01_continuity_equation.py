@@ -50,7 +50,7 @@ from dynot_lite.companion import claim, errata, say, show, start
 from dynot_lite.laws.coupled import fm_law, mccann_velocity
 from dynot_lite.laws.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, random_gaussian, w2_squared
 from dynot_lite.laws.mixtures import GaussianMixture
-from dynot_lite.paths.continuity import bump, gauss_legendre, kinetic_energy, strong_residual, weak_residual
+from dynot_lite.paths.continuity import box_quadrature, bump, gauss_legendre, kinetic_energy, path_quadrature, strong_residual, weak_residual
 from dynot_lite.paths.flows import integrate_adaptive, log_prob, trajectory
 from dynot_lite.plots import ROLES
 
@@ -134,14 +134,17 @@ errata.box("N-01")
 # The functions $\zeta$ are smooth up to $t=0$ and $t=1$, vanish for large $|x|$, and need *not* vanish at $t=0$ and $t=1$.
 #
 # The notes test only with $\zeta\in C_c^\infty(]0,1[\times\mathbb R^d)$ and do not ask for continuity in time. With continuity
-# this makes no difference (Lemma 1); without it, everything is lost. Of a solution in the sense of the notes one may always choose a narrowly
-# continuous representative, equal to it for almost every $t$ (Ambrosio, Gigli and Savaré, *Gradient Flows*, Lemma 8.1.2); its end points are those that count.
+# this makes no difference (Lemma 1); without it, everything is lost. Of a solution in the sense of the notes one may always
+# choose a narrowly
+# continuous representative, equal to it for almost every $t$ (Ambrosio, Gigli and Savaré, *Gradient Flows*, Lemma 8.1.2); its
+# end points are those that count.
 #
 # **Lemma 1 (three forms).** *With a path that is continuous in time, it does not matter whether the test functions see the end
 # points.* Let $(\mu_t)$ be narrowly continuous on $[0,1]$ and $\int_0^1\int|v_t|\,d\mu_t\,dt<\infty$. Equivalent are:
 #
 # 1. (1) holds for all $\zeta\in C_c^\infty(]0,1[\times\mathbb R^d)$ (then its right side is 0): the form of the notes;
-# 2. for each $\xi\in C_c^\infty(\mathbb R^d)$ and $0\le a\le b\le 1$: $\int\xi\,d\mu_b-\int\xi\,d\mu_a=\int_a^b\int\langle\nabla\xi,v_t\rangle\,d\mu_t\,dt$;
+# 2. for each $\xi\in C_c^\infty(\mathbb R^d)$ and $0\le a\le b\le 1$:
+# $\int\xi\,d\mu_b-\int\xi\,d\mu_a=\int_a^b\int\langle\nabla\xi,v_t\rangle\,d\mu_t\,dt$;
 # 3. (1) holds for all $\zeta\in C_c^\infty([0,1]\times\mathbb R^d)$.
 #
 # *Proof.* *3 ⇒ 1* is a restriction.
@@ -149,7 +152,8 @@ errata.box("N-01")
 # *1 ⇒ 2.* Put $f(t)=\int\xi\,d\mu_t$, which is continuous on $[0,1]$, and $g(t)=\int\langle\nabla\xi,v_t\rangle\,d\mu_t$, which is
 # integrable because $\nabla\xi$ is bounded. Test with $\zeta(t,x)=\eta(t)\xi(x)$, $\eta\in C_c^\infty(]0,1[)$:
 # $\int_0^1(\eta' f+\eta g)\,dt=0$. So $g$ is the distributional derivative of $f$ on $]0,1[$, and
-# $f(t)-\int_0^t g(s)\,ds$, whose distributional derivative is zero, is almost everywhere equal to a constant. It is continuous on the closed
+# $f(t)-\int_0^t g(s)\,ds$, whose distributional derivative is zero, is almost everywhere equal to a constant. It is continuous
+# on the closed
 # interval $[0,1]$, so it is that constant everywhere, the end points included. This is 2.
 #
 # *2 ⇒ 3.* Let $t_j=j/n$ and split
@@ -160,20 +164,24 @@ errata.box("N-01")
 # $$
 #
 # The first term is $\int_{t_j}^{t_{j+1}}\int\partial_t\zeta(t,x)\,d\mu_{t_{j+1}}(x)\,dt$, the second, by 2 with $\xi=\zeta_{t_j}$, is
-# $\int_{t_j}^{t_{j+1}}\int\langle\nabla\zeta_{t_j},v_t\rangle\,d\mu_t\,dt$. Sum over $j$: the left side is the right side of (1). On the right
+# $\int_{t_j}^{t_{j+1}}\int\langle\nabla\zeta_{t_j},v_t\rangle\,d\mu_t\,dt$. Sum over $j$: the left side is the right side of
+# (1). On the right
 # let $n\to\infty$. For fixed $t$, with $\tau_n(t)=t_{j+1}$ for $t\in[t_j,t_{j+1}[$, narrow continuity gives
 # $\int\partial_t\zeta(t,\cdot)\,d\mu_{\tau_n(t)}\to\int\partial_t\zeta(t,\cdot)\,d\mu_t$, and these integrals are bounded, so the first sum
-# converges to $\int_0^1\int\partial_t\zeta\,d\mu_t\,dt$ by dominated convergence. In the second, $\nabla\zeta_{t_j}\to\nabla\zeta_t$ uniformly
+# converges to $\int_0^1\int\partial_t\zeta\,d\mu_t\,dt$ by dominated convergence. In the second,
+# $\nabla\zeta_{t_j}\to\nabla\zeta_t$ uniformly
 # in $x$ and $t$, and $\int\int|v_t|\,d\mu_t\,dt<\infty$: it converges to $\int_0^1\int\langle\nabla\zeta,v_t\rangle\,d\mu_t\,dt$. $\square$
 #
-# **Lemma 2 (test functions that grow).** *Polynomials may be used as test functions, if the moments allow it.* Let (CE) hold and, for some $k\ge1$, let $\sup_t\int|x|^k\,d\mu_t<\infty$ and
+# **Lemma 2 (test functions that grow).** *Polynomials may be used as test functions, if the moments allow it.* Let (CE) hold
+# and, for some $k\ge1$, let $\sup_t\int|x|^k\,d\mu_t<\infty$ and
 # $\int_0^1\int(1+|x|^{k-1})|v_t|\,d\mu_t\,dt<\infty$. Then (1) holds for all $\zeta\in C^\infty([0,1]\times\mathbb R^d)$ with
 # $|\zeta|+|\partial_t\zeta|\le C(1+|x|^k)$ and $|\nabla\zeta|\le C(1+|x|^{k-1})$.
 #
 # *Proof.* Let $\kappa\in C_c^\infty(\mathbb R^d)$ be 1 on the unit ball, 0 outside the ball of radius 2, with values in $[0,1]$.
 # Test with $\zeta(t,x)\kappa(x/R)$ and let $R\to\infty$. Everything converges by
 # dominated convergence, including the extra term $\frac1R\zeta\,\langle\nabla\kappa(x/R),v_t\rangle$: it lives on $R\le|x|\le 2R$,
-# where $\frac1R(1+|x|^k)\le\frac{2}{|x|}(1+|x|^k)\le 4(1+|x|^{k-1})$ for $R\ge1$, so it is dominated by an integrable function and tends to 0 pointwise. $\square$
+# where $\frac1R(1+|x|^k)\le\frac{2}{|x|}(1+|x|^k)\le 4(1+|x|^{k-1})$ for $R\ge1$, so it is dominated by an integrable function
+# and tends to 0 pointwise. $\square$
 #
 # So Gaussian paths with a velocity of linear growth may be tested with polynomials and with waves. First check: for the field
 # $v(x)=Ax+e$ the flow is known from the matrix exponential, and the law $\mu_t=N(m_t,A_t)$ with it. The residual below is the
@@ -233,12 +241,16 @@ claim("CE-4", max(doubled))
 errata.box("N-03")
 
 # %% [markdown]
-# Test functions with support in $]0,1[\times\mathbb R^d$ do not see $\mu_0$ and $\mu_1$ at all. So $\mu_0=\alpha$, $\mu_1=\beta$ in the definition of
+# Test functions with support in $]0,1[\times\mathbb R^d$ do not see $\mu_0$ and $\mu_1$ at all. So $\mu_0=\alpha$,
+# $\mu_1=\beta$ in the definition of
 # $\mathcal V(\alpha,\beta)$ say nothing, and the Benamou–Brenier theorem is *false* as stated: $v=0$, $\mu_t=\alpha$ for $t<1$ and
-# $\mu_1=\beta$ passes all tests of the notes with energy 0. Or go a fraction $\lambda$ of the way and jump at $t=1$: the energy is $\lambda^2W_2^2$.
+# $\mu_1=\beta$ passes all tests of the notes with energy 0. Or go a fraction $\lambda$ of the way and jump at $t=1$: the energy
+# is $\lambda^2W_2^2$.
 #
-# The cell takes a translation by $e$ that goes half the way and jumps at $t=1$ (so that $W_2^2=|e|^2$, and the energy is a quarter of it), and a pair as above
-# with a wrong start. Test functions with support inside $]0,1[$ find nothing; a test function that does not vanish at the end points finds the jump.
+# The cell takes a translation by $e$ that goes half the way and jumps at $t=1$ (so that $W_2^2=|e|^2$, and the energy is a
+# quarter of it), and a pair as above
+# with a wrong start. Test functions with support inside $]0,1[$ find nothing; a test function that does not vanish at the end
+# points finds the jump.
 
 # %%
 def replace_end(path, *, at, law):
@@ -273,7 +285,9 @@ claim("CE-7", 1 - max(energies))
 # %% [markdown]
 # ## 2. Weak and strong form
 #
-# **Lemma 3.** *Where everything is smooth, the equation holds at every point, and integration by parts is all there is to it.* Let $\mu_t=\rho_t\,dx$ with $\rho$ and $v$ of class $C^1$ on $[0,1]\times\mathbb R^d$ (and $(\mu_t,v_t)$ as in the definition). Then (CE) holds if
+# **Lemma 3.** *Where everything is smooth, the equation holds at every point, and integration by parts is all there is to it.*
+# Let $\mu_t=\rho_t\,dx$ with $\rho$ and $v$ of class $C^1$ on $[0,1]\times\mathbb R^d$ (and $(\mu_t,v_t)$ as in the
+# definition). Then (CE) holds if
 # and only if
 #
 # $$
@@ -298,19 +312,6 @@ claim("CE-7", 1 - max(energies))
 # the mass outside the box is put on a point where $\zeta$ vanishes.
 
 # %%
-def box_path(law, centre, half_width, n):
-    """t -> midpoint rule with n cells per axis on a box, for the law with .log_prob; the rest of the mass sits outside."""
-    axis = half_width * (2 * torch.arange(n) + 1 - n) / n
-    grid = centre + torch.cartesian_prod(*[axis] * len(centre)).reshape(-1, len(centre))
-    cell, outside = (2 * half_width / n) ** len(centre), centre + 3 * half_width
-
-    def path(t):
-        mass = law(t).log_prob(grid).exp() * cell
-        return torch.cat([grid, outside[None]]), torch.cat([mass, (1 - mass.sum(0, keepdim=True)).clamp_min(0)])
-
-    return path
-
-
 strong, by_parts = [], []
 for pair in affine_pairs:
     rho = lambda t, x: pair.law_at(t).log_prob(x).exp()
@@ -320,7 +321,7 @@ for pair in affine_pairs:
 for pair in (affine_pair(1), affine_pair(2)):
     centre = pair.law_at(0.5).mean
     zeta, wrong = ellipsoid(0.5, centre, 2.7), lambda t, x: torch.sin(x)
-    path = box_path(pair.law_at, centre, 2.7, {1: 400, 2: 80}[pair.p.dim])
+    path = box_quadrature(pair.law_at, centre, 2.7, {1: 400, 2: 80}[pair.p.dim])
     rho, sides, scale = (lambda t, x: pair.law_at(t).log_prob(x).exp()), torch.zeros(2), 0.0
     for t, weight in zip(*gauss_legendre(80)):
         x, mass = path(t)
@@ -340,14 +341,17 @@ claim("CE-9", max(by_parts))
 #
 # ### 3.1 Rotations
 #
-# **Proposition 1.** *A wind along the level lines of a Gaussian does not move it.* Let $\mu=N(m,\Sigma)$ with $\Sigma\succ0$, $d\ge2$, and $R\in\mathbb R^{d\times d}$
-# *antisymmetric*, $R^\top=-R$. The constant path $\mu_t=\mu$ with $v(x)=R\,\Sigma^{-1}(x-m)$ satisfies (CE). For $\mu=N(0,\mathrm{Id})$: $v(x)=Rx$. Its flow
+# **Proposition 1.** *A wind along the level lines of a Gaussian does not move it.* Let $\mu=N(m,\Sigma)$ with $\Sigma\succ0$,
+# $d\ge2$, and $R\in\mathbb R^{d\times d}$
+# *antisymmetric*, $R^\top=-R$. The constant path $\mu_t=\mu$ with $v(x)=R\,\Sigma^{-1}(x-m)$ satisfies (CE). For
+# $\mu=N(0,\mathrm{Id})$: $v(x)=Rx$. Its flow
 # $\varphi_t=e^{tR}$ consists of rotations.
 #
 # *Proof.* Let $\rho$ be the density, so $\nabla\rho=-\rho\,\Sigma^{-1}(x-m)$, and put $y=\Sigma^{-1}(x-m)$. Then
 # $\mathrm{div}(\rho v)=\langle\nabla\rho,v\rangle+\rho\,\mathrm{div}\,v=\rho\,(-\langle y,Ry\rangle+\mathrm{tr}(R\Sigma^{-1}))$. The first term
 # is zero because $\langle y,Ry\rangle=\langle R^\top y,y\rangle=-\langle y,Ry\rangle$, the second because
-# $\mathrm{tr}(R\Sigma^{-1})=\mathrm{tr}((R\Sigma^{-1})^\top)=-\mathrm{tr}(\Sigma^{-1}R)=-\mathrm{tr}(R\Sigma^{-1})$. Also $\partial_t\rho=0$, so
+# $\mathrm{tr}(R\Sigma^{-1})=\mathrm{tr}((R\Sigma^{-1})^\top)=-\mathrm{tr}(\Sigma^{-1}R)=-\mathrm{tr}(R\Sigma^{-1})$. Also
+# $\partial_t\rho=0$, so
 # (2) holds. Finally $e^{tR}(e^{tR})^\top=e^{tR}e^{-tR}=\mathrm{Id}$ and $\det e^{tR}=e^{t\,\mathrm{tr}R}=1$. $\square$
 
 # %%
@@ -368,9 +372,12 @@ claim("CE-10", max(stationary))
 claim("CE-11", max(spins))
 
 # %% [markdown]
-# **Trap.** "Any rotation is a solution." The notes speak of a *velocity that performs a rotation*, which is $Rx$ with an antisymmetric $R$, the generator of
-# rotations, and not $Qx$ with a rotation matrix $Q$. In the plane, for the angle $\omega$, $\mathrm{div}(\rho\,Qx)=\rho\cos\omega\,(2-|x|^2)$, which is 0.105
-# at $(0.7,-0.3)$ for $\omega=0.9$. Whoever moves with the velocity $Qx$ spirals outwards: $\frac{d}{dt}|x|^2=2\cos\omega\,|x|^2$, so after time 1
+# **Trap.** "Any rotation is a solution." The notes speak of a *velocity that performs a rotation*, which is $Rx$ with an
+# antisymmetric $R$, the generator of
+# rotations, and not $Qx$ with a rotation matrix $Q$. In the plane, for the angle $\omega$,
+# $\mathrm{div}(\rho\,Qx)=\rho\cos\omega\,(2-|x|^2)$, which is 0.105
+# at $(0.7,-0.3)$ for $\omega=0.9$. Whoever moves with the velocity $Qx$ spirals outwards:
+# $\frac{d}{dt}|x|^2=2\cos\omega\,|x|^2$, so after time 1
 # the law is $N(0,e^{2\cos\omega}\mathrm{Id})$. (For $\omega=\pm\frac\pi2$ the matrix $Q$ is both a rotation and antisymmetric.)
 
 # %%
@@ -410,9 +417,12 @@ fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", nco
 show(fig, "rotation_field_against_map", alt="Two fields with the walks of six particles from the unit circle: with velocity Rx they stay on the circle, with velocity Qx they spiral outwards and the circle grows by the factor 1.86.")
 
 # %% [markdown]
-# **Remark (what "no divergence" means).** The notes say that this velocity "yields no divergence at all". For $N(0,\mathrm{Id})$ and $Rx$ that is true in both senses. What
-# counts in general is $\mathrm{div}(\mu v)=0$, and not $\mathrm{div}\,v=0$: neither implies the other. The field $Jx$ has $\mathrm{div}\,v=0$ and does not
-# preserve $N(0,\Sigma)$ unless $\Sigma$ is a multiple of the identity. The field $v(x)=(x_1x_2,\,1-x_1^2)$ has $\mathrm{div}\,v=x_2\ne0$ and
+# **Remark (what "no divergence" means).** The notes say that this velocity "yields no divergence at all". For
+# $N(0,\mathrm{Id})$ and $Rx$ that is true in both senses. What
+# counts in general is $\mathrm{div}(\mu v)=0$, and not $\mathrm{div}\,v=0$: neither implies the other. The field $Jx$ has
+# $\mathrm{div}\,v=0$ and does not
+# preserve $N(0,\Sigma)$ unless $\Sigma$ is a multiple of the identity. The field $v(x)=(x_1x_2,\,1-x_1^2)$ has
+# $\mathrm{div}\,v=x_2\ne0$ and
 # preserves $N(0,\mathrm{Id})$, because $\mathrm{div}\,v-\langle x,v\rangle=x_2-x_1^2x_2-x_2+x_1^2x_2=0$. (ours)
 #
 # **Remark (loops cost energy).** These solutions are loops: $\mu_0=\mu_1$, so $W_2=0$, but their energy is
@@ -437,8 +447,10 @@ claim("CE-17", kinetic_energy(lambda t: normal2.quadrature(), lambda t, x: angle
 # %% [markdown]
 # ### 3.2 What a path leaves open
 #
-# **Proposition 2.** *A path determines its velocity up to fields that move no mass, and the gradient is the cheapest.* If $(\mu_t,v_t)$ satisfies (CE), then so does
-# $(\mu_t,v_t+w_t)$ if and only if $\int\int\langle\nabla\zeta,w_t\rangle\,d\mu_t\,dt=0$ for all test functions, that is $\mathrm{div}(\mu_tw_t)=0$ for almost
+# **Proposition 2.** *A path determines its velocity up to fields that move no mass, and the gradient is the cheapest.* If
+# $(\mu_t,v_t)$ satisfies (CE), then so does
+# $(\mu_t,v_t+w_t)$ if and only if $\int\int\langle\nabla\zeta,w_t\rangle\,d\mu_t\,dt=0$ for all test functions, that is
+# $\mathrm{div}(\mu_tw_t)=0$ for almost
 # every $t$. If $v_t=\nabla s_t$ is a gradient (with Lemma 2 allowing $\zeta=s$), then it has the least energy of all:
 #
 # $$
@@ -449,8 +461,10 @@ claim("CE-17", kinetic_energy(lambda t: normal2.quadrature(), lambda t, x: angle
 # *Proof.* The first claim is the difference of the two equations. For (4), expand the square; the mixed term is
 # $2\int\int\langle\nabla s_t,w_t\rangle\,d\mu_t\,dt=0$. $\square$
 #
-# For a Gaussian path, $w_t=R\,\Sigma_t^{-1}(x-m_t)$ with any antisymmetric $R$ does it (Proposition 1). So "the" velocity of a path is a choice. The cell takes
-# McCann's velocity between Gaussians, which is a gradient and solves (CE) (section 5), plus such a $w_t$. The path stays, the velocity does not, nor does the flow.
+# For a Gaussian path, $w_t=R\,\Sigma_t^{-1}(x-m_t)$ with any antisymmetric $R$ does it (Proposition 1). So "the" velocity of a
+# path is a choice. The cell takes
+# McCann's velocity between Gaussians, which is a gradient and solves (CE) (section 5), plus such a $w_t$. The path stays, the
+# velocity does not, nor does the flow.
 
 # %%
 unchanged, changed, pythagoras = [], [], []
@@ -459,7 +473,7 @@ for d in range(2, 7):
         p, q, R = gaussian(d), gaussian(d), antisymmetric(d)
         R = R / R.norm()
         law_at = cache(lambda t: geodesic(p, q, t))
-        v, path = mccann_velocity(p, q), cache(lambda t: law_at(t).quadrature(ORDER[d]))
+        v, path = mccann_velocity(p, q), cache(path_quadrature(law_at, ORDER[d]))
         w = lambda t, x: torch.linalg.solve(law_at(t).cov, (x - law_at(t).mean).mT).mT @ R.T
         both = lambda t, x: v(t, x) + w(t, x)
         unchanged += [weak_residual(path, both, zeta, times=20) for zeta in test_functions(d)]
@@ -486,20 +500,28 @@ errata.box("N-04")
 # No Gaussian example in the notes has a bounded velocity, all are affine. A Lipschitz field grows at most linearly, and this suffices.
 
 # %% [markdown]
-# **Theorem 1.** *A Lipschitz velocity has one flow, and the flow decides the path of laws.* Let $v:[0,1]\times\mathbb R^d\to\mathbb R^d$ be continuous, with $|v(t,x)-v(t,y)|\le\mathrm{Lip}\,|x-y|$ for all $t,x,y$. Then
+# **Theorem 1.** *A Lipschitz velocity has one flow, and the flow decides the path of laws.* Let
+# $v:[0,1]\times\mathbb R^d\to\mathbb R^d$ be continuous, with $|v(t,x)-v(t,y)|\le\mathrm{Lip}\,|x-y|$ for all $t,x,y$. Then
 #
-# - (a) the flow exists, each $\varphi_t$ is a bijection of $\mathbb R^d$, and $e^{-\mathrm{Lip}\,t}|x-y|\le|\varphi_t(x)-\varphi_t(y)|\le e^{\mathrm{Lip}\,t}|x-y|$;
-# - (b) for each probability measure $\alpha$, $\mu_t=(\varphi_t)_\#\alpha$ satisfies (1) for all $\zeta\in C_c^\infty([0,1]\times\mathbb R^d)$;
+# - (a) the flow exists, each $\varphi_t$ is a bijection of $\mathbb R^d$, and
+#   $e^{-\mathrm{Lip}\,t}|x-y|\le|\varphi_t(x)-\varphi_t(y)|\le e^{\mathrm{Lip}\,t}|x-y|$;
+# - (b) for each probability measure $\alpha$, $\mu_t=(\varphi_t)_\#\alpha$ satisfies (1) for all
+#   $\zeta\in C_c^\infty([0,1]\times\mathbb R^d)$;
 # - (c) each narrowly continuous path of probability measures with $\mu_0=\alpha$ that satisfies (1) is this one;
-# - (d) if $\alpha\ll\lambda^d$, then $\mu_t\ll\lambda^d$ for all $t$. If moreover $v$ is $C^1$ in $x$, with continuous derivatives, then the densities satisfy $\log\rho_t(\varphi_t(x))=\log\alpha(x)-\int_0^t\mathrm{div}\,v(s,\varphi_s(x))\,ds$.
+# - (d) if $\alpha\ll\lambda^d$, then $\mu_t\ll\lambda^d$ for all $t$. If moreover $v$ is $C^1$ in $x$, with continuous
+#   derivatives, then the densities satisfy $\log\rho_t(\varphi_t(x))=\log\alpha(x)-\int_0^t\mathrm{div}\,v(s,\varphi_s(x))\,ds$.
 #
-# *Proof of (a).* With $C=\max(\mathrm{Lip},\max_t|v(t,0)|)$, $|v(t,x)|\le C(1+|x|)$. Picard–Lindelöf gives a unique local solution through each
+# *Proof of (a).* With $C=\max(\mathrm{Lip},\max_t|v(t,0)|)$, $|v(t,x)|\le C(1+|x|)$. Picard–Lindelöf gives a unique local
+# solution through each
 # point at each time. By Gronwall's inequality $1+|\gamma(t)|\le e^{C|t-s|}(1+|\gamma(s)|)$, so it stays bounded and exists on
 # all of $[0,1]$. Write $\varphi_{t\to s}(x)$ for the place at time $s$ of the line that is at $x$ at time $t$: then $\varphi_{t\to s}$ and
-# $\varphi_{s\to t}$ are inverse to each other. For two lines, $r(t)=|\varphi_t(x)-\varphi_t(y)|^2$ satisfies $|r'|\le 2\,\mathrm{Lip}\,r$, which gives both bounds.
+# $\varphi_{s\to t}$ are inverse to each other. For two lines, $r(t)=|\varphi_t(x)-\varphi_t(y)|^2$ satisfies
+# $|r'|\le 2\,\mathrm{Lip}\,r$, which gives both bounds.
 #
-# *Proof of (b).* For fixed $x$ the chain rule gives $\frac{d}{dt}\zeta(t,\varphi_t(x))=(\partial_t\zeta+\langle\nabla\zeta,v\rangle)(t,\varphi_t(x))$,
-# a bounded function, since $v$ is bounded on the support of $\zeta$. Integrate over $t\in[0,1]$, then against $\alpha$ (Fubini). The path is narrowly continuous by dominated convergence.
+# *Proof of (b).* For fixed $x$ the chain rule gives
+# $\frac{d}{dt}\zeta(t,\varphi_t(x))=(\partial_t\zeta+\langle\nabla\zeta,v\rangle)(t,\varphi_t(x))$,
+# a bounded function, since $v$ is bounded on the support of $\zeta$. Integrate over $t\in[0,1]$, then against $\alpha$
+# (Fubini). The path is narrowly continuous by dominated convergence.
 #
 # *Proof of (c).* Let $\nu_t$ be the difference of two solutions with the same start; its total mass is at most 2. Fix
 # $h\in C_c^\infty(]0,1[\times\mathbb R^d)$ and solve the transport equation backwards along the flow lines:
@@ -509,17 +531,21 @@ errata.box("N-04")
 # \tag{5}
 # $$
 #
-# (i) *$\zeta$ has compact support and is Lipschitz.* If $h$ lives in the ball of radius $\varrho$, then $\zeta(t,x)=0$ as soon as $e^{-C}(1+|x|)-1>\varrho$. In $x$
+# (i) *$\zeta$ has compact support and is Lipschitz.* If $h$ lives in the ball of radius $\varrho$, then $\zeta(t,x)=0$ as soon
+# as $e^{-C}(1+|x|)-1>\varrho$. In $x$
 # the Lipschitz constant is at most $e^{\mathrm{Lip}}\,\mathrm{Lip}(h)$, by (a). In $t$: for $t < t'\le s$,
 # $|\varphi_{t\to s}(x)-\varphi_{t'\to s}(x)|=|\varphi_{t'\to s}(\varphi_{t\to t'}(x))-\varphi_{t'\to s}(x)|\le e^{\mathrm{Lip}}|\varphi_{t\to t'}(x)-x|\le e^{\mathrm{Lip}}C'|t-t'|$ for $x$
-# in a bounded set, and the shorter interval of integration costs at most $|t-t'|\max|h|$. Also $\zeta=0$ for $t$ near 1; put $\zeta=0$ for $t\ge1$.
+# in a bounded set, and the shorter interval of integration costs at most $|t-t'|\max|h|$. Also $\zeta=0$ for $t$ near 1; put
+# $\zeta=0$ for $t\ge1$.
 #
 # (ii) *$\partial_t\zeta+\langle v,\nabla\zeta\rangle=h$ at almost every $(t,x)$.* By Rademacher's theorem $\zeta$ is differentiable
-# almost everywhere. At such a point $(t_0,x_0)$ the left side is the derivative at $t=t_0$ of $t\mapsto\zeta(t,\varphi_{t_0\to t}(x_0))=-\int_t^1h(s,\varphi_{t_0\to s}(x_0))\,ds$.
+# almost everywhere. At such a point $(t_0,x_0)$ the left side is the derivative at $t=t_0$ of
+# $t\mapsto\zeta(t,\varphi_{t_0\to t}(x_0))=-\int_t^1h(s,\varphi_{t_0\to s}(x_0))\,ds$.
 #
 # (iii) *Smoothing.* $\zeta$ is not smooth, and $\nu_t$ may live on the null set that (ii) leaves out. So take a smooth
 # probability density $\eta_\varepsilon(s,y)$ supported in $0\le s\le\varepsilon$, $|y|\le\varepsilon$, and
-# $\zeta^\varepsilon(t,x)=\int\zeta(t+s,x-y)\,\eta_\varepsilon(s,y)\,ds\,dy$, which is smooth on $[0,1]\times\mathbb R^d$, has compact support, and vanishes at $t=1$.
+# $\zeta^\varepsilon(t,x)=\int\zeta(t+s,x-y)\,\eta_\varepsilon(s,y)\,ds\,dy$, which is smooth on $[0,1]\times\mathbb R^d$, has
+# compact support, and vanishes at $t=1$.
 # Averaging (ii), with $h^\varepsilon$ the average of $h$,
 #
 # $$
@@ -527,25 +553,33 @@ errata.box("N-04")
 # r^\varepsilon(t,x)=\int\big\langle v(t,x)-v(t+s,x-y),\nabla\zeta(t+s,x-y)\big\rangle\,\eta_\varepsilon(s,y)\,ds\,dy .
 # $$
 #
-# ($\zeta$ vanishes for times near 1 and beyond, so the values of $v$ there do not matter.) On compact sets $v$ is uniformly continuous, and $|\nabla\zeta|\le e^{\mathrm{Lip}}\,\mathrm{Lip}(h)$: hence $r^\varepsilon\to0$ uniformly, and
-# $h^\varepsilon\toh$ uniformly. Test both solutions with $\zeta^\varepsilon$ and subtract. As $\nu_0=0$ and $\zeta^\varepsilon(1,\cdot)=0$,
+# ($\zeta$ vanishes for times near 1 and beyond, so the values of $v$ there do not matter.) On compact sets $v$ is uniformly
+# continuous, and $|\nabla\zeta|\le e^{\mathrm{Lip}}\,\mathrm{Lip}(h)$: hence $r^\varepsilon\to0$ uniformly, and
+# $h^\varepsilon\to h$ uniformly. Test both solutions with $\zeta^\varepsilon$ and subtract. As $\nu_0=0$ and
+# $\zeta^\varepsilon(1,\cdot)=0$,
 #
 # $$
-# 0=\int_0^1\int(h^\varepsilon+r^\varepsilon)\,d\nu_t\,dt\;\longrightarrow\;\int_0^1\inth\,d\nu_t\,dt .
+# 0=\int_0^1\int(h^\varepsilon+r^\varepsilon)\,d\nu_t\,dt\;\longrightarrow\;\int_0^1\int h\,d\nu_t\,dt .
 # $$
 #
-# This holds for every $h$. With $h=\eta(t)\xi(x)$ it says that $\int\xi\,d\nu_t=0$ for almost every $t$, and by continuity for every $t$, so $\nu=0$.
+# This holds for every $h$. With $h=\eta(t)\xi(x)$ it says that $\int\xi\,d\nu_t=0$ for almost every $t$, and by continuity for
+# every $t$, so $\nu=0$.
 #
-# *Proof of (d).* If $\lambda^d(N)=0$, then $\mu_t(N)=\alpha(\varphi_t^{-1}(N))=0$, because the Lipschitz map $\varphi_t^{-1}$ takes null sets to
+# *Proof of (d).* If $\lambda^d(N)=0$, then $\mu_t(N)=\alpha(\varphi_t^{-1}(N))=0$, because the Lipschitz map $\varphi_t^{-1}$
+# takes null sets to
 # null sets. If $v$ is $C^1$ in $x$, then so is $\varphi_t$, and $\rho_t(\varphi_t(x))\,\det\nabla\varphi_t(x)=\alpha(x)$ is the change of
-# variables. From $\partial_t\nabla\varphi_t=\nabla v(t,\varphi_t)\nabla\varphi_t$ and Jacobi's formula, $\partial_t\log\det\nabla\varphi_t=\mathrm{div}\,v(t,\varphi_t)$. $\square$
+# variables. From $\partial_t\nabla\varphi_t=\nabla v(t,\varphi_t)\nabla\varphi_t$ and Jacobi's formula,
+# $\partial_t\log\det\nabla\varphi_t=\mathrm{div}\,v(t,\varphi_t)$. $\square$
 #
-# *More general.* The same proof works if $v$ is continuous and, in $x$, Lipschitz with a constant $\mathrm{Lip}(t)$ that is integrable in $t$; Ambrosio, Gigli and
-# Savaré (*Gradient Flows*, Prop. 8.1.8) need only $\int_0^1(\sup_B|v_t|+\mathrm{Lip}_B(v_t))\,dt<\infty$ for each ball $B$, and $\int_0^1\int|v_t|\,d\mu_t\,dt<\infty$.
+# *More general.* The same proof works if $v$ is continuous and, in $x$, Lipschitz with a constant $\mathrm{Lip}(t)$ that is
+# integrable in $t$; Ambrosio, Gigli and
+# Savaré (*Gradient Flows*, Prop. 8.1.8) need only $\int_0^1(\sup_B|v_t|+\mathrm{Lip}_B(v_t))\,dt<\infty$ for each ball $B$, and
+# $\int_0^1\int|v_t|\,d\mu_t\,dt<\infty$.
 #
 # ### 4.2 Checks of the theorem
 #
-# The field is $v(t,x)=Ax+A'\sin(A''x+2t)$: neither bounded nor linear, with $\mathrm{Lip}\le\lVert A\rVert+\lVert A'\rVert\,\lVert A''\rVert$.
+# The field is $v(t,x)=Ax+A'\sin(A''x+2t)$: neither bounded nor linear, with
+# $\mathrm{Lip}\le\lVert A\rVert+\lVert A'\rVert\,\lVert A''\rVert$.
 # (a) is checked on pairs of points, (b) with *atoms* as initial law, because the theorem does not ask for a density:
 # $\mu_t=\sum_iw_i\,\delta_{\varphi_t(x_i)}$, with the flow lines from an adaptive eighth-order solver.
 
@@ -581,7 +615,7 @@ claim("CE-19", max(residuals))
 
 # %% [markdown]
 # (c) The proof rests on the function $\zeta$ of (5): whatever solution $(\mu_t)$ with $\mu_0=\alpha$ one has, it must satisfy
-# $\int_0^1\inth\,d\mu_t\,dt=-\int\zeta(0,\cdot)\,d\alpha$, and the right side is known from $v$ and $\alpha$ alone. For affine fields and
+# $\int_0^1\int h\,d\mu_t\,dt=-\int\zeta(0,\cdot)\,d\alpha$, and the right side is known from $v$ and $\alpha$ alone. For affine fields and
 # $h(t,x)=\sin^2(\pi t)\cos\langle k,x\rangle$ (of bounded derivatives, which is enough here) both sides are computed: $\zeta$ by
 # quadrature along the flow lines, its derivatives by automatic differentiation; the left side in closed form from
 # $\mathbb E\cos\langle k,X\rangle=\cos\langle k,m\rangle\,e^{-\langle k,\Sigma k\rangle/2}$ for $X\sim N(m,\Sigma)$.
@@ -639,14 +673,18 @@ claim("CE-23", min(mass_on_line))
 # what arrives is $\rho_1(y)=\alpha\big(\tfrac{y}{1+y}\big)(1+y)^{-2}$ for $y>-1$, of mass $\Phi(1)=0.841$.
 #
 # **Not Lipschitz: two flow lines from one point.** $v(x)=2\sqrt{|x|}$ is continuous and of linear growth. From $x_0=0$ both
-# $\gamma=0$ and $\gamma(t)=t^2$ are flow lines, and both $\delta_0$ and $\delta_{t^2}$ solve (CE). From $x_0>0$ the line is unique, $(\sqrt{x_0}+t)^2$: an
+# $\gamma=0$ and $\gamma(t)=t^2$ are flow lines, and both $\delta_0$ and $\delta_{t^2}$ solve (CE). From $x_0>0$ the line is
+# unique, $(\sqrt{x_0}+t)^2$: an
 # error of $10^{-16}$ in the start is an error of 1 at the end.
 #
 # **Lipschitz for each $t$, but with $\int_0^1\mathrm{Lip}(v_t)\,dt=\infty$: one field, two solutions.** Let $X_1=-X_0$. All lines
-# $(1-2t)x$ meet at time $\frac12$, in the point 0. Their velocity is $v_t(x)=-\frac{2x}{1-2t}$ for $t\ne\tfrac12$, $v_{1/2}=0$, with $\mathrm{Lip}(v_t)=\frac2{|1-2t|}$.
+# $(1-2t)x$ meet at time $\frac12$, in the point 0. Their velocity is $v_t(x)=-\frac{2x}{1-2t}$ for $t\ne\tfrac12$, $v_{1/2}=0$,
+# with $\mathrm{Lip}(v_t)=\frac2{|1-2t|}$.
 # $\int\int|v_t|\,d\mu_t\,dt=2\,\mathbb E|X_0|$ and the energy $4\,\mathbb E|X_0|^2$ are finite, and yet after time $\frac12$ the lines
-# $(1-2t)x$ and $|1-2t|x$ *both* solve $\dot\gamma=v_t(\gamma)$: there is no flow on $[0,1]$. So $\mu_t=\mathrm{Law}((1-2t)X_0)$ and $\mu_t=\mathrm{Law}(|1-2t|X_0)$ both solve
-# (CE), with the same $v$ and the same $\mu_0$. They end in the laws of $-X_0$ and of $X_0$, which are $2|m|$ apart for $X_0\sim N(m,\Sigma)$. What takes the place of the flow,
+# $(1-2t)x$ and $|1-2t|x$ *both* solve $\dot\gamma=v_t(\gamma)$: there is no flow on $[0,1]$. So $\mu_t=\mathrm{Law}((1-2t)X_0)$
+# and $\mu_t=\mathrm{Law}(|1-2t|X_0)$ both solve
+# (CE), with the same $v$ and the same $\mu_0$. They end in the laws of $-X_0$ and of $X_0$, which are $2|m|$ apart for
+# $X_0\sim N(m,\Sigma)$. What takes the place of the flow,
 # superposition and mollification, and the energy of this pair: [proofs/02](02_benamou_brenier.ipynb), section 3.
 
 # %%
@@ -694,29 +732,37 @@ errata.box("N-07")
 # T_t(x)=(1-t)\,x+t\,T(x),\qquad \mu_t=(T_t)_\#\alpha .
 # $$
 #
-# A particle that starts in $x$ is in $T_t(x)$ at time $t$ and always has the velocity $T(x)-x$. To call this a *field*, one needs to know which
+# A particle that starts in $x$ is in $T_t(x)$ at time $t$ and always has the velocity $T(x)-x$. To call this a *field*, one
+# needs to know which
 # particle is in the point $y$ at time $t$: that $T_t$ is injective.
 #
 # **Proposition 3.** *Before the end no two particles meet, so that each point has one velocity.* For $0\le t<1$:
 #
-# - (a) $\langle T_t(x)-T_t(y),x-y\rangle\ge(1-t)\,|x-y|^2$ for $x,y\in D$. So $T_t$ is injective on $D$, and $T_t^{-1}:T_t(D)\to D$ is Lipschitz with
+# - (a) $\langle T_t(x)-T_t(y),x-y\rangle\ge(1-t)\,|x-y|^2$ for $x,y\in D$. So $T_t$ is injective on $D$, and
+#   $T_t^{-1}:T_t(D)\to D$ is Lipschitz with
 #   constant $\frac1{1-t}$;
 # - (b) $\mu_t\ll\lambda^d$;
-# - (c) $v_t=(T-\mathrm{Id})\circ T_t^{-1}$ is defined on $T_t(D)$, hence $\mu_t$-almost everywhere, and $v_t\circ T_t=T-\mathrm{Id}$ on $D$;
+# - (c) $v_t=(T-\mathrm{Id})\circ T_t^{-1}$ is defined on $T_t(D)$, hence $\mu_t$-almost everywhere, and
+#   $v_t\circ T_t=T-\mathrm{Id}$ on $D$;
 # - (d) (ours) for $0 < t < 1$, $v_t$ is Lipschitz on $T_t(D)$ with constant $\max\big(\frac1t,\frac1{1-t}\big)$.
 #
-# *Proof.* (a) Gradients of convex functions are monotone: add $\Psi(y)\ge\Psi(x)+\langle T(x),y-x\rangle$ and the same inequality with $x$ and $y$ exchanged
+# *Proof.* (a) Gradients of convex functions are monotone: add $\Psi(y)\ge\Psi(x)+\langle T(x),y-x\rangle$ and the same
+# inequality with $x$ and $y$ exchanged
 # to get $\langle T(x)-T(y),x-y\rangle\ge0$. So
 # $\langle T_t(x)-T_t(y),x-y\rangle=(1-t)|x-y|^2+t\langle T(x)-T(y),x-y\rangle\ge(1-t)|x-y|^2$. By Cauchy–Schwarz
 # $|T_t(x)-T_t(y)|\ge(1-t)|x-y|$, which is the rest.
 #
-# (b) If $\lambda^d(N)=0$, then $T_t^{-1}(N\cap T_t(D))$ is a null set, as the image of a null set by a Lipschitz map. $\alpha$ gives it no mass, so $\mu_t(N)=0$.
+# (b) If $\lambda^d(N)=0$, then $T_t^{-1}(N\cap T_t(D))$ is a null set, as the image of a null set by a Lipschitz map. $\alpha$
+# gives it no mass, so $\mu_t(N)=0$.
 #
 # (c) $T_t(D)$ is a Borel set and $T_t^{-1}$ a Borel map, because $T_t$ is Borel and injective (Lusin–Souslin; applied to
-# $(t,x)\mapsto(t,T_t(x))$, the same theorem gives that $v$ is Borel in $(t,x)$). $\mu_t(T_t(D))\ge\alpha(D)=1$. Outside of $T_t(D)$ put $v_t=0$.
+# $(t,x)\mapsto(t,T_t(x))$, the same theorem gives that $v$ is Borel in $(t,x)$). $\mu_t(T_t(D))\ge\alpha(D)=1$. Outside of
+# $T_t(D)$ put $v_t=0$.
 #
-# (d) Let $a,b\in T_t(D)$ and let $\Delta$ denote differences, $\Delta=a-b$, and $\Delta P=(1-t)\big(T_t^{-1}(a)-T_t^{-1}(b)\big)$. Then (a) reads $\langle\Delta,\Delta P\rangle\ge|\Delta P|^2$, so
-# $|2\Delta P-\Delta|^2=4|\Delta P|^2-4\langle\Delta,\Delta P\rangle+|\Delta|^2\le|\Delta|^2$. From $a=x+t(T(x)-x)$ we get $v_t(a)=\frac1t(a-T_t^{-1}(a))$, so
+# (d) Let $a,b\in T_t(D)$ and let $\Delta$ denote differences, $\Delta=a-b$, and
+# $\Delta P=(1-t)\big(T_t^{-1}(a)-T_t^{-1}(b)\big)$. Then (a) reads $\langle\Delta,\Delta P\rangle\ge|\Delta P|^2$, so
+# $|2\Delta P-\Delta|^2=4|\Delta P|^2-4\langle\Delta,\Delta P\rangle+|\Delta|^2\le|\Delta|^2$. From $a=x+t(T(x)-x)$ we get
+# $v_t(a)=\frac1t(a-T_t^{-1}(a))$, so
 #
 # $$
 # v_t(a)-v_t(b)=\frac1t\Big(\Delta-\frac{\Delta P}{1-t}\Big)=\frac1t\Big[\Big(1-\frac1{2(1-t)}\Big)\Delta-\frac1{2(1-t)}\,(2\Delta P-\Delta)\Big],
@@ -733,9 +779,12 @@ errata.box("N-06")
 #
 # - *Gaussians* in dimensions 1 to 6: $T$ is affine, and $T_t^{-1}$ is a linear solve.
 # - *Mixtures on the line*: $T=F_\beta^{-1}\circ F_\alpha$. Then $T_t^{-1}(y)=x$, where $(x,z)$ is the unique pair with
-#   $F_\alpha(x)=F_\beta(z)$ and $(1-t)x+tz=y$: one equation with a monotone left side in one unknown ($z$ if $t\le\frac12$, else $x$), solved by bisection. The velocity is $z-x$.
-# - *A Brenier map that is not affine*, in dimensions 2, 3 and 5: $T=\nabla\Psi$ with $\Psi(x)=\frac12\langle x,Mx\rangle+\log\sum_ke^{\langle w_k,x\rangle+e_k}$,
-#   that is $T(x)=Mx+\sum_kp_k(x)\,w_k$ with $p=\mathrm{softmax}$. Being the gradient of a convex function, $T$ is optimal between *any* $\alpha$ of $\mathcal P_2$
+#   $F_\alpha(x)=F_\beta(z)$ and $(1-t)x+tz=y$: one equation with a monotone left side in one unknown ($z$ if $t\le\frac12$,
+#   else $x$), solved by bisection. The velocity is $z-x$.
+# - *A Brenier map that is not affine*, in dimensions 2, 3 and 5: $T=\nabla\Psi$ with
+#   $\Psi(x)=\frac12\langle x,Mx\rangle+\log\sum_ke^{\langle w_k,x\rangle+e_k}$,
+#   that is $T(x)=Mx+\sum_kp_k(x)\,w_k$ with $p=\mathrm{softmax}$. Being the gradient of a convex function, $T$ is optimal
+#   between *any* $\alpha$ of $\mathcal P_2$
 #   and $T_\#\alpha$. $T_t^{-1}$ is found by Newton's method.
 
 # %%
@@ -865,10 +914,13 @@ claim("CE-30", max(inverted))
 claim("CE-31", max(steepness))
 
 # %% [markdown]
-# **The bound (d) is sharp at every time, and $t=1$ is excluded with reason (ours).** *For $t\ge\frac12$ it is attained.* Let $\alpha=N(0,1)$ and
-# $\beta=\frac12(\delta_{-1}+\delta_1)$, so $T(x)=\mathrm{sign}(x)$. For $|y|>t$ the particle in $y$ started from $\frac{y-t\,\mathrm{sign}(y)}{1-t}$, and
+# **The bound (d) is sharp at every time, and $t=1$ is excluded with reason (ours).** *For $t\ge\frac12$ it is attained.* Let
+# $\alpha=N(0,1)$ and
+# $\beta=\frac12(\delta_{-1}+\delta_1)$, so $T(x)=\mathrm{sign}(x)$. For $|y|>t$ the particle in $y$ started from
+# $\frac{y-t\,\mathrm{sign}(y)}{1-t}$, and
 # $v_t(y)=\frac{\mathrm{sign}(y)-y}{1-t}$; no particle is in $]-t,t[$. On either side the Lipschitz constant is exactly $\frac1{1-t}$.
-# *For $t\le\frac12$ it is approached.* $T(x)=kx$ has $v_t(y)=\frac{k-1}{1-t+tk}\,y$, whose slope tends to $\frac1t$ as $k\to\infty$; it is less than $\frac1t$ for every $k$.
+# *For $t\le\frac12$ it is approached.* $T(x)=kx$ has $v_t(y)=\frac{k-1}{1-t+tk}\,y$, whose slope tends to $\frac1t$ as
+# $k\to\infty$; it is less than $\frac1t$ for every $k$.
 # *At $t=1$*, for $T=\mathrm{sign}$, all particles with $x>0$ are in the point 1, with the velocities $1-x$: their variance
 # is $1-\frac2\pi=0.363$, where a field $v_1$ would give one velocity, hence variance 0.
 
@@ -919,7 +971,8 @@ show(fig, "mccann_path", alt="The density of McCann's interpolation at times 0, 
 # %% [markdown]
 # ### 5.2 Its energy, line by line
 #
-# **Proposition 4.** *Everybody walks at constant speed, so the energy is what the walks cost.* $\displaystyle\int_0^1\int|v_t|^2\,d\mu_t\,dt=W_2^2(\alpha,\beta)$.
+# **Proposition 4.** *Everybody walks at constant speed, so the energy is what the walks cost.*
+# $\displaystyle\int_0^1\int|v_t|^2\,d\mu_t\,dt=W_2^2(\alpha,\beta)$.
 #
 # *Proof*, in the four lines of the notes:
 #
@@ -932,11 +985,13 @@ show(fig, "mccann_path", alt="The density of McCann's interpolation at times 0, 
 # \end{aligned}
 # $$
 #
-# $\square$ The computation in the notes is right. Each line has its reason, and each is checked with different means: line 1 compares an integral
+# $\square$ The computation in the notes is right. Each line has its reason, and each is checked with different means: line 1
+# compares an integral
 # over space with the density of $\mu_t$ (*Eulerian*: Gauss–Hermite nodes of $N(m_t,\Sigma_t)$; on the line a grid with
 # $\rho_t(y)=\big(\frac{1-t}{\alpha(x)}+\frac t{\beta(z)}\big)^{-1}$, the notation of 5.1) with one over the particles (*Lagrangian*);
 # lines 2 and 3 look at the energy of *each* time; line 4 compares with POT's Bures distance for Gaussians, with the
-# quantile formula $W_2^2=\int_0^1|F_\beta^{-1}-F_\alpha^{-1}|^2du$ on the line, and with a linear program over all couplings for the softmax map of 5.1.
+# quantile formula $W_2^2=\int_0^1|F_\beta^{-1}-F_\alpha^{-1}|^2du$ on the line, and with a linear program over all couplings
+# for the softmax map of 5.1.
 
 # %%
 def eulerian_line(a, b, times, n, reach=9.0):
@@ -954,7 +1009,7 @@ line_path, line_velocity = eulerian_line(*mixtures, gauss_legendre(time_order)[0
 line1, line23, line4 = [], [], []
 for (p, q), case in zip(laws, gaussians):
     transport_cost = case.masses @ (case.transport(case.nodes) - case.nodes).square().sum(-1)
-    euler = kinetic_energy(lambda t: geodesic(p, q, t).quadrature(ORDER[p.dim]), case.velocity, times=12)
+    euler = kinetic_energy(path_quadrature(lambda t: geodesic(p, q, t), ORDER[p.dim]), case.velocity, times=12)
     line1.append(abs(euler / kinetic_energy(case.path, case.velocity, times=12) - 1))
     line23 += [abs(kinetic_energy(case.path, case.velocity, times=(torch.tensor([t]), one)) / transport_cost - 1) for t in (0.0, 0.2, 0.9)]
     pot = ot.gaussian.bures_wasserstein_distance(*(part.numpy() for part in (p.mean, q.mean, p.cov, q.cov)))
@@ -978,9 +1033,11 @@ claim("CE-35", max(line23))
 claim("CE-36", max(line4))
 
 # %% [markdown]
-# Line 4 needs the optimality of $T$, and so does the definition of $v_t$ (for $T=-\mathrm{Id}$ all particles meet at $t=\frac12$). For another map
+# Line 4 needs the optimality of $T$, and so does the definition of $v_t$ (for $T=-\mathrm{Id}$ all particles meet at
+# $t=\frac12$). For another map
 # $S$ with $S_\#\alpha=\beta$ line 3 ends at $\int|S(x)-x|^2\,d\alpha>W_2^2$. For the example and
-# $S=\varphi_1$, the end map of flow matching with independent ends, the excess is 0.0141: small, because $\varphi_1$ is nearly symmetric there, but not 0 ([proofs/04](04_gaussian_exercises.ipynb), exercise 4).
+# $S=\varphi_1$, the end map of flow matching with independent ends, the excess is 0.0141: small, because $\varphi_1$ is nearly
+# symmetric there, but not 0 ([proofs/04](04_gaussian_exercises.ipynb), exercise 4).
 
 # %%
 S, (x, mass) = fm_flow(*example, 1.0), example[0].quadrature()
@@ -991,17 +1048,20 @@ claim("CE-37", mass @ (S(x) - x).square().sum(-1) - w2_squared(*example))
 #
 # The notes leave this proof as "…".
 #
-# **Proposition 5.** *Along a walk of the particle, the chain rule is the whole proof.* $\big((T_t)_\#\alpha,\;(T-\mathrm{Id})\circ T_t^{-1}\big)\in\mathcal V(\alpha,\beta)$: the pair satisfies (CE) as
+# **Proposition 5.** *Along a walk of the particle, the chain rule is the whole proof.*
+# $\big((T_t)_\#\alpha,\;(T-\mathrm{Id})\circ T_t^{-1}\big)\in\mathcal V(\alpha,\beta)$: the pair satisfies (CE) as
 # defined in section 1, with $\mu_0=\alpha$ and $\mu_1=\beta$.
 #
 # *Proof.* *The path.* $T_0=\mathrm{Id}$ and $T_1=T$, so $\mu_0=\alpha$ and $\mu_1=T_\#\alpha=\beta$. For $f$ bounded and continuous,
-# $t\mapsto f(T_t(x))$ is continuous for each $x\in D$ and bounded by $\max|f|$, so $t\mapsto\int f\,d\mu_t=\int f(T_t(x))\,d\alpha(x)$ is continuous by
+# $t\mapsto f(T_t(x))$ is continuous for each $x\in D$ and bounded by $\max|f|$, so
+# $t\mapsto\int f\,d\mu_t=\int f(T_t(x))\,d\alpha(x)$ is continuous by
 # dominated convergence: the path is narrowly continuous.
 #
 # *The field.* It is Borel and defined $\mu_t$-a.e. for $t<1$ (Proposition 3). By change of variables and Cauchy–Schwarz,
 # $\int|v_t|\,d\mu_t=\int|T(x)-x|\,d\alpha\le W_2(\alpha,\beta)$ for each $t<1$, so $\int_0^1\int|v_t|\,d\mu_t\,dt<\infty$.
 #
-# *The equation.* Let $\zeta\in C_c^\infty([0,1]\times\mathbb R^d)$. For $t<1$, by $\mu_t=(T_t)_\#\alpha$ and $v_t\circ T_t=T-\mathrm{Id}=\partial_tT_t$ on $D$,
+# *The equation.* Let $\zeta\in C_c^\infty([0,1]\times\mathbb R^d)$. For $t<1$, by $\mu_t=(T_t)_\#\alpha$ and
+# $v_t\circ T_t=T-\mathrm{Id}=\partial_tT_t$ on $D$,
 #
 # $$
 # \int\big(\partial_t\zeta+\langle\nabla\zeta,v_t\rangle\big)\,d\mu_t
@@ -1021,10 +1081,12 @@ claim("CE-37", mass @ (S(x) - x).square().sum(-1) - w2_squared(*example))
 # This is (1). For $\zeta$ supported in $]0,1[\times\mathbb R^d$ the right side is 0: the form of the notes. $\square$
 #
 # With Proposition 4 this gives the inequality of the notes,
-# $W_2^2(\alpha,\beta)\ge\inf_{(\mu,v)\in\mathcal V(\alpha,\beta)}\int_0^1\int|v_t|^2\,d\mu_t\,dt$; that it is an equality is proved in [proofs/02](02_benamou_brenier.ipynb).
+# $W_2^2(\alpha,\beta)\ge\inf_{(\mu,v)\in\mathcal V(\alpha,\beta)}\int_0^1\int|v_t|^2\,d\mu_t\,dt$; that it is an equality is
+# proved in [proofs/02](02_benamou_brenier.ipynb).
 # Optimality of $T$ was used for one thing only: $T_t$ is injective, so that a field exists.
 #
-# **Checks.** Gaussians in dimensions 1 to 6 with smooth test functions (the nodes are those of the law $N(m_t,\Sigma_t)$, not moved particles); the same with bumps
+# **Checks.** Gaussians in dimensions 1 to 6 with smooth test functions (the nodes are those of the law $N(m_t,\Sigma_t)$, not
+# moved particles); the same with bumps
 # of compact support on a grid in the plane; the mixtures on the line with bumps, on a grid, with $\rho_t$ and $v_t$ from the pair $(x,z)$;
 # the softmax map with particles, where $v_t$ has to find out by Newton's method which particle is where; and, for Gaussians, the
 # strong form at random points. A bump centred at time $\frac12$ vanishes near the ends; those centred at times 0 and 1 do not.
@@ -1032,7 +1094,7 @@ claim("CE-37", mass @ (S(x) - x).square().sum(-1) - w2_squared(*example))
 # %%
 smooth, in_plane, strong = [], [], []
 for (p, q), case in zip(laws, gaussians):
-    path = cache(lambda t: geodesic(p, q, t).quadrature(ORDER[p.dim]))
+    path = cache(path_quadrature(lambda t: geodesic(p, q, t), ORDER[p.dim]))
     smooth += [weak_residual(path, case.velocity, zeta, times=20) for zeta in test_functions(p.dim)]
     rho = lambda t, x: geodesic(p, q, t).log_prob(x).exp()
     for t in (0.0, 0.3, 0.8, 1.0):
@@ -1045,7 +1107,7 @@ cells = 200 if preset == "full" else 100
 for p, q, centre_times in ((*example, (0.0, 0.5)), (gaussian(2), gaussian(2), (1.0,))):
     case, centre = gaussian_interpolation(p, q), geodesic(p, q, 0.5).mean
     for time in centre_times:
-        path = box_path(lambda t: geodesic(p, q, t), centre, 3.2, cells)
+        path = box_quadrature(lambda t: geodesic(p, q, t), centre, 3.2, cells)
         in_plane.append(weak_residual(path, case.velocity, ellipsoid(time, centre, 3.2), times=cells))
 claim("CE-40", max(in_plane))
 
@@ -1066,7 +1128,7 @@ claim("CE-42", max(by_particles))
 # %%
 forgotten = []
 for (p, q), case in zip(laws, gaussians):
-    path, frozen = cache(lambda t: geodesic(p, q, t).quadrature(ORDER[p.dim])), lambda t, x: case.transport(x) - x
+    path, frozen = cache(path_quadrature(lambda t: geodesic(p, q, t), ORDER[p.dim])), lambda t, x: case.transport(x) - x
     forgotten.append(max(weak_residual(path, frozen, zeta, times=20) for zeta in test_functions(p.dim)))
 claim("CE-43", max(forgotten))
 
@@ -1084,7 +1146,7 @@ for ax, sizes, zeta in zip(axes, (hermite, grids), (plane_wave, small_bump)):
     found = []
     for n in sizes:
         law_at = lambda t: geodesic(*example, t)
-        path = cache(box_path(law_at, centre, 3.2, n) if sizes is grids else lambda t: law_at(t).quadrature(n))
+        path = cache(box_quadrature(law_at, centre, 3.2, n) if sizes is grids else path_quadrature(law_at, n))
         found.append([weak_residual(path, velocity, zeta, times=n) for velocity in (case.velocity, frozen)])
     right, wrong = np.array(found).T
     ax.semilogy(sizes, right + 1e-17, "o-", color=ROLES["optimal"], ms=4, label=r"$(T-\mathrm{Id})\circ T_t^{-1}$")
@@ -1097,12 +1159,16 @@ show(fig, "residual_against_quadrature", alt="Relative weak residual against qua
 # %% [markdown]
 # ### 5.4 $T_t$ is the flow of $v_t$
 #
-# **Proposition 6.** *The walks of the particles are the only flow lines of the field.* For $x\in D$, $t\mapsto T_t(x)$ is a flow line of $v_t$ on $[0,1[$. It is the only continuous curve $\gamma$ on $[0,1]$ with
+# **Proposition 6.** *The walks of the particles are the only flow lines of the field.* For $x\in D$, $t\mapsto T_t(x)$ is a
+# flow line of $v_t$ on $[0,1[$. It is the only continuous curve $\gamma$ on $[0,1]$ with
 # $\gamma(0)=x$ that is a flow line in $\lbrace(t,y):0 < t < 1,\ y\in T_t(D)\rbrace$ (uniqueness is ours).
 #
-# *Proof.* $\partial_tT_t(x)=T(x)-x=v_t(T_t(x))$ by Proposition 3(c). Uniqueness: at some time $t_0\in]0,1[$ we have $\gamma(t_0)=T_{t_0}(x')$ with an
-# $x'\in D$. By Proposition 3(d), $r(t)=|\gamma(t)-T_t(x')|$ satisfies $|r(t)-r(t_0)|\le\big|\int_{t_0}^t\max(\frac1s,\frac1{1-s})\,r(s)\,ds\big|$, and $r(t_0)=0$.
-# Gronwall's inequality on compact intervals in $]0,1[$ gives $r=0$ on $]0,1[$. As $t\to0$, $\gamma(t)=T_t(x')\to x'$, so $x'=x$; and $\gamma(1)=T(x)$ by continuity. $\square$
+# *Proof.* $\partial_tT_t(x)=T(x)-x=v_t(T_t(x))$ by Proposition 3(c). Uniqueness: at some time $t_0\in]0,1[$ we have
+# $\gamma(t_0)=T_{t_0}(x')$ with an
+# $x'\in D$. By Proposition 3(d), $r(t)=|\gamma(t)-T_t(x')|$ satisfies
+# $|r(t)-r(t_0)|\le\big|\int_{t_0}^t\max(\frac1s,\frac1{1-s})\,r(s)\,ds\big|$, and $r(t_0)=0$.
+# Gronwall's inequality on compact intervals in $]0,1[$ gives $r=0$ on $]0,1[$. As $t\to0$, $\gamma(t)=T_t(x')\to x'$, so
+# $x'=x$; and $\gamma(1)=T(x)$ by continuity. $\square$
 #
 # Theorem 1 does not apply as it stands: $v_t$ need not be Lipschitz at $t=0$ and at $t=1$. But Proposition 3(d) holds for *every* pair
 # $\alpha,\beta$, so McCann's field is as good as Theorem 1 asks on each $[\varepsilon,1-\varepsilon]$. Particles do not accelerate:
@@ -1113,7 +1179,8 @@ show(fig, "residual_against_quadrature", alt="Relative weak residual against qua
 # \tag{6}
 # $$
 #
-# The velocity of flow matching with independent ends does not satisfy (6): its flow lines are bent. The picture shows both between two mixtures on the line.
+# The velocity of flow matching with independent ends does not satisfy (6): its flow lines are bent. The picture shows both
+# between two mixtures on the line.
 #
 # ![Density and walks of twenty people from two heaps to three on the line: straight for McCann, bent for flow matching, with the same ends.](../../figures/01_continuity_equation/straight_and_bent.png)
 
@@ -1139,10 +1206,12 @@ claim("CE-46", min(bent))
 # **Definition.** A metric space $(\mathcal X,\mathsf d)$ is a *geodesic space* if any $x,y\in\mathcal X$ are joined by a curve
 # $\gamma:[0,1]\to\mathcal X$ with $\gamma(0)=x$, $\gamma(1)=y$ and $\mathsf d(\gamma(s),\gamma(t))=|s-t|\,\mathsf d(x,y)$ for all $s,t$.
 #
-# **Proposition 7.** *Going straight and evenly, nobody gains or loses ground.* McCann's interpolation is such a curve in $(\mathcal P_2(\mathbb R^d),W_2)$: $W_2(\mu_s,\mu_t)=|s-t|\,W_2(\alpha,\beta)$.
+# **Proposition 7.** *Going straight and evenly, nobody gains or loses ground.* McCann's interpolation is such a curve in
+# $(\mathcal P_2(\mathbb R^d),W_2)$: $W_2(\mu_s,\mu_t)=|s-t|\,W_2(\alpha,\beta)$.
 #
 # *Proof.* *At most:* $(T_s,T_t)_\#\alpha$ is a coupling of $\mu_s$ and $\mu_t$, of cost
-# $\int|T_s-T_t|^2\,d\alpha=(s-t)^2\int|T(x)-x|^2\,d\alpha=(s-t)^2W_2^2(\alpha,\beta)$. *At least:* let $s < t$. By the triangle inequality ([proofs/00](00_start_here.ipynb)) and the bound just shown,
+# $\int|T_s-T_t|^2\,d\alpha=(s-t)^2\int|T(x)-x|^2\,d\alpha=(s-t)^2W_2^2(\alpha,\beta)$. *At least:* let $s < t$. By the triangle
+# inequality ([proofs/00](00_start_here.ipynb)) and the bound just shown,
 #
 # $$
 # W_2(\alpha,\beta)\le W_2(\mu_0,\mu_s)+W_2(\mu_s,\mu_t)+W_2(\mu_t,\mu_1)\le\big(s+(t-s)+(1-t)\big)W_2(\alpha,\beta)=W_2(\alpha,\beta).
@@ -1150,9 +1219,11 @@ claim("CE-46", min(bent))
 #
 # All inequalities are equalities, in each of the three terms. $\square$
 #
-# (If $\alpha$ has no density, $T$ is replaced by an optimal coupling $(X_0,X_1)$ and $\mu_t$ by the law of $(1-t)X_0+tX_1$; the proof is the same, so $\mathcal P_2$ is a geodesic space.)
+# (If $\alpha$ has no density, $T$ is replaced by an optimal coupling $(X_0,X_1)$ and $\mu_t$ by the law of $(1-t)X_0+tX_1$; the
+# proof is the same, so $\mathcal P_2$ is a geodesic space.)
 #
-# Checked with distances that know nothing of the map: Bures' formula of POT between $N(m_s,\Sigma_s)$ and $N(m_t,\Sigma_t)$ in dimensions 1 to 6;
+# Checked with distances that know nothing of the map: Bures' formula of POT between $N(m_s,\Sigma_s)$ and $N(m_t,\Sigma_t)$ in
+# dimensions 1 to 6;
 # on the line the coupling by quantiles; a linear program over all couplings of 60 particles for the softmax map of 5.1.
 
 # %%
@@ -1176,9 +1247,12 @@ claim("CE-51", max(on_the_line))
 claim("CE-52", max(by_program))
 
 # %% [markdown]
-# **Other paths are not geodesics (ours).** The path of flow matching with independent ends, $X_t=(1-t)X_0+tX_1$, makes a detour through a smaller variance: for the covariances of the
-# example, with means 0, $W_2(\mu_0,\mu_{1/2})-\frac12W_2(\mu_0,\mu_1)=0.0976$, and for random laws its two halves are not half as long as the whole. The blend $(1-t)\alpha+t\beta$ of the *measures* does not transport at
-# all: for measures with a gap between their supports, mass $t$ has to cross the gap, so that $W_2(\mu_0,\mu_t)\ge\mathrm{gap}\,\sqrt t$, a curve of infinite speed at $t=0$.
+# **Other paths are not geodesics (ours).** The path of flow matching with independent ends, $X_t=(1-t)X_0+tX_1$, makes a detour
+# through a smaller variance: for the covariances of the
+# example, with means 0, $W_2(\mu_0,\mu_{1/2})-\frac12W_2(\mu_0,\mu_1)=0.0976$, and for random laws its two halves are not half
+# as long as the whole. The blend $(1-t)\alpha+t\beta$ of the *measures* does not transport at
+# all: for measures with a gap between their supports, mass $t$ has to cross the gap, so that
+# $W_2(\mu_0,\mu_t)\ge\mathrm{gap}\,\sqrt t$, a curve of infinite speed at $t=0$.
 
 # %%
 centred = [Gaussian(torch.zeros(2), law.cov) for law in example]
@@ -1220,8 +1294,10 @@ show(fig, "distance_along_paths", alt="Distance from the start against time: a s
 # | N-05, N-07 | gap | the flow of an arbitrary $v_t$ needs a hypothesis such as $\int_0^1\mathrm{Lip}(v_t)\,dt<\infty$ | 4.3 |
 # | N-06 | imprecise | $v_t=(T-\mathrm{Id})\circ T_t^{-1}$ for $t<1$, $\mu_t$-almost everywhere | 5.1 |
 #
-# All entries, and how to cite them: [the sheet](../../figures/errata.md). Not errata, but easily misread: the rotations (3.1, trap), "no divergence at all" (3.1, remark). What the notes leave
+# All entries, and how to cite them: [the sheet](../../figures/errata.md). Not errata, but easily misread: the rotations (3.1,
+# trap), "no divergence at all" (3.1, remark). What the notes leave
 # out is the proof of $(\mu_t,v_t)\in\mathcal V(\alpha,\beta)$: it is section 5.3.
 #
-# Next: [proofs/02](02_benamou_brenier.ipynb) proves that McCann's pair is the cheapest of all (Benamou–Brenier), and [proofs/04](04_gaussian_exercises.ipynb) solves the
+# Next: [proofs/02](02_benamou_brenier.ipynb) proves that McCann's pair is the cheapest of all (Benamou–Brenier), and
+# [proofs/04](04_gaussian_exercises.ipynb) solves the
 # exercises.
