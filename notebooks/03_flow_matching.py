@@ -42,7 +42,7 @@ from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
 from sklearn.svm import SVC
 
-from dynot_lite import datasets
+from dynot_lite import datasets, plots
 from dynot_lite.companion import claim, say, show, slide, start
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.couplings import batches
@@ -55,7 +55,7 @@ from dynot_lite.matching.training import fit
 from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
 from dynot_lite.paths.flows import integrate, trajectory
 from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
-from dynot_lite.plots import ROLES, against_evaluations, draw_trajectories, image_grid, rendered, write_gif
+from dynot_lite.plots import ROLES, draw_trajectories, image_grid, rendered, write_gif
 
 start("03_flow_matching", preset=preset, seed=seed)
 g = torch.Generator().manual_seed(seed)
@@ -111,8 +111,8 @@ show(figure, "four_steps", alt="Eight clusters of noise; two ragged moons; the m
 # ## 2. Why an average?
 #
 # Two crowds walk through each other, each to the opposite corner. A field has one velocity per place and time, so where
-# the crowds meet it cannot serve both. The best it can do is the mean of the velocities present,
-# $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$.
+# the crowds meet it cannot serve both. The best it can do is the mean of the velocities present, $v_t(x)=\mathbb
+# E[X_1-X_0\mid X_t=x]$.
 #
 # To compute this mean we would need the density of β, and all that we have are samples. But least squares finds
 # conditional means from samples alone: that is why step 2 is a regression. For two Gaussian crowds the mean is known,
@@ -290,7 +290,8 @@ claim("S03-6", costs["minibatch"][2] / costs["minibatch"][0])
 labels = {"independent": "independent pairs", "minibatch": "pairs of least cost in a batch"}
 errors = {labels[name]: dict(zip(evaluations, curve)) for name, curve in curves.items()}
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.1))
-against_evaluations(axes[0], errors, {label: name for name, label in labels.items()}, floor=twin)
+roles = {label: name for name, label in labels.items()}
+plots.against_evaluations(axes[0], errors, roles, floor=twin)
 axes[0].set(title="two evaluations do for pairs of least cost", ylabel="$W_2$ to the target")
 for k, name in enumerate(fields):
     axes[1].bar([i + 0.4 * k for i in range(3)], costs[name], 0.38, color=ROLES[name])
@@ -317,9 +318,9 @@ if folder := run_dir():
     write_gif(folder / "flow.gif", frames, milliseconds=80)
 
 # %% [markdown]
-# With two, pairs of least cost: their distance is a third of that of independent pairs. With 64, neither: the samples
-# are equally good. What pairing buys is straightness: the energy falls from more than twice $W_2^2$ to $W_2^2$ itself.
-# The animation at the top shows the two flows side by side, from the same noise.
+# With two, pairs of least cost: they come less than half as far from the moons as independent pairs. With 64, neither:
+# the samples are equally good. What pairing buys is straightness: the energy falls from more than twice $W_2^2$ to
+# $W_2^2$ itself. The animation at the top shows the two flows side by side, from the same noise.
 #
 # **Change this.** Pair batches of 1, 4, 16, 64, 256 points and look at the mean of $|X_1-X_0|^2$:
 
@@ -475,8 +476,9 @@ alt = "Forty generated digits, a column for each class; with a larger scale they
 slide(map(sheet, drawn.values()), scales, name="guidance", label="s", still=2, alt=alt)
 
 # %% [markdown]
-# No. With $s=2$ the judge, a classifier trained on real digits, recognises more than it does of real ones; with $s=3$
-# it still does, but the digits are too much of a kind, and their law is far from that of the data.
+# No. With $s=2$ the judge, a classifier trained on real digits, recognises every one, more than of real digits; with
+# $s=3$, too, but the digits are too much of a kind: the energy distance of their law is many times that of real digits,
+# the last line but one.
 #
 # **Where it stops working.** At $s=1$, too, the flow is not the data: it is as near as the network is to the mean. And
 # a network that reached the floor on 1197 images would draw these 1197 images and no others
@@ -496,7 +498,8 @@ slide(map(sheet, drawn.values()), scales, name="guidance", label="s", still=2, a
 #
 # ## Change this
 #
-# 1. In section 1 take `datasets.toy.checkerboard` as the target. The loop is the same, and so is the gap to two samples of data, a factor of two.
+# 1. In section 1 take `datasets.toy.checkerboard` as the target. The loop is the same, and so is the gap to two samples
+#    of data, a factor of two.
 # 2. In section 2 take `share = torch.tensor([0.9, 0.1])`. Of the upper crowd 89 % change sides, 8 of 9.
 # 3. In section 4 train a second field on `reflow(fields["independent"], datasets.toy.eight_gaussians, 10_000, generator=g)`, from
 #    `dynot_lite.matching.flow_matching`: pairs of noise and what the first flow makes of it. With two evaluations it halves the
