@@ -21,7 +21,7 @@ import yaml
 from nbformat import NotebookNode
 
 import dynot_lite
-from dynot_lite.companion import notebooks, record, table
+from dynot_lite.companion import errata, notebooks, record, table
 from dynot_lite.companion.ledger import PACKAGE, registry
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course import assignment
@@ -35,9 +35,10 @@ TEXTS = {
 }
 NAMES = "|".join(pattern for pattern, _ in TEXTS.values())
 OURS = re.compile(r"\bours\b|companion|^(?:section|Theorem|Proposition|Lemma) ")
-ERRATUM = re.compile(r"^> \*\*Errat[\s\S]+?(?=^(?!>)|\Z)", re.MULTILINE)  # a box, to the first line that is not quoted
+BOX = re.compile(r"^> \*\*Erratum ([A-Z]+-\d\d) \(", re.MULTILINE)  # the first line of one
 VERDICT = re.compile(r"^(?:PASS|SEEN|SKIP|FAIL) ([A-Z][A-Z0-9]*-\d+[a-z]?)  ", re.MULTILINE)
 STUDENTS, INSTRUCTORS = (f"notebooks/assignments/{name}.md" for name in ("STUDENTS", "README"))
+NOTATION, TRAPS = "notebooks/NOTATION.md", "figures/known_traps.md"
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Page:
     path: Path  # relative to the book, as to the repository
     notebook: NotebookNode
     cells: dict[str, NotebookNode] = field(default_factory=dict)  # by the claim that is made in it
-    errata: list[tuple[str, str]] = field(default_factory=list)  # label and text
+    errata: dict[str, str] = field(default_factory=dict)  # the label of its box, by the entry
 
     @property
     def number(self) -> str:
@@ -90,18 +91,19 @@ def write(home: Path, target: Path) -> dict[str, list[Page]]:
         for entry in {entry for cell in page.notebook.cells for entry in _entries(cell, page.imported)}:
             uses.setdefault(entry, []).append(page)
     for page in pages:
-        _decorate(page, pages, figures=home / "figures", repository=repository)
+        _decorate(page, pages, repository=repository)
         _put(target / page.path, nbformat.writes(page.notebook))
     tables = _tables(home)
     texts = {"cite.md": _cite(home, repository), "papers.md": _papers(pages), **tables, **_api()}
-    texts |= {"figures/claims.md": _claims(pages, home / "figures"), "figures/errata.md": _errata(pages)}
-    own = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ATTRIBUTION.md", STUDENTS, INSTRUCTORS]
+    texts |= {"figures/claims.md": _claims(pages, home / "figures"), errata.SHEET.as_posix(): _errata(pages)}
+    extra = [name for name in (NOTATION, TRAPS) if (home / name).exists()]
+    own = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ATTRIBUTION.md", STUDENTS, INSTRUCTORS, *extra]
     texts |= {name: (home / name).read_text(encoding="utf-8").replace("](CITATION.cff)", "](cite.md)") for name in own}
     chapters = {
         "Stories": [f"{page.number} {page.title} <{page.path.with_suffix('').as_posix()}>" for page in stories],
         "Proofs": [page.path for page in proofs if not _beside(page, stories)],
         "Problem sets": [STUDENTS, *(page.path for page in sets), INSTRUCTORS],
-        "Statements": ["figures/claims.md", "figures/errata.md", "papers.md", *tables],
+        "Statements": ["figures/claims.md", errata.SHEET.as_posix(), "papers.md", *extra, *tables],
         "Package": ["api/index.md"],
         "About": ["cite.md", "CHANGELOG.md", "CONTRIBUTING.md", "ATTRIBUTION.md"],
     }
@@ -146,31 +148,34 @@ def _mark(page: Page, taken: set[str]) -> None:
         new = [identifier for identifier in own if identifier in registry() and identifier not in taken]
         taken.update(new)
         page.cells |= dict.fromkeys(new, cell)
-        if new:
-            cells.append(nbformat.v4.new_markdown_cell("\n".join(f"({identifier.lower()})=" for identifier in new)))
+        labels = [identifier.lower() for identifier in new]
         if cell.cell_type == "markdown":
-            cell.source = ERRATUM.sub(lambda found: _box(page, found[0], taken), cell.source)
+            cell.source = BOX.sub(lambda found: f"({_label(page, found[1], taken)})=\n{{.erratum}}\n{found[0]}", cell.source)
+        for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            if found := BOX.match(data.get("text/markdown", "")):
+                labels.append(_label(page, found[1], taken))
+                data["text/markdown"] = "{.erratum}\n" + data["text/markdown"]
+        if labels:
+            cells.append(nbformat.v4.new_markdown_cell("\n".join(f"({label})=" for label in labels)))
         cells.append(cell)
     page.notebook.cells = cells
 
 
-def _box(page: Page, text: str, taken: set[str]) -> str:
-    labels = (f"erratum-{page.number}-{k}".lower() for k in itertools.count(1))  # a story and its proofs have one number
+def _label(page: Page, entry: str, taken: set[str]) -> str:
+    """A label for a box, of which an entry may have several: in a story, in its proofs, in a summary."""
+    first = f"erratum-{entry.lower()}"
+    labels = itertools.chain([first], (f"{first}-{k}" for k in itertools.count(2)))
     label = next(label for label in labels if label not in taken)
     taken.add(label)
-    page.errata.append((label, re.sub(r"^> ?", "", text, flags=re.MULTILINE).strip()))
-    return f"({label})=\n{{.erratum}}\n{text}"
+    page.errata.setdefault(entry, label)
+    return label
 
 
-def _decorate(page: Page, pages: Sequence[Page], *, figures: Path, repository: str) -> None:
-    """Add the animations, and below the title what belongs to the notebook."""
+def _decorate(page: Page, pages: Sequence[Page], *, repository: str) -> None:
+    """Add below the title what belongs to the notebook."""
     for cell in page.notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.metadata.tags = [*cell.metadata.tags, "hide-input"]
-        for path in sorted((figures / page.path.stem).glob("*.gif")) if cell.cell_type == "markdown" else ():
-            if f"`{path.name}`" in cell.source and f"{path.name})" not in cell.source:
-                words = re.sub(r"[*`\n]+", " ", cell.source).strip()
-                cell.source += f"\n\n![{words}]({_relative(Path('figures', page.path.stem, path.name), page.path)})"
     links = [f"{{download}}`Download <{_relative('download' / page.path, page.path)}>`"]
     if page.graded:  # whose solutions are in the repository: no link there
         needed = [other for other in pages if not other.graded and f"`{other.path.stem}`" in page.opening]
@@ -183,7 +188,8 @@ def _decorate(page: Page, pages: Sequence[Page], *, figures: Path, repository: s
         links += (
             [f'<a class="reference internal" href="{address}">{_count(page.cells, "claim", "claims")}</a>'] if page.cells else []
         )
-        links += [f"[{_count(page.errata, 'erratum', 'errata')}](#{page.errata[0][0]})"] if page.errata else []
+        first = next(iter(page.errata.values()), "")
+        links += [f"[{_count(page.errata, 'erratum', 'errata')}](#{first})"] if page.errata else []
     beside = [other for other in _beside(page, pages) if other is not page]
     links += [f"[{other.title}]({_relative(other.path, page.path)})" for other in beside + needed]
     story = page.path.parent.name == "notebooks"
@@ -269,15 +275,25 @@ def _claims(pages: Sequence[Page], figures: Path) -> str:
 
 
 def _errata(pages: Sequence[Page]) -> str:
-    """All boxes of errata."""
-    rows = ["* - cell\n  - text\n  - erratum"]
-    for page in pages:
-        for label, text in page.errata:
-            cell = f"[{page.number}](#{label})"
-            rows.append(f"* - {cell}\n  - {_text_of(page.opening)}\n  - " + text.replace("\n", "\n    "))
-    head = "What the texts should say instead, as the notebooks find and check it. The number of the notebook leads to the box."
-    options = ":header-rows: 1\n:class: ledger\n:widths: auto"
-    return f"---\nhide-toc: true\n---\n# Errata\n\n{head}\n\n````{{list-table}}\n{options}\n\n" + "\n".join(rows) + "\n````\n"
+    """The sheet of errata, with a table that can be searched, and links to the claims and to the boxes in the notebooks."""
+    where, lines = _where(pages), []
+    for line in errata.sheet().splitlines():
+        if line.startswith("| entry |"):
+            lines.append("{.ledger}")
+        if line.startswith("- claims: "):
+            names = sorted(where, key=len, reverse=True)
+            line = (
+                re.sub(rf"\b({'|'.join(names)})\b(?!\])", lambda found: f"[{found[1]}](#{found[1].lower()})", line)
+                if names
+                else line
+            )
+        lines.append(line)
+        if heading := re.fullmatch(r"### (\S+)", line):
+            shown = [
+                f"[{notebooks.name_of(page.path)}](#{page.errata[heading[1]]})" for page in pages if heading[1] in page.errata
+            ]
+            lines += ["", f"In the notebooks: {', '.join(shown)}."] if shown else []
+    return "\n".join(lines) + "\n"
 
 
 def _papers(pages: Sequence[Page]) -> str:

@@ -16,7 +16,8 @@
 #
 # **You need** expectations, squared distances and some Python. No optimal transport.
 #
-# **It takes** twenty minutes to read and half a minute to run. Proofs and limits: [proofs/00_start_here](proofs/00_start_here.ipynb).
+# **It takes** twenty minutes to read and half a minute to run. Proofs and limits:
+# [proofs/00_start_here](proofs/00_start_here.ipynb).
 
 # %% [markdown]
 # ![The photograph of a temple, that of a flower, and the temple in the flower's colours: its shape, and a teal and orange sky.](../figures/00_start_here/temple_and_flower.jpg)
@@ -76,8 +77,8 @@ alt = "A temple, a flower, and the temple in the flower's colours: its sky is te
 show(image_row(pictures), "temple_and_flower", alt=alt, photograph=CREDIT)
 
 # %% [markdown]
-# Every colour of the flower is used as often as the flower has it. The sky tears in two where the flower has nothing between teal
-# and orange; everywhere else similar colours stay similar.
+# Every colour of the flower is used as often as the flower has it. The sky tears in two where the flower has nothing between
+# teal and orange; everywhere else similar colours stay similar.
 #
 # **Guess.** The best pairing has a cost, and part of it no pairing can avoid, because the two clouds have different means. How
 # much of the cost is that: a tenth, a quarter, more than half?
@@ -91,11 +92,11 @@ say(f"mean squared distance: cheapest pairing {mean_square(x, y):.2f}")
 say(f"random pairing {mean_square(x, stranger):.2f}; squared distance of the two means {shift:.2f}")
 
 # %% [markdown]
-# More than half: 0.33 of 0.52. The mean of a square is at least the square of the mean, for every pairing. A random pairing costs
-# 0.81. Who expects "a tenth" thinks of the cost as disorder, but most of it is distance.
+# More than half: 0.33 of 0.52. The mean of a square is at least the square of the mean, for every pairing. A random pairing
+# costs 0.81. Who expects "a tenth" thinks of the cost as disorder, but most of it is distance.
 #
-# Does the map also work for colours that were not among the 800? We draw other pixels and ask how far their images are from fresh
-# colours of the flower, as a share of the distance before. The floor is what two samples of the flower are apart.
+# Does the map also work for colours that were not among the 800? We draw other pixels and ask how far their images are from
+# fresh colours of the flower, as a share of the distance before. The floor is what two samples of the flower are apart.
 
 # %%
 x_new, y_new = (colour_sample(image, 800, generator=g) for image in (temple, flower))
@@ -113,10 +114,11 @@ say(f"with 50 colours in the place of 800: {min(few):.0%} to {max(few):.0%} in f
 # %% [markdown]
 # Of the distance 0.9 % is left; the floor is 0.5 %.
 #
-# **Change this.** Set `epsilon=0.1` in `cell_map`, which blurs the map: the picture washes out, and 15 % of the distance is left.
+# **Change this.** Set `epsilon=0.1` in `cell_map`, which blurs the map: the picture washes out, and 15 % of the distance is
+# left.
 #
-# **Where it stops working.** With 50 colours in the place of 800, between 2 % and 21 % is left, depending on which 50 they are: between few
-# colours the pairing does not say where the others should go.
+# **Where it stops working.** With 50 colours in the place of 800, between 2 % and 21 % is left, depending on which 50 they are:
+# between few colours the pairing does not say where the others should go.
 #
 # *Why: [proofs/00](proofs/00_start_here.ipynb), section 9.*
 
@@ -152,8 +154,8 @@ for ax, prices, title in ((axes[0], 0 * price, "price zero"), (axes[1], price, "
     ax.scatter(*x14.T, s=42, c=colours, edgecolors="black", linewidths=0.6, zorder=3)
     ax.set(title=f"{title}: {home.sum()} of 14 find their partner", xlabel="first coordinate")
 axes[0].set_ylabel("second coordinate")
-alt = """Cells of 14 squares, twice, with 14 circles joined to their partners. At price zero most circles
-lie in the cell of another square (vermilion); at the right prices in that of their partner (green)."""
+alt = """Cells of 14 squares, twice, with 14 circles joined to their partners. At price zero most
+are in the cell of another square (vermilion), at the right prices in that of their own (green)."""
 show(figure, "prices", alt=alt)
 
 # %%
@@ -167,12 +169,12 @@ say(f"one price raised by 0.3: {min(lost)} to {max(lost)} circles leave their pa
 say(f"colours of the flower that anybody takes at price zero: {len(nearest.unique())} of 800")
 
 # %% [markdown]
-# It grows: a higher price draws more points. (It is what a target pays, not what it costs.) Of 14 circles 2 find their partner at
-# price zero, all of them at the right prices. Raise one price by 0.3, and 1 to 6 circles leave their partners for it.
+# It grows: a higher price draws more points. (It is what a target pays, not what it costs.) Of 14 circles 2 find their partner
+# at price zero, all of them at the right prices. Raise one price by 0.3, and 1 to 6 circles leave their partners for it.
 #
-# The prices do more than find the pairing: they *prove* that it is the cheapest. If $f_i+g_j\le\tfrac12|x_i-y_j|^2$ for all pairs,
-# then no pairing can cost less than the mean of $f$ plus the mean of $g$. Here the cost of the pairing *is* that number, to the
-# last digit.
+# The prices do more than find the pairing: they *prove* that it is the cheapest. If $f_i+g_j\le\tfrac12|x_i-y_j|^2$ for all
+# pairs, then no pairing can cost less than the mean of $f$ plus the mean of $g$. Here the cost of the pairing *is* that number,
+# to the last digit.
 #
 # **Trap.** "Send each colour to the nearest colour of the flower." That is price zero: of the 800 colours of the flower only 69
 # are taken by anybody, and the picture does not have the flower's colours.
@@ -182,8 +184,8 @@ say(f"colours of the flower that anybody takes at price zero: {len(nearest.uniqu
 # %% [markdown]
 # ## 3. When no map will do
 #
-# Two heaps of one half each cannot fill three holes of one third each, unless a heap is split. A *coupling* may split mass; a map
-# may not.
+# Two heaps of one half each cannot fill three holes of one third each, unless a heap is split. A *coupling* may split mass; a
+# map may not.
 
 # %% tags=["copy"]
 heaps = torch.tensor([[0.0, 0.6], [0.0, -0.6]])
@@ -209,8 +211,8 @@ for points, mass in ((heaps, "½"), (holes, "⅓")):
         ax.text(*point, mass, ha="center", va="center", zorder=3)
 ax.set(title="two heaps fill three holes only if each is split", xlim=(-0.4, 2.4), ylim=(-1.5, 1.5))
 ax.set_axis_off()
-alt = """Two discs of mass one half and three squares of mass one third; each disc sends a wide line to
-the square on its side and a line of half that width to the square in the middle."""
+alt = """Two discs of mass one half and three squares of mass one third; each disc sends a wide line
+to the square on its side and a line of half that width to the square in the middle."""
 show(figure, "split", alt=alt)
 
 # %%
@@ -225,19 +227,20 @@ say(f"by the largest arrow of each heap {empty} holes stay empty")
 
 # %% [markdown]
 # At most $n+m-1$. Two heaps and three holes need 4 arrows, 30 heaps and 41 holes need 70 of 1230. With more there is a cycle of
-# arrows, and mass can be sent round it until one of them is gone. And the best of all nine maps leaves 0.33 of the mass missing.
+# arrows, and mass can be sent round it until one of them is gone. And the best of all nine maps leaves 0.33 of the mass
+# missing.
 #
-# **Trap.** "The largest entry of each row makes a map of a plan." For equal weights and equal numbers it does: a cheapest plan is
-# then a pairing. Otherwise it does not: of the 41 holes 14 stay empty.
+# **Trap.** "The largest entry of each row makes a map of a plan." For equal weights and equal numbers it does: a cheapest plan
+# is then a pairing. Otherwise it does not: of the 41 holes 14 stay empty.
 #
 # *Why: [proofs/00](proofs/00_start_here.ipynb), section 5.*
 
 # %% [markdown]
 # ## 4. A distance, and a cheap lower bound
 #
-# The root of the least mean squared distance, $W_2$, is a distance between laws: symmetric, zero for equal laws only, and no detour
-# is shorter. (Its square is none: half-way and half-way again, the squares add up to one half of the whole.) And shadows come
-# closer: project on a line, where transport is nothing but sorting, and the distance can only shrink.
+# The root of the least mean squared distance, $W_2$, is a distance between laws: symmetric, zero for equal laws only, and no
+# detour is shorter. (Its square is none: half-way and half-way again, the squares add up to one half of the whole.) And shadows
+# come closer: project on a line, where transport is nothing but sorting, and the distance can only shrink.
 #
 # A *law* is a probability measure; ours are two Gaussians in the plane, seen through 1000 points of each.
 
@@ -265,14 +268,14 @@ for curve, role in ((of_pairs, "optimal"), (shadows, "second")):
 ax.set(title="a shadow never costs more than the pairs that cast it", ylim=(0, None), xlim=(0, 180))
 ax.set(xlabel="angle of the line (degrees)", ylabel="mean squared distance")
 ax.legend(loc="best")
-alt = """Mean squared distance on a line against its angle: the curve of the shadows, paired afresh, stays
-below that of the shadows of the best pairs; dotted lines mark the two means."""
+alt = """Mean squared distance on a line against its angle: the curve of the shadows, paired afresh,
+stays below that of the shadows of the best pairs; dotted lines mark the two means."""
 show(figure, "shadows", alt=alt)
 
 # %%
 claim("S00-6", lower / exact)
 say(f"{lower:.2f} ≤ {exact:.2f} on the samples (the laws are at {w2_squared(p, q):.2f})")
-say(f"one line in the place of 64: above the distance for {(2 * shadows > exact).sum()} of 64 angles")
+say(f"one line for all: above the distance for {(2 * shadows > exact).sum()} of 64 angles")
 factor = lambda k: math.gamma((k + 1) / 2) / math.gamma(k / 2 + 1) / math.sqrt(math.pi)
 say(f"the factor in the plane for p = 1, 2, 3: {factor(1):.3f}, {factor(2):.3f}, {factor(3):.3f}")
 noise = [torch.randn(1000, 20, generator=g) for _ in range(2)]
@@ -282,22 +285,22 @@ say(f"two samples of one law in dimension 20: {apart:.1f}, random pairs {mean_sq
 
 # %% [markdown]
 # For translations and dilations: then every shadow of the best pairs is sorted already. Here the bound is 4.50, the squared
-# distance of the samples 5.07. With other exponents, $\mathbb E|x-y|^p$ in the place of squares, the factor is another one: 0.637, 0.500 and 0.424
-# in the plane for $p=1,2,3$, and $W_p^p$ is at least the mean over the lines divided by it.
+# distance of the samples 5.07. With other exponents, $\mathbb E|x-y|^p$ in the place of squares, the factor is another one:
+# 0.637, 0.500 and 0.424 in the plane for $p=1,2,3$, and $W_p^p$ is at least the mean over the lines divided by it.
 #
 # **Trap.** The factor belongs to the *mean* over all lines. Take one line instead of 64, and for 31 of the 64 angles "the lower
 # bound" is above the distance.
 #
-# **Where it stops working.** Samples see the distance of laws only where there are enough of them. Two samples of 1000 points of one
-# and the same law in dimension 20 are at 15.2 where the laws are at zero; random partners would be at 40.
+# **Where it stops working.** Samples see the distance of laws only where there are enough of them. Two samples of 1000 points
+# of one and the same law in dimension 20 are at 15.2 where the laws are at zero; random partners would be at 40.
 #
-# *Why: [proofs/00](proofs/00_start_here.ipynb), sections 7 and 8.*
+# *Why: [proofs/00](proofs/00_start_here.ipynb), sections 4 and 8.*
 
 # %% [markdown]
 # ## 5. The straight way
 #
-# Let every colour walk straight to its partner, at constant speed. At time $t$ the crowd is at $(1-t)x_i+ty_i$, and that is a law
-# in the middle: the temple can be painted in it. We do this twice, with the cheapest partners and with random ones.
+# Let every colour walk straight to its partner, at constant speed. At time $t$ the crowd is at $(1-t)x_i+ty_i$, and that is a
+# law in the middle: the temple can be painted in it. We do this twice, with the cheapest partners and with random ones.
 
 # %% tags=["copy"]
 times = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -318,8 +321,8 @@ for row, name, strip in zip(axes, ("cheapest", "random"), strips, strict=True):
         ax.spines[:].set_visible(False)
     row[0].set_ylabel(f"{name}\npartners")
 figure.suptitle("random partners fade on the way, the cheapest do not", fontsize=10.5)
-alt = """Two strips of five temples, from the temple's colours to the flower's. With the cheapest partners
-the colours stay strong on the way; with random partners the pictures in the middle are greyer."""
+alt = """Two strips of five temples, from the temple's colours to the flower's. With the cheapest
+partners the colours stay strong; with random partners the pictures in the middle are greyer."""
 show(figure, "two_ways", alt=alt, photograph=CREDIT)
 
 # %%
@@ -331,15 +334,15 @@ say(f"variance at the ends: {variance(x):.2f} and {variance(y):.2f}")
 claim("S00-8", variance(law(stranger, 0.5)) / variance(law(y, 0.5)))
 
 # %% [markdown]
-# The lower one greys out. Random partners walk through the middle from all sides, and there they are close together: the variance
-# half-way is 0.120, with the cheapest partners 0.194. For every pairing
+# The lower one greys out. Random partners walk through the middle from all sides, and there they are close together: the
+# variance half-way is 0.120, with the cheapest partners 0.194. For every pairing
 #
 # $$
-# V_t=(1-t)V_0+tV_1-t(1-t)\big(\mathbb E|X_1-X_0|^2-|m_1-m_0|^2\big),
+# \mathbb V_t=(1-t)\mathbb V_0+t\mathbb V_1-t(1-t)\big(\mathbb E|X_1-X_0|^2-|m_1-m_0|^2\big),
 # $$
 #
-# so the cheapest pairing keeps the most at every $t$. It is also the *straight* way in the space of laws: at time $t$ it has covered
-# the share $t$ of the distance.
+# so the cheapest pairing keeps the most at every $t$. It is also the *straight* way in the space of laws: at time $t$ it has
+# covered the share $t$ of the distance.
 #
 # **Change this.** Look at a quarter of the way: the variances are 0.244 and 0.189.
 #
@@ -348,8 +351,8 @@ claim("S00-8", variance(law(stranger, 0.5)) / variance(law(y, 0.5)))
 # %% [markdown]
 # ## 6. Where this goes
 #
-# Two families of ideas begin here. *Move optimally*: find the map, the prices, or the straight way itself (02, 05, 06, 07). *Move
-# somehow, but so that it can be learned*: any partners, and the mean of their velocities (03, 04, 08).
+# Two families of ideas begin here. *Move optimally*: find the map, the prices, or the straight way itself (02, 05, 06, 07).
+# *Move somehow, but so that it can be learned*: any partners, and the mean of their velocities (03, 04, 08).
 #
 # | notebook | its question |
 # |---|---|
@@ -366,30 +369,30 @@ claim("S00-8", variance(law(stranger, 0.5)) / variance(law(y, 0.5)))
 # | [10_benchmarks](10_benchmarks.ipynb) | How does this compare with other libraries? |
 # | assignments | [PS1](assignments/PS1_continuity_to_flow_matching.ipynb), [PS2](assignments/PS2_action_matching_to_duality.ipynb), [PS3](assignments/PS3_couplings_to_sliced_ot.ipynb): problem sets, graded by a program |
 #
-# Read 00 to 04 in this order for a first course, then 05 to 07, and 08 and 09 for large problems. Each story has its proofs beside
-# it, in `proofs/`.
+# Read 00 to 04 in this order for a first course, then 05 to 07, and 08 and 09 for large problems. Each story has its proofs
+# beside it, in `proofs/`.
 #
 # ## What to remember
 #
 # Optimal transport is a pairing: the one with the least mean squared distance, or, where mass must be split, a coupling. Prices
-# certify it: their value is a lower bound of every cost, and the right ones reach it. Sorted shadows bound it from below, and straight
-# walks to the cheapest partners make a path that loses least on the way.
+# certify it: their value is a lower bound of every cost, and the right ones reach it. Sorted shadows bound it from below, and
+# straight walks to the cheapest partners make a path that loses least on the way.
 #
 # ## Change this
 #
-# 1. Exchange the photographs (`flower, temple = photographs(...)`). Does the cost change? The distance is symmetric: the number moves
-#    by a few hundredths, because other pixels are drawn. The petals turn white, the leaves around them black and white.
+# 1. Exchange the photographs (`flower, temple = photographs(...)`). Does the cost change? The distance is symmetric: the number
+#    moves by a few hundredths, because other pixels are drawn. The petals turn white, the leaves around them black and white.
 # 2. In section 2 add the same number to all prices. What happens to the cells? Nothing: only differences of prices count.
 # 3. In section 4 add the line `q = Gaussian(q.mean, 4 * p.cov)`, a dilation by 2. How far is the bound from the distance? For
 #    the laws there is no gap; on the samples 1 % is left, because one is no exact dilation of the other.
 #
 # ## Problems
 #
-# [PS3](assignments/PS3_couplings_to_sliced_ot.ipynb): parts 1 (weighted points on the line), 2 (how far pairs are from optimal), 3
-# (proofs about couplings), 9 (a map from slices) and 10 (the best lower bound from slices).
+# [PS3](assignments/PS3_couplings_to_sliced_ot.ipynb): parts 1 (weighted points on the line), 2 (how far pairs are from
+# optimal), 3 (proofs about couplings), 9 (a map from slices) and 10 (the best lower bound from slices).
 #
 # ## Proofs and limits
 #
-# [proofs/00_start_here](proofs/00_start_here.ipynb) proves what is told here: that a cheapest plan needs no more than $n+m-1$ arrows,
-# that the right prices exist (Brenier's theorem), that $W_2$ is a distance, that slices bound it for every exponent and when they reach
-# it. What limits the map is in its section 9: the number of colours, not the way in which they are extended.
+# [proofs/00_start_here](proofs/00_start_here.ipynb) proves what is told here: that a cheapest plan needs no more than $n+m-1$
+# arrows, that the right prices exist (Brenier's theorem), that $W_2$ is a distance, that slices bound it for every exponent and
+# when they reach it. What limits the map is in its section 9: the number of colours, not the way in which they are extended.

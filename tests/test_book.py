@@ -14,7 +14,7 @@ from urllib.parse import unquote, urldefrag
 import nbformat
 import pytest
 
-from dynot_lite.companion import book, notebooks
+from dynot_lite.companion import book, errata, notebooks
 from dynot_lite.companion.ledger import registry
 from dynot_lite.companion.notebooks import NotebookError
 
@@ -86,21 +86,24 @@ def test_every_claim_has_a_row_and_a_label_at_the_cell_that_makes_it(staged):
     assert sum(row.rstrip(" |").endswith("–") for row in rows) < len(rows) / 10  # the others have a measured value
 
 
-def test_every_box_of_errata_has_a_row_that_leads_to_it(staged):
-    sources = [path.read_text("utf-8") for path in (ROOT / "notebooks").glob("*.py")]
-    boxes = sum(len(re.findall(r"^# > \*\*Errat", source, re.MULTILINE)) for source in sources)
+def test_every_entry_of_the_errata_leads_to_its_boxes_and_claims(staged):
     page, notes = text(staged[0], "figures/errata.md"), written(staged[0] / "notebooks")
-    rows = re.findall(r"^\* - \[\w+\]\(#(erratum-\S+)\)", page, re.MULTILINE)
-    assert len(rows) == len(set(rows)) == boxes > 20
-    assert all(f"({row})=" in notes for row in rows)
-    assert page.count("**Errat") == boxes
-    assert "erratum-08-1)\n  - arXiv 2509.25519\n" in page and "erratum-01-1)\n  - lecture notes\n" in page
+    for entry in errata.read().values():
+        assert f"| [{entry.id}](#{entry.anchor}) |" in page and f"### {entry.id}\n" in page
+        part = page.split(f"### {entry.id}\n")[1].split("\n### ")[0]
+        labels = re.findall(r"\[[\w/]+\]\(#(erratum-\S+)\)", part)
+        assert all(label.startswith(f"erratum-{entry.anchor}") and notes.count(f"({label})=") == 1 for label in labels)
+        claims = re.findall(r"\[([A-Z0-9]+-\d+)\]\(#([a-z0-9]+-\d+)\)", part)
+        assert claims == [(name, name.lower()) for name in entry.claims if name in registry()]
+    assert notes.count("{.erratum}") == len(re.findall(r"^\(erratum-\S+\)=$", notes, re.MULTILINE))
 
 
-def test_stories_and_problem_sets_lead_to_each_other(staged):
-    story = text(staged[0], "notebooks/proofs/01_continuity_equation.ipynb")
+def test_stories_proofs_and_problem_sets_lead_to_each_other(staged):
+    story = text(staged[0], "notebooks/01_continuity_equation.ipynb")
+    proof = text(staged[0], "notebooks/proofs/01_continuity_equation.ipynb")
     problems = text(staged[0], "notebooks/assignments/PS1_continuity_to_flow_matching.ipynb")
-    assert "](assignments/PS1_continuity_to_flow_matching.ipynb)" in story and "PS3" not in story
+    assert "](assignments/PS1_continuity_to_flow_matching.ipynb)" in story and "](proofs/01_continuity_equation.ipynb)" in story
+    assert "](../assignments/PS1_continuity_to_flow_matching.ipynb)" in proof and "](../01_continuity_equation.ipynb)" in proof
     assert "](../01_continuity_equation.ipynb)" in problems and "](../08_semidiscrete" not in problems
 
 
@@ -135,9 +138,16 @@ def test_citation_is_that_of_the_file(staged):
     assert "](cite.md)" in text(staged[0], "index.md")
 
 
-def test_animations_are_shown_beside_the_text_that_names_them(staged):
-    for name, animation in {"proofs/02_benamou_brenier": "digits.gif", "proofs/03_flow_matching": "flow.gif"}.items():
-        assert re.search(rf"!\[[^\]]{{30,}}\]\(\S*{name}/{animation}\)", text(staged[0], f"notebooks/{name}.ipynb"))
+def test_animations_are_shown_and_every_picture_of_a_text_is_in_the_book(staged):
+    shown = {}
+    for path in sorted((staged[0] / "notebooks").rglob("*.ipynb")):
+        for cell in notebooks.read_executed(path).cells:
+            for words, link in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", cell.source) if cell.cell_type == "markdown" else ():
+                picture = (path.parent / link).resolve()
+                assert picture.exists() and len(words.split()) > 3, f"{path.name}: {link}"
+                shown[picture.relative_to(staged[0].resolve()).as_posix()] = path.name
+    for name in ("02_benamou_brenier/digits", "03_flow_matching/flow", "03_flow_matching/crossing"):
+        assert f"figures/{name}.gif" in shown
 
 
 def small_clone(folder):
@@ -150,8 +160,10 @@ def small_clone(folder):
     (folder / "notebooks" / "proofs").mkdir()
     (folder / "pyproject.toml").write_text("[tool.dynot_lite]\n", encoding="utf-8")
     for name in ("01_walk.ipynb", "02_run.ipynb", "proofs/01_walk.ipynb", "proofs/07_alone.ipynb"):
-        words = f"# About {name}\n\n> **Erratum.** A box.\n> It goes on.\n\nNo more."
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(words)])
+        words = f"# About {name}\n\n> **Erratum N-13 (false).** A box.\n> It goes on.\n\nNo more."
+        shown = nbformat.v4.new_output("display_data", {"text/markdown": "> **Erratum N-12 (imprecise).** Shown."})
+        cells = [nbformat.v4.new_markdown_cell(words), nbformat.v4.new_code_cell('errata.box("N-12")', outputs=[shown])]
+        notebook = nbformat.v4.new_notebook(cells=cells)
         nbformat.write(notebook, folder / "notebooks" / name)
     return folder
 
@@ -166,8 +178,10 @@ def test_a_proof_stands_beside_its_story_and_tables_have_pages_once_they_exist(t
     assert "](proofs/01_walk.ipynb)" in story and "\nproofs/01_walk\n" in story
     assert "](../01_walk.ipynb)" in text(tmp_path, "book/notebooks/proofs/01_walk.ipynb")
     assert "proofs" not in text(tmp_path, "book/notebooks/02_run.ipynb")
-    errata = re.findall(r"#(erratum-\S+)\)", text(tmp_path, "book/figures/errata.md"))
-    assert errata == ["erratum-01-1", "erratum-02-1", "erratum-01-2", "erratum-07-1"]  # one label each
+    links = re.findall(r"\[([\w/]+)\]\(#(erratum-\S+)\)", text(tmp_path, "book/figures/errata.md"))
+    where = {"01_walk": "", "02_run": "-2", "proofs/01_walk": "-3", "proofs/07_alone": "-4"}
+    assert links == [(name, f"erratum-{entry}{end}") for entry in ("n-12", "n-13") for name, end in where.items()]
+    assert "\n(erratum-n-13)=\n{.erratum}\n> **Erratum N-13" in story and "\n(erratum-n-12)=\n" in story
     index = text(tmp_path, "book/index.md")
     assert "notebooks/proofs/07_alone\n" in index and "proofs/01_walk\n" not in index
     assert ("figures/leaderboard\n" in index) == table == (tmp_path / "book" / "figures" / "leaderboard.md").exists()
@@ -188,7 +202,7 @@ def test_hosted_notebooks_are_linked_where_the_repository_has_an_address_and_nev
     assert "url = {https://github.com/someone/walks}" in text(tmp_path, "book/cite.md")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# X")])
     problem = pages.Page(Path("notebooks/assignments/PS9_x.ipynb"), notebook)
-    pages._decorate(problem, [problem], figures=home / "figures", repository="someone/walks")
+    pages._decorate(problem, [problem], repository="someone/walks")
     assert not hosts.search(nbformat.writes(problem.notebook))
 
 

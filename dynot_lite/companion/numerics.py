@@ -1,20 +1,42 @@
-"""Numerical derivatives and quadrature with which the notebooks check closed forms."""
+"""Numbers from outside for the notebooks' claims: derivatives by differences, expectations of quadratics by a few points."""
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from dynot_lite._base import checks as check
+
 __all__ = ["cubature", "difference"]
 
 
-def difference(function: Callable[[float], Tensor], step: float = 2e-3) -> Tensor:
-    """The derivative at 0 of a function of one number, by sixth-order central differences."""
+def difference(function: Callable, step: float = 2e-3):
+    """The derivative at 0 of a function of one number, by the central difference of sixth order in ``step``.
+
+    The error is step⁶ f⁽⁷⁾/140 and of rounding about 1.8 eps |f| / step: 5e-19 and 2e-13 at the default where all is of order 1.
+    ``function`` may return numbers or arrays of any shape; it is called at ±step, ±2 step and ±3 step.
+
+    >>> abs(difference(lambda h: (1 + h) ** 3) - 3) < 1e-12
+    True
+    """
+    step = check.positive(step, "step")
     return sum(c * (function(k * step) - function(-k * step)) for k, c in {1: 45, 2: -9, 3: 1}.items()) / (60 * step)
 
 
-def cubature(mean: Tensor, cov: Tensor) -> Tensor:
-    """The 2d points, shape (2d, d), of equal weights that have exactly this mean and covariance."""
-    factor = math.sqrt(len(mean)) * torch.linalg.cholesky(cov).T
+def cubature(mean, cov) -> Tensor:
+    """2d points of equal weight with this mean and covariance, shape (2d, d): exact for quadratics (and for odd cubics).
+
+    They are mean ± √d f_i, with the columns f_i of Cholesky's factor. Raises ValueError for a ``cov`` that is not definite, and
+    for shapes other than (d,) and (d, d).
+    """
+    mean = check.as_tensor(mean, "mean")
+    if mean.ndim != 1 or not len(mean):
+        raise ValueError(f"mean must have shape (d,), got {tuple(mean.shape)}")
+    cov = check.as_tensor(cov, "cov", like=mean)
+    if cov.shape != (len(mean),) * 2:
+        raise ValueError(f"cov must have shape {(len(mean),) * 2}, got {tuple(cov.shape)}")
+    factor, info = torch.linalg.cholesky_ex(check.covariance(cov, "cov", dim=len(mean)))
+    if info:
+        raise ValueError("cov must be positive definite, got a singular one")
+    factor = len(mean) ** 0.5 * factor.T
     return torch.cat([mean + factor, mean - factor])

@@ -60,7 +60,8 @@ def colour_sample(image, n: int, *, generator: torch.Generator | None = None) ->
         n: at most height × width.
 
     Returns:
-        Points of the colour cube, shape (n, 3), in the order of the runs: ``[::2]`` and ``[1::2]`` are stratified samples, too.
+        Points of the colour cube, shape (n, 3), in the order of the runs. For a second sample call again: the halves ``[::2]``
+        and ``[1::2]`` are not comparable for every n; with two runs to a row they are the left and the right of the image.
 
     Raises:
         ValueError: an image of another shape or with values outside [0, 1], or n not between 1 and the number of pixels.

@@ -13,6 +13,8 @@ divergence, hutchinson_divergence  exact                                  t: exa
 log_prob                           exact, of the steps; log_prob0: exact  t0, t1: refused
 weak_residual, kinetic_energy      none: numbers                          none
 strong_residual                    x: refused; density, velocity: none    t: refused
+path_quadrature                    as the law's
+box_quadrature                     centre, and what the law holds: exact  radius: refused
 bump                               t, x, centre: exact                    radius: refused
 gauss_legendre                                                            none
 =================================  =====================================  ==================

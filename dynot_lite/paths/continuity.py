@@ -4,6 +4,7 @@ A path of measures is given by quadrature: a callable t -> (points (n, d), weigh
 it Gauss–Hermite nodes, the cells of a grid, or samples of equal weight.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +17,7 @@ from dynot_lite._base.differentiation import elsewhere, gradients, leaf, recordi
 from dynot_lite._base.samplers import Velocity, evaluate
 from dynot_lite.paths.flows import velocity_and_divergence
 
-__all__ = ["bump", "gauss_legendre", "kinetic_energy", "strong_residual", "weak_residual"]
+__all__ = ["bump", "box_quadrature", "gauss_legendre", "kinetic_energy", "path_quadrature", "strong_residual", "weak_residual"]
 
 Path = Callable[[float], tuple[Tensor, Tensor]]
 
@@ -27,6 +28,75 @@ def gauss_legendre(order: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"order must be at most 2000 (its nodes, the times, are eigenvalues), got {order}")
     nodes, weights = np.polynomial.legendre.leggauss(order)
     return torch.as_tensor(0.5 * (nodes + 1)), torch.as_tensor(0.5 * weights)
+
+
+def path_quadrature(law_at: Callable, order: int = 20) -> Path:
+    """The path of measures of a path of laws that have a ``quadrature(order)``, such as Gaussians: t -> (points, weights).
+
+    Args:
+        law_at: t -> a law, such as ``lambda t: geodesic(p, q, t)``.
+        order: nodes per axis, order**d of them in all; of Gaussians, polynomials of degree < 2 order are integrated exactly.
+
+    Raises:
+        ValueError: ``order`` is no positive integer; on a call, a law without quadrature, and what its quadrature refuses.
+    """
+    samplers.function(law_at, "law_at"), check.count(order, "order")
+
+    def path(t: float) -> tuple[Tensor, Tensor]:
+        law = law_at(t)
+        if not callable(getattr(law, "quadrature", None)):
+            raise ValueError(f"law_at must return laws with a quadrature(order), got {type(law).__name__}")
+        return law.quadrature(order)
+
+    return path
+
+
+def box_quadrature(law_at: Callable, centre, radius: float, n: int) -> Path:
+    """The path of measures of a path of laws that have a density: the midpoint rule on a fixed box, and one point outside.
+
+    t -> (points (n**d + 1, d), weights): the density at the centre of each cell times its volume, and at the last point,
+    centre + 3 radius, the mass that is left. So weights sum to 1, and integrals are right to the error of the midpoint rule of
+    functions that vanish outside the box, such as :func:`bump`, and of others if the box holds all but rounding of the mass.
+
+    Args:
+        law_at: t -> a law with ``log_prob``, (m, d) -> (m,).
+        centre: shape (d,).
+        radius: half the side of the box.
+        n: cells per axis; n**d ≤ 4·10⁶, all of them in memory.
+
+    Raises:
+        ValueError: bad input; on a call, a log-density of another shape or that is NaN, and cells that see a mass above 1.01:
+            they are too wide for the law.
+
+    >>> class Uniform:
+    ...     def log_prob(self, x):
+    ...         return torch.where(x[:, 0].abs() < 2, -torch.tensor(4.0).log(), -torch.inf)
+    >>> box_quadrature(lambda t: Uniform(), [0.0], 1.0, 2)(0.5)
+    (tensor([[-0.5000],
+            [ 0.5000],
+            [ 3.0000]], dtype=torch.float64), tensor([0.2500, 0.2500, 0.5000], dtype=torch.float64))
+    """
+    samplers.function(law_at, "law_at")
+    centre, radius = check.as_tensor(centre, "centre"), check.positive(radius, "radius")
+    if centre.ndim != 1 or not len(centre):
+        raise ValueError(f"centre must have shape (d,), got {tuple(centre.shape)}")
+    dim = len(centre)
+    if check.count(n, "n") ** dim > 4e6:
+        raise ValueError(f"n must have n**d ≤ 4e6 cells, got {n}**{dim}")
+    axis = radius * (2 * torch.arange(n).to(centre) + 1 - n) / n
+    grid = centre + torch.cartesian_prod(*[axis] * dim).reshape(-1, dim)
+    points = check.as_tensor(torch.cat([grid, (centre + 3 * radius)[None]]), "the box of centre and radius")
+
+    def path(t: float) -> tuple[Tensor, Tensor]:
+        log_density = samplers.values(law_at(t).log_prob(grid), grid[:, 0], "law_at(t).log_prob")
+        mass = torch.exp(log_density + dim * math.log(2 * radius / n))
+        total = mass.sum(0, keepdim=True)
+        if not total <= 1.01:
+            raise ValueError(f"n must be larger for this law: the cells of the box see a mass of {total.item():.3g}")
+        # What the rule sees beyond 1 is its error: it is taken from all cells.
+        return points, torch.cat([mass / total.clamp_min(1), (1 - total).clamp_min(0)])
+
+    return path
 
 
 def weak_residual(

@@ -24,6 +24,7 @@ semidual_loss, ofm_loss           exact          exact
 action_matching_loss, action_gap  exact          exact; quadrature: exact
 entropic_action_matching_loss     exact          exact; quadrature: exact; sigma: refused
 unbalanced_action_matching_loss   exact          exact; quadrature: exact
+snapshot_loss                     exact          exact
 certificate, endpoint_mismatch    none: numbers  none
 fit                               none           none
 ================================  =============  ========================================

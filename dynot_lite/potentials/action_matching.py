@@ -28,6 +28,7 @@ __all__ = [
     "endpoint_mismatch",
     "entropic_action_matching_loss",
     "laplacian",
+    "snapshot_loss",
     "unbalanced_action_matching_loss",
 ]
 
@@ -205,6 +206,53 @@ def unbalanced_action_matching_loss(
         raise ValueError("mass must map times (k,) to non-negative masses (k,)")
     ends = masses[0] * action.value(0.0, x0).mean() - masses[1] * action.value(1.0, x1).mean()
     return ends + _integral(masses[2:] * interior, quadrature)
+
+
+def snapshot_loss(action: Action, snapshots) -> Tensor:
+    """The action matching loss of a path that is known at K equally spaced times only, from unpaired samples.
+
+    With t_k = k/(K − 1) and E_k the mean over snapshot k, the trapezoidal rule of ∫E[∂_t s + ½|∇s|²] dt, differences of s between
+    neighbouring snapshots in the place of ∂_t s:
+
+    E_0 s_0 − E_{K−1} s_1 + Σ_k ½(E_k + E_{k+1})[s(t_{k+1}) − s(t_k)] + Σ_k w_k E_k ½|∇s(t_k)|²
+
+    with w_k = 1/(K − 1), half of it at the ends. As :func:`action_matching_loss` it does not change under s → s + f(t): the first
+    two parts are Σ_k ½(E_k − E_{k+1})[s(t_k) + s(t_{k+1})]. With derivatives at the snapshots instead, f(t) with f(0) = 0,
+    f(1) = 1 and f'(t_k) = 0 makes the loss −c at s = c f: no lower bound. For a smooth path and action it is second order in
+    1/(K − 1).
+
+    Only s at the times t_k is seen, and each ∇s(t_k) for itself: at the minimum −div(μ_k ∇s(t_k)) is the central difference of
+    the laws, (μ_{k+1} − μ_{k−1}) (K − 1)/2, one-sided at the ends. In between, the smoothness of the network is what there is.
+
+    Args:
+        action: s.
+        snapshots: shape (K, n, d), K ≥ 2; point i of one has nothing to do with point i of the next.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: snapshots of another shape, values of the action that do not fit or are not finite.
+
+    >>> snapshots = torch.tensor([[[0.0], [1.0]], [[4.0], [3.0]]])  # a shift by 3; its action is 3x − 9t/2, its loss −9/2
+    >>> snapshot_loss(AutodiffAction(lambda t, x: 3 * x[:, 0] - 4.5 * t), snapshots)
+    tensor(-4.5000)
+    """
+    x = check.squares(check.points(snapshots, "snapshots"), "snapshots")
+    if x.ndim != 3 or len(x) < 2:
+        raise ValueError(f"snapshots must have shape (K, n, d) with K ≥ 2, got {tuple(x.shape)}")
+    times, each = torch.linspace(0, 1, len(x), dtype=x.dtype, device=x.device), x.shape[1]
+    flat, here = x.flatten(0, 1), times.repeat_interleave(each)
+    later, earlier = (times[index].repeat_interleave(each) for index in (slice(1, None), slice(None, -1)))
+    at = lambda t, points: values(action.value(t, points), t, "action.value").unflatten(0, (-1, each)).mean(1)
+    # Σ ½(E_k − E_{k+1})[s(t_k) + s(t_{k+1})], where the values at their own times cancel but at the two ends
+    ends = at(times[[0, -1]].repeat_interleave(each), x[[0, -1]].flatten(0, 1))
+    moved = at(later, x[:-1].flatten(0, 1)) - at(earlier, x[1:].flatten(0, 1))
+    half_squares = 0.5 * evaluate(action.velocity, here, flat, name="action.velocity").square().sum(-1)
+    weights = torch.full_like(times, 1 / (len(x) - 1))
+    weights[[0, -1]] *= 0.5
+    kinetic = (weights * half_squares.unflatten(0, (-1, each)).mean(1)).sum()
+    return check.representable(0.5 * (ends[0] - ends[1] + moved.sum()) + kinetic, "snapshots, and the values of action there,")
 
 
 def action_gap(action: Action, velocity: Velocity, path, times, *, quadrature=None) -> Tensor:

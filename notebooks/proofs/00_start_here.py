@@ -9,14 +9,16 @@
 # ---
 
 # %% [markdown]
-# # Start here: transport, its dual, its slices, and the colours of two photographs
+# # Start here, the proofs: transport, its dual, its slices, and the colours of two photographs
+#
+# The story: [00_start_here](../00_start_here.ipynb), with the map of the notebooks.
 #
 # **Texts covered.** The summary of the lecture notes *Dynamic Optimal Transport and Flow Matching* ("up to this point we have
 # studied": Monge, Kantorovich, duality, slicing), and a first look at what all five texts are about.
 #
-# **What you will see.** What the texts say and where each is treated; how a *claim* works; a recap of static optimal transport
-# in which every statement is proved and then computed; and the first real thing: the colours of one photograph carried
-# optimally onto those of another, beside what flow matching does with the same two pictures.
+# **What you will see.** What the texts say; how a *claim* works; and static optimal transport, in which every statement is proved
+# and then computed: the distance, maps and couplings, duality, Brenier's theorem, slicing with every exponent, and the colours of
+# one photograph carried optimally onto those of another.
 #
 # **Prerequisites.** Linear algebra, expectations and conditional expectations, convex functions. No optimal transport.
 #
@@ -28,29 +30,28 @@ seed = 0
 
 # %%
 import itertools
+import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 import ot
 import torch
-from matplotlib.colors import ListedColormap
+from scipy.integrate import quad
 from scipy.optimize import linprog
 from scipy.spatial import cKDTree
-from sklearn.mixture import GaussianMixture as MixtureFit
 
 from dynot_lite.companion import claim, say, show, show_table, start
 from dynot_lite.companion.ledger import KINDS, registry
+from dynot_lite.couplings.sliced import squared_cost
 from dynot_lite.datasets.images import CREDIT, colour_sample, photographs
-from dynot_lite.paths.flows import trajectory
-from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
-from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_mixture
-from dynot_lite.plots import COLOURS
+from dynot_lite.laws.gaussian import Gaussian, geodesic, monge_map, random_gaussian, w2_squared
+from dynot_lite.metrics import sample_w2_squared
+from dynot_lite.plots import ROLES, draw_cells, draw_pairs
 
 start("proofs/00_start_here", preset=preset, seed=seed)
-size = {
-    "quick": dict(image=(100, 150), colours=800, particles=3000),
-    "full": dict(image=(200, 300), colours=2000, particles=20000),
-}[preset]
+size = {"quick": dict(image=(100, 150), colours=800, instances=1), "full": dict(image=(200, 300), colours=2000, instances=5)}[
+    preset
+]
 generator = torch.Generator().manual_seed(seed)
 
 
@@ -79,27 +80,9 @@ def randn(*shape):
 #
 # Of the three papers the texts give abstracts and summaries only. Where a notebook states one of their theorems it proves it;
 # where it repeats an experiment it says what was measured, and on what.
-#
-# ## 2. A map of the notebooks
-#
-# | notebook | subject | text | status |
-# |---|---|---|---|
-# | `00_start_here` | recap of static transport, colour transfer | 1 | here |
-# | `01_continuity_equation` | the continuity equation, flows, McCann's interpolation | 1 | here |
-# | `02_benamou_brenier` | the dynamic formulation: theorem, proof, solvers with certificates | 1 | here |
-# | `03_flow_matching` | the loss, couplings, training, sampling, what a path costs | 1 | here |
-# | `04_gaussian_exercises` | all exercises of the notes, solved and checked | 1 | here |
-# | `05_am_ot_equivalence` | action matching with optimal fields is the dual of optimal transport | 2, 3 | here |
-# | `06_learning_brenier_maps` | learning the optimal map, on the Wasserstein-2 benchmark | 2, 3 | here |
-# | `07_limits_of_the_equivalence` | which hypotheses the equivalence needs | 2, 3 | here |
-# | `08_semidiscrete_flow_matching` | semidiscrete couplings | 5 | here |
-# | `09_amortized_ot` | potentials predicted from slices | 4 | here |
-# | `10_benchmarks` | speed and accuracy beside other libraries, a section per subject | all | here |
-#
-# Read 00 to 04 in this order for a first course, then 05 to 07 (action matching), 08 and 09 (large problems); 10 is for reference.
 
 # %% [markdown]
-# ## 3. How a claim works
+# ## 2. How a claim works
 #
 # Every statement that a cell checks is a **claim** with an identifier. The registry, one file per notebook in
 # `dynot_lite/companion/claims/`, holds the statement, its source, its kind and the interval in which the measured number must
@@ -133,7 +116,7 @@ for name in [*notebooks, None]:
 show_table(lines)
 
 # %% [markdown]
-# ## 4. Notation
+# ## 3. Notation
 #
 # | symbol | meaning |
 # |---|---|
@@ -141,19 +124,66 @@ show_table(lines)
 # | $T_\#\alpha$ | image of $\alpha$: the law of $T(X)$ for $X\sim\alpha$ |
 # | $\Pi(\alpha,\beta)$, $\pi$ | couplings: laws of pairs $(X_0,X_1)$ with $X_0\sim\alpha$, $X_1\sim\beta$ |
 # | $c(x,y)=\tfrac12\lvert x-y\rvert^2$ | the cost, with the factor $\tfrac12$ |
+# | $W_p^p(\alpha,\beta)=\min_\pi\mathbb E\lvert X_0-X_1\rvert^p$ | the Wasserstein distance of exponent $p\ge1$, on the measures with a finite moment of order $p$ |
 # | $W_2^2(\alpha,\beta)=\min_\pi\mathbb E\lvert X_0-X_1\rvert^2$ | the squared distance, without it: $W_2^2=2\min_\pi\mathbb E\,c$ |
 # | $f,g$ | potentials: $f(x)+g(y)\le c(x,y)$ |
 # | $\Psi$, $\Psi^*$ | a convex function, $\Psi(x)=\tfrac12\lvert x\rvert^2-f(x)$, and its conjugate $\Psi^*(y)=\sup_x\langle x,y\rangle-\Psi(x)$ |
 # | $T=\nabla\Psi$ | the optimal (Brenier) map |
 # | $T_t=(1-t)\mathrm{Id}+tT$, $\mu_t=(T_t)_\#\alpha$ | McCann's interpolation |
 # | $X_t=(1-t)X_0+tX_1$ | the linear path of a coupling |
-# | $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$, $\varphi_t$ | the velocity of flow matching and its flow, $\partial_t\varphi_t=v_t\circ\varphi_t$, $\varphi_0=\mathrm{Id}$ |
-# | $\int_0^1\mathbb E\lvert v_t(X_t)\rvert^2dt$ | the kinetic energy, without $\tfrac12$ |
-# | $\theta$, $SW_2^2$ | a unit vector; the mean of $W_2^2$ between the projections on $\theta$, over uniform $\theta$ |
+# | $\theta$, $SW_p^p$ | a unit vector; the mean of $W_p^p$ between the projections on $\theta$, over uniform $\theta$ |
 # | $\Sigma_0,\Sigma_1$ | covariances of the ends; the code's `cross_cov` is $\mathrm{Cov}(X_0,X_1)$, the notes' $\Sigma_{01}$ is its transpose |
 
 # %% [markdown]
+# ## 4. $W_2$ is a distance
+#
+# Two cheapest couplings can be chained along the law that they share; the chain is a coupling, and Minkowski's inequality bounds
+# what it costs.
+#
+# > **Theorem 0.** (i) For $\alpha,\beta\in\mathcal P_2(\mathbb R^d)$ the infimum of $\mathbb E\lvert X_0-X_1\rvert^2$ over
+# > $\Pi(\alpha,\beta)$ is finite and attained. (ii) $W_2$ is a metric on $\mathcal P_2(\mathbb R^d)$.
+#
+# *Proof.* (i) It is at most $2\,\mathbb E\lvert X_0\rvert^2+2\,\mathbb E\lvert X_1\rvert^2<\infty$. For compact $K,K'$ every
+# coupling has $\pi((K\times K')^c)\le\alpha(K^c)+\beta(K'^c)$, so $\Pi(\alpha,\beta)$ is tight; it is closed under narrow
+# convergence, because the marginals converge with the coupling. By Prokhorov's theorem it is compact. And $\pi\mapsto\int\lvert
+# x-y\rvert^2d\pi$ is lower semicontinuous, as the supremum over $M$ of the continuous $\int\min(\lvert x-y\rvert^2,M)\,d\pi$. A
+# lower semicontinuous function has a minimum on a compact set.
+#
+# (ii) *Symmetry*: exchange the entries of the pair. *Definiteness*: if $W_2(\alpha,\beta)=0$, an optimal pair has $X_0=X_1$
+# almost surely, so $\alpha=\beta$; and $(X,X)$ costs nothing. *Triangle inequality*: let $(X,Y)$ be optimal for $(\mu,\nu)$ and
+# $(Y',Z)$ for $(\nu,\eta)$. Glue them: draw $Y$ from $\nu$, and, given $Y$, independently an $X$ from the conditional law of
+# the first pair and a $Z$ from that of the second. Then $(X,Y)$ and $(Y,Z)$ have the laws that they had, so $(X,Z)$ couples
+# $\mu$ and $\eta$, and by Minkowski's inequality in $L^2$, for $X-Z=(X-Y)+(Y-Z)$,
+#
+# $$
+# W_2(\mu,\eta)\le\big(\mathbb E\lvert X-Z\rvert^2\big)^{1/2}\le\big(\mathbb E\lvert X-Y\rvert^2\big)^{1/2}
+# +\big(\mathbb E\lvert Y-Z\rvert^2\big)^{1/2}=W_2(\mu,\nu)+W_2(\nu,\eta).\qquad\square
+# $$
+#
+# The same proof, with $L^p$ in the place of $L^2$, makes $W_p$ a metric for every $p\ge1$. Convergence in $W_2$ is narrow
+# convergence together with that of the second moments (Villani, Theorem 6.9).
+#
+# The *square* $W_2^2$ is no metric: with the midpoint $\nu$ of a geodesic ([proofs/01](01_continuity_equation.ipynb), section
+# 10), $W_2^2(\mu,\nu)+W_2^2(\nu,\eta)=\tfrac12W_2^2(\mu,\eta)$. The cell takes random triples of Gaussians, and triples with
+# $\nu$ on the geodesic, where the triangle inequality is an equality.
+
+# %%
+rng = torch.Generator().manual_seed(seed)
+excess, square_excess = [], []
+for dim in range(1, 7):
+    for _ in range(size["instances"]):
+        p, q, r = (random_gaussian(dim, generator=rng) for _ in range(3))
+        for middle in (r, geodesic(p, q, 0.3), geodesic(p, q, 0.5)):
+            legs = [w2_squared(p, middle), w2_squared(middle, q), w2_squared(p, q)]
+            excess.append(legs[2].sqrt() - legs[0].sqrt() - legs[1].sqrt())
+        square_excess.append((legs[2] - legs[0] - legs[1]) / legs[2])
+claim("CE-1", max(excess))
+claim("CE-2", min(square_excess))
+
+# %% [markdown]
 # ## 5. Monge and Kantorovich
+#
+# A map sends every point somewhere; a coupling may also split it, and in return it is a linear program.
 #
 # Let $\alpha=\sum_{i\le n}a_i\delta_{x_i}$ and $\beta=\sum_{j\le m}b_j\delta_{y_j}$ with positive weights of sum 1.
 #
@@ -180,12 +210,8 @@ show_table(lines)
 # its sum is $1/n$; so has a column. A finite graph in which every node that has an edge has at least two contains a cycle,
 # which was just excluded. So every entry is $0$ or $1/n$: $nP$ is a permutation matrix. $\square$
 
+
 # %%
-def half_cost(x, y):
-    """c(x_i, y_j) = ½|x_i − y_j|², shape (n, m)."""
-    return 0.5 * (x[:, None] - y[None]).square().sum(-1)
-
-
 def marginal_constraints(n, m):
     """The matrix that takes a plan P, flattened, to its row sums and column sums."""
     return np.vstack([np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))])
@@ -206,10 +232,10 @@ def random_weights(n):
 permutations = np.array(list(itertools.permutations(range(6))))
 gap, excess = 0.0, -np.inf
 for dim in range(1, 7):
-    c = half_cost(randn(6, dim), 1 + randn(6, dim) @ randn(dim, dim)).numpy()
+    c = squared_cost(randn(6, dim), 1 + randn(6, dim) @ randn(dim, dim)).numpy()
     monge = c[np.arange(6), permutations].mean(1).min()  # all 720 of them
     gap = max(gap, abs(monge - kantorovich(np.full(6, 1 / 6), np.full(6, 1 / 6), c)) / monge)
-    plan = ot.emd(random_weights(9), random_weights(7), half_cost(randn(9, dim), randn(7, dim)).numpy())
+    plan = ot.emd(random_weights(9), random_weights(7), squared_cost(randn(9, dim), randn(7, dim)).numpy())
     excess = max(excess, np.count_nonzero(plan > 1e-13) - (9 + 7 - 1))
 claim("OT-1", gap)
 claim("OT-2", excess)
@@ -221,6 +247,7 @@ claim("OT-2", excess)
 # $\mathrm{TV}=\tfrac12\sum_j\lvert b_j-(T_\#\alpha)_j\rvert$. Or maps exist and are **all bad**: let $\alpha$ have an atom of
 # mass $\tfrac12$ near $0$ and two of mass $\tfrac14$ near $e_1$, and $\beta$ the reverse. A map must send the heavy atom to the
 # heavy atom, across the gap; a coupling splits it and moves almost nothing.
+
 
 # %%
 def images(a, m):
@@ -235,7 +262,7 @@ claim("OT-3", min(nearest))
 a, b, ratio = np.array([0.5, 0.25, 0.25]), np.array([0.5, 0.25, 0.25]), np.inf
 for dim in range(1, 7):
     left, right = 0.05 * randn(3, dim), torch.eye(dim, dtype=torch.float64)[0] + 0.05 * randn(3, dim)
-    c = half_cost(torch.cat([left[:1], right[:2]]), torch.cat([right[2:], left[1:]])).numpy()
+    c = squared_cost(torch.cat([left[:1], right[:2]]), torch.cat([right[2:], left[1:]])).numpy()
     monge = min((a * c[np.arange(3), t]).sum() for t, image in images(a, 3) if np.allclose(image, b))
     ratio = min(ratio, monge / kantorovich(a, b, c))
 claim("OT-4", ratio)
@@ -243,7 +270,8 @@ claim("OT-4", ratio)
 # %% [markdown]
 # ## 6. Duality
 #
-# The **dual** of the linear program sets prices: $f_i$ for collecting a unit at $x_i$, $g_j$ for delivering it at $y_j$,
+# Prices that nobody can undercut are a lower bound of every cost, and the right prices reach it. The **dual** of the linear
+# program sets prices: $f_i$ for collecting a unit at $x_i$, $g_j$ for delivering it at $y_j$,
 #
 # $$
 # \max_{f,g}\ \sum_ia_if_i+\sum_jb_jg_j\quad\text{subject to}\quad f_i+g_j\le c_{ij}\ \text{ for all }i,j.
@@ -267,6 +295,7 @@ claim("OT-4", ratio)
 # The check solves the two programs separately, with two solvers, for unequal weights: the primal by POT's network simplex, the
 # dual by HiGHS. The simplex also returns potentials, which are tested for feasibility and slackness.
 
+
 # %%
 def dual_value(a, b, c):
     """The maximum of the dual program, solved as a linear program of its own."""
@@ -277,7 +306,7 @@ def dual_value(a, b, c):
 
 gap = violation = slackness = 0.0
 for dim in range(1, 7):
-    a, b, c = random_weights(11), random_weights(8), half_cost(randn(11, dim), 1 + randn(8, dim) @ randn(dim, dim)).numpy()
+    a, b, c = random_weights(11), random_weights(8), squared_cost(randn(11, dim), 1 + randn(8, dim) @ randn(dim, dim)).numpy()
     plan, log = ot.emd(a, b, c, log=True)
     reduced = c - log["u"][:, None] - log["v"]  # c_ij − f_i − g_j
     gap = max(gap, abs((plan * c).sum() - dual_value(a, b, c)) / (plan * c).sum())
@@ -290,8 +319,10 @@ claim("OT-7", slackness)
 # %% [markdown]
 # ## 7. Cyclical monotonicity and Brenier's theorem
 #
-# Pair $n$ points $x_i$ with $n$ points $y_i$ (the numbering *is* the pairing). The pairing is **cyclically monotone** if no
-# cyclic exchange of partners lowers the cost: for all distinct $i_1,\dots,i_k$ and $i_{k+1}:=i_1$,
+# A pairing is the cheapest if and only if no ring of people gains by passing its partners on; and then the prices are a convex
+# function, whose gradient is the map. Pair $n$ points $x_i$ with $n$ points $y_i$ (the numbering *is* the pairing). The pairing
+# is **cyclically monotone** if no cyclic exchange of partners lowers the cost: for all distinct $i_1,\dots,i_k$ and
+# $i_{k+1}:=i_1$,
 #
 # $$
 # \sum_{r=1}^k\big[c(x_{i_r},y_{i_{r+1}})-c(x_{i_r},y_{i_r})\big]\ge0 .
@@ -315,6 +346,7 @@ claim("OT-7", slackness)
 # So one shortest-path computation (Floyd's and Warshall's, three lines) tests all cycles of all lengths at once and returns
 # potentials.
 
+
 # %%
 def shortest_paths(c):
     """D(s, j) for the edge weights c(x_i, y_j) − c(x_i, y_i) of the pairing i ↔ i; D(i, i) < 0 if a cycle is negative."""
@@ -327,8 +359,8 @@ def shortest_paths(c):
 negative_cycle = gap = 0.0
 for dim in range(1, 7):
     x, y = randn(40, dim), 1 + randn(40, dim) @ randn(dim, dim)
-    value, log = ot.emd2(np.full(40, 1 / 40), np.full(40, 1 / 40), half_cost(x, y).numpy(), return_matrix=True, log=True)
-    c = half_cost(x, y[log["G"].argmax(1)]).numpy()  # renumber: x_i goes with y_i
+    value, log = ot.emd2(np.full(40, 1 / 40), np.full(40, 1 / 40), squared_cost(x, y).numpy(), return_matrix=True, log=True)
+    c = squared_cost(x, y[log["G"].argmax(1)]).numpy()  # renumber: x_i goes with y_i
     distance = shortest_paths(c)
     g = distance[0]
     f = np.diag(c) - g
@@ -348,7 +380,9 @@ corner = 2 * np.pi * torch.arange(10, dtype=torch.float64) / 10
 x, y = (torch.stack([torch.cos(corner + turn), torch.sin(corner + turn)], 1) for turn in (0, 2 * np.pi / 5))
 pairs = ((x[:, None] - x[None]) * (y[:, None] - y[None])).sum(-1)
 claim("OT-10", -pairs.min())
-claim("OT-11", (x - y).square().sum(1).mean().item() - 2 * ot.emd2(np.full(10, 0.1), np.full(10, 0.1), half_cost(x, y).numpy()))
+claim(
+    "OT-11", (x - y).square().sum(1).mean().item() - 2 * ot.emd2(np.full(10, 0.1), np.full(10, 0.1), squared_cost(x, y).numpy())
+)
 
 # %% [markdown]
 # **From potentials to a convex function.** Fix optimal potentials of a pairing and set, for every $x\in\mathbb R^d$,
@@ -391,68 +425,98 @@ claim("OT-11", (x - y).square().sum(1).mean().item() - 2 * ot.emd2(np.full(10, 0
 # The marginals fix $\mathbb E\lvert X\rvert^2$ and $\mathbb E\lvert Y\rvert^2$, so $\mathbb E\lvert X-Y\rvert^2$ is smallest
 # for $Y=T(X)$. $\square$
 #
-# The picture shows a pairing in the plane, and what its potentials do. Each cell has the colour of its $y_j$ and each point
-# $x_i$ the colour of its partner: in the Laguerre cells the two agree, in the Voronoi cells they do not. The potentials are
+# The picture shows a pairing in the plane, and what its potentials do. A circle $x_i$ is green where it lies in the cell of its
+# partner and vermilion where it does not: all are at home in the Laguerre cells, few in the Voronoi cells. The potentials are
 # chosen so that each $x_i$ lies strictly inside the cell of its partner (Proposition 7 below says how). Segments of an optimal
 # pairing may cross in the plane, but two particles that run along them in unit time never meet on the way:
 # $(1-t)(x_1-x_2)+t(y_1-y_2)=0$ with $0<t<1$ and $x_1\ne x_2$ would give $\langle x_1-x_2,y_1-y_2\rangle<0$, and an exchange of
 # partners would pay.
 
 # %%
-x, y = 0.55 * randn(14, 2), torch.tensor([0.5, 0.3]) + 0.9 * randn(14, 2)
-y = y[ot.emd(np.full(14, 1 / 14), np.full(14, 1 / 14), half_cost(x, y).numpy()).argmax(1)]
-weights = torch.tensor(shortest_paths(half_cost(x, y).numpy()).mean(0))
+x, y = 0.6 * randn(14, 2), torch.tensor([0.5, 0.3]) + 2.5 * (torch.rand(14, 2, generator=generator).double() - 0.5)
+cost = squared_cost(x, y).numpy()
+y = y[ot.emd(np.full(14, 1 / 14), np.full(14, 1 / 14), cost).argmax(1)]
+cost = squared_cost(x, y)
+weights = torch.tensor(shortest_paths(cost.numpy()).mean(0))
 both = torch.cat([x, y])
-low, high = both.min(0).values - 0.4, both.max(0).values + 0.4
-axis0, axis1 = (torch.linspace(low[i], high[i], 260, dtype=torch.float64) for i in (0, 1))
-grid = torch.cartesian_prod(axis0, axis1)
-shades = ListedColormap(plt.get_cmap("Pastel1").colors + plt.get_cmap("Pastel2").colors[:5])
+(left, bottom), (right, top) = (both.min(0).values - 0.3).tolist(), (both.max(0).values + 0.3).tolist()
 
-figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.4), sharex=True, sharey=True)
-panels = (
-    ("optimal pairing and a random one", None),
-    ("Laguerre cells of the potentials", weights),
-    ("Voronoi cells ($g = 0$)", 0 * weights),
+figure, axes = plt.subplots(1, 3, figsize=(10.8, 4.3), sharex=True, sharey=True)
+axes[0].plot(
+    *torch.stack([x, y[torch.randperm(14, generator=generator)]]).permute(2, 0, 1), "--", color=ROLES["independent"], lw=0.8
 )
-for axes_i, (title, potential) in zip(axes, panels, strict=True):
-    if potential is None:
-        other = torch.randperm(14, generator=generator)
-        axes_i.plot(*torch.stack([x, y[other]]).permute(2, 0, 1), color=COLOURS["grey"], lw=0.6, ls="--")
-    else:
-        cell = (potential - half_cost(grid, y)).argmax(1).reshape(260, 260).T
-        axes_i.pcolormesh(axis0, axis1, cell, cmap=shades, vmin=0, vmax=13, rasterized=True)
-    axes_i.plot(*torch.stack([x, y]).permute(2, 0, 1), color="black", lw=0.9)
-    fill = dict(color="white") if potential is None else dict(c=range(14), cmap=shades, vmin=0, vmax=13)
-    axes_i.scatter(*x.T, s=52, edgecolors="black", zorder=3, label="$x_i$", **fill)
-    axes_i.plot(*y.T, "s", color=COLOURS["vermilion"], ms=4, label="$y_i$")
-    axes_i.set(title=title, xlabel="first coordinate", aspect="equal")
-axes[0].set_ylabel("second coordinate")
-axes[0].legend(loc="best")
+draw_pairs(axes[0], x, y, size=42)
+axes[0].set(title="cheapest (lines), random (dashed)", ylabel="second coordinate")
+for axes_i, title, potential in ((axes[1], "Laguerre cells", weights), (axes[2], "Voronoi cells ($g=0$)", 0 * weights)):
+    home = (potential - cost).argmax(1) == torch.arange(14)
+    draw_cells(axes_i, y, potential, (left, right, bottom, top))
+    draw_pairs(axes_i, x, y, role="truth")
+    colours = [ROLES["optimal" if found else "wrong"] for found in home]
+    axes_i.scatter(*x.T, s=42, c=colours, edgecolors="black", linewidths=0.6, zorder=3)
+    axes_i.set(title=f"{title}: {home.sum()} of 14 at home")
+for axes_i in axes:
+    axes_i.set(xlabel="first coordinate")
 show(
     figure,
     "pairing_and_cells",
-    alt="Fourteen points paired optimally; each lies in the Laguerre cell of its partner, but often in a foreign Voronoi cell.",
+    alt="Fourteen circles paired optimally with fourteen squares; each lies in the Laguerre cell of its partner, but most in a "
+    "foreign Voronoi cell.",
 )
 
 # %% [markdown]
-# ## 8. Slicing: a lower bound on $W_2$
+# ## 8. Slicing: a lower bound on $W_p$
 #
-# Project everything on a line: for a unit vector $\theta$ let $\theta_\#\alpha$ be the law of $\langle\theta,X\rangle$. In
-# dimension one the optimal coupling sorts, so each slice is cheap. Let
-# $SW_2^2(\alpha,\beta)=\mathbb E_\theta W_2^2(\theta_\#\alpha,\theta_\#\beta)$ with $\theta$ uniform on the sphere.
+# A shadow of a coupling is a coupling of the shadows, so shadows are closer than what casts them; and averaged over all
+# directions a displacement loses a known share of its length. Project everything on a line: for a unit vector $\theta$ let
+# $\theta_\#\alpha$ be the law of $\langle\theta,X\rangle$. In dimension one the optimal coupling sorts, so each slice is cheap.
+# For $p\ge1$ let $SW_p^p(\alpha,\beta)=\mathbb E_\theta W_p^p(\theta_\#\alpha,\theta_\#\beta)$ with $\theta$ uniform on the
+# sphere, and
 #
-# > **Theorem 6.** For $\alpha,\beta\in\mathcal P_2(\mathbb R^d)$: $\;SW_2^2(\alpha,\beta)\le\tfrac1d\,W_2^2(\alpha,\beta)$. The
-# > same holds if the mean over the sphere is replaced by the mean over the $d$ vectors of any orthonormal basis.
+# $$
+# c_{d,p}=\mathbb E\lvert\theta_1\rvert^p=\frac{\Gamma(\frac d2)\,\Gamma(\frac{p+1}2)}{\sqrt\pi\,\Gamma(\frac{d+p}2)},
+# \qquad c_{d,2}=\frac1d .
+# $$
 #
-# *Proof.* Let $(X,Y)$ be an optimal coupling. Then $(\langle\theta,X\rangle,\langle\theta,Y\rangle)$ couples the projections,
-# so $W_2^2(\theta_\#\alpha,\theta_\#\beta)\le\mathbb E\langle\theta,X-Y\rangle^2$. Average over $\theta$: both for the sphere
-# and for a basis $\theta_1,\dots,\theta_d$ the mean of $\theta\theta^\top$ is $\tfrac1dI$ (for the sphere it commutes with all
-# rotations and has trace 1; for a basis $\sum_k\theta_k\theta_k^\top=I$), so the right-hand side averages to
-# $\tfrac1d\mathbb E\lvert X-Y\rvert^2$. $\square$
+# (For the formula let $G\sim\mathcal N(0,I_d)$. Its length and its direction $\theta$ are independent, so
+# $\mathbb E\lvert G_1\rvert^p=\mathbb E\lvert G\rvert^p\,c_{d,p}$, and
+# $\mathbb E\lvert G\rvert^p=2^{p/2}\,\Gamma(\frac{d+p}2)/\Gamma(\frac d2)$, also for $d=1$.)
 #
-# The version with a basis is ours, for the sake of the check: with finitely many random directions $SW_2^2$ is only estimated
-# and the bound could be broken by chance; with a basis it holds exactly. The samples have unequal weights and sizes. The notes
-# announce slicing as a lower bound without a constant; $1/d$ is the right one, as the case of equality below shows.
+# > **Theorem 6.** Let $p\ge1$, and let $\alpha,\beta$ have finite moments of order $p$ on $\mathbb R^d$. (i)
+# > $SW_p^p(\alpha,\beta)\le c_{d,p}\,W_p^p(\alpha,\beta)$; for $p=2$ this is $SW_2^2\le\tfrac1d\,W_2^2$. (ii) If $X_1=\kappa
+# > X_0+e$ with $\kappa\ge0$, then $(X_0,X_1)$ is optimal for $\lvert x-y\rvert^p$, whatever $p\ge1$, and (i) is an equality:
+# > the constant is best possible. (iii) For an orthonormal basis in the place of the sphere,
+# > $\sum_kW_p^p\big((\theta_k)_\#\alpha,(\theta_k)_\#\beta\big)\le\max(1,d^{1-p/2})\,W_p^p(\alpha,\beta)$; for $p=2$ the mean
+# > over the basis is at most $\tfrac1dW_2^2$.
+#
+# *Proof.* (i) Let $(X,Y)$ be an optimal coupling for $\lvert x-y\rvert^p$. Then $(\langle\theta,X\rangle,\langle\theta,Y\rangle)$
+# couples the projections, so
+#
+# $$
+# W_p^p(\theta_\#\alpha,\theta_\#\beta)\le\mathbb E\lvert\langle\theta,X-Y\rangle\rvert^p\qquad\text{for every }\theta .\tag{S}
+# $$
+#
+# Average over $\theta$: by symmetry $\mathbb E_\theta\lvert\langle\theta,z\rangle\rvert^p=c_{d,p}\lvert z\rvert^p$ for every $z$.
+#
+# (ii) On the line a coupling that sorts is optimal for every cost $h(x-y)$ with $h$ convex: if $x\le x'$ and $y\le y'$, both
+# $x-y$ and $x'-y'$ lie between $x-y'$ and $x'-y$, and the two sums agree; so $h(x-y)+h(x'-y')\le h(x-y')+h(x'-y)$, and no
+# exchange pays (for all laws: Santambrogio, Theorem 2.9). Every projection of $(X_0,X_1)$ sorts, because
+# $\langle\theta,X_1\rangle=\kappa\langle\theta,X_0\rangle+\langle\theta,e\rangle$. So
+# $W_p^p(\theta_\#\alpha,\theta_\#\beta)=\mathbb E\lvert\langle\theta,X_0-X_1\rangle\rvert^p$ for every $\theta$, and with (i)
+#
+# $$
+# c_{d,p}W_p^p\ \ge\ SW_p^p=c_{d,p}\,\mathbb E\lvert X_0-X_1\rvert^p\ \ge\ c_{d,p}W_p^p .
+# $$
+#
+# All are equal; the last one says that $(X_0,X_1)$ is optimal.
+#
+# (iii) Sum (S) over the basis. The numbers $\langle\theta_k,z\rangle$ are the coordinates of $z$ in it, and
+# $\sum_k\lvert z_k\rvert^p\le\lvert z\rvert^p$ for $p\ge2$, $\sum_k\lvert z_k\rvert^p\le d^{1-p/2}\lvert z\rvert^p$ for $p\le2$
+# (Hölder's inequality). $\square$
+#
+# The notes announce slicing as a way to lower bound $W_p$, without a constant. Part (iii) is ours, for the sake of the check:
+# with finitely many random directions $SW_p^p$ is only estimated, and the bound could be broken by chance; with a basis it
+# holds exactly. First $p=2$; the samples have unequal weights and sizes.
+
 
 # %%
 def random_basis(dim):
@@ -465,17 +529,6 @@ def slices(x, y, directions, a=None, b=None):
     return ot.wasserstein_1d(x @ directions, y @ directions, *weights, p=2)
 
 
-def w2_points(x, y, a=None, b=None):
-    """W₂² of two weighted point clouds (equal weights if none are given), by POT's exact solver."""
-    a, b = (np.full(len(z), 1 / len(z)) if w is None else w for z, w in ((x, a), (y, b)))
-    return 2 * ot.emd2(a, b, half_cost(x, y).numpy(), numItermax=10**7)
-
-
-def random_gaussian(dim):
-    factor = randn(dim, dim)
-    return Gaussian(randn(dim), factor @ factor.mT + 0.1 * torch.eye(dim, dtype=torch.float64))
-
-
 def slice_gaussian(p, directions):
     """The projections on the columns of ``directions``, a batch of one-dimensional Gaussians."""
     return Gaussian((p.mean @ directions).unsqueeze(-1), ((p.cov @ directions) * directions).sum(0)[:, None, None])
@@ -484,11 +537,82 @@ def slice_gaussian(p, directions):
 points = gaussians = -np.inf
 for dim in range(2, 7):
     x, y, a, b = randn(30, dim), 0.5 + randn(41, dim) @ randn(dim, dim), random_weights(30), random_weights(41)
-    p, q, basis = random_gaussian(dim), random_gaussian(dim), random_basis(dim)
-    points = max(points, dim * slices(x, y, basis, a, b).mean().item() / w2_points(x, y, a, b) - 1)
+    p, q = (random_gaussian(dim, generator=generator) for _ in range(2))
+    basis = random_basis(dim)
+    points = max(points, dim * slices(x, y, basis, a, b).mean().item() / sample_w2_squared(x, y, weights0=a, weights1=b) - 1)
     gaussians = max(gaussians, dim * w2_squared(slice_gaussian(p, basis), slice_gaussian(q, basis)).mean() / w2_squared(p, q) - 1)
 claim("OT-12", points)
 claim("OT-13", gaussians)
+
+# %% [markdown]
+# **Every exponent.** The mean over the sphere is a quadrature: equal angles in the plane; in space equal angles times Gauss's
+# rule in the third coordinate, which is uniform on $[-1,1]$. $W_p^p$ in $\mathbb R^d$ is a linear program, on the line it is
+# sorting. The clouds are two without any relation, and one with its dilation plus a small disturbance, for which the bound is
+# nearly tight: a constant that is a little too small would be found. For the exact dilation the bound is an equality, up to the
+# quadrature.
+#
+# **Wrong constants.** Two come to mind, since $c_{d,2}=1/d$. The constant $1/d$ for every $p$ is too small for $p<2$, and
+# $d^{-p/2}$ is too small for $p>2$ (by Jensen's inequality $c_{d,p}\ge c_{d,2}^{p/2}$ there). In the plane, with $p=1$ and
+# $p=3$, a translation breaks them by the factors $\frac4\pi$ and $\frac{8\sqrt2}{3\pi}$.
+
+
+# %%
+def constant(dim, p):
+    """c_{d,p} = E|θ_1|^p of a uniform unit vector."""
+    return math.gamma(dim / 2) * math.gamma((p + 1) / 2) / (math.sqrt(math.pi) * math.gamma((dim + p) / 2))
+
+
+def sphere(dim):
+    """Directions, one a column, and their weights: a quadrature for the mean over the sphere in the plane or in space."""
+    turn = 2 * np.pi * (np.arange(180) + 0.5) / 180
+    circle = np.stack([np.cos(turn), np.sin(turn)])
+    if dim == 2:
+        return torch.tensor(circle), torch.full((180,), 1 / 180, dtype=torch.float64)
+    height, weight = np.polynomial.legendre.leggauss(40)
+    parts = [np.concatenate([np.sqrt(1 - z**2) * circle, np.full((1, 180), z)]) for z in height]
+    return torch.tensor(np.concatenate(parts, 1)), torch.tensor(np.repeat(weight / 2, 180) / 180)
+
+
+def wp_power(x, y, p):
+    """W_p^p of two clouds of equal weights, by POT's exact solver."""
+    return ot.emd2(np.full(len(x), 1 / len(x)), np.full(len(y), 1 / len(y)), (torch.cdist(x, y) ** p).numpy())
+
+
+def sliced_power(x, y, p):
+    """SW_p^p of two clouds, by sorting every projection."""
+    directions, weight = sphere(x.shape[1])
+    return (weight @ ot.wasserstein_1d(x @ directions, y @ directions, p=p)).item()
+
+
+ratios, equality, optimal, bases = [], [], [], []
+for dim, p in itertools.product((2, 3), (1, 2, 3)):
+    x, e = randn(40, dim).abs() @ randn(dim, dim), randn(dim)
+    dilated = 0.4 * x + e
+    shuffle = torch.randperm(40, generator=generator)
+    for y in (randn(40, dim) @ randn(dim, dim), (dilated + 0.5 * randn(40, dim))[shuffle]):
+        whole, basis = wp_power(x, y, p), random_basis(dim)
+        ratios.append(sliced_power(x, y, p) / (constant(dim, p) * whole))
+        slices_of_basis = ot.wasserstein_1d(x @ basis, y @ basis, p=p).sum().item()
+        bases.append(slices_of_basis / (max(1, dim ** (1 - p / 2)) * whole) - 1)
+    paid = (x - dilated).norm(dim=1).pow(p).mean().item()
+    equality.append(abs(sliced_power(x, dilated[shuffle], p) / (constant(dim, p) * paid) - 1))
+    optimal.append(abs(wp_power(x, dilated[shuffle], p) / paid - 1))
+density = lambda z, dim, p: abs(z) ** p * (1 - z * z) ** ((dim - 3) / 2)  # of a coordinate, up to a factor
+integrals = [
+    quad(density, -1, 1, (dim, p))[0] / quad(density, -1, 1, (dim, 0))[0] / constant(dim, p)
+    for dim in (3, 4, 7)
+    for p in (1, 2.5, 3)
+]
+claim("OT-34", max(abs(ratio - 1) for ratio in integrals))
+claim("OT-35", max(ratios) - 1)
+claim("OT-36", max(equality))
+claim("OT-37", max(optimal))
+claim("OT-38", max(bases))
+x = randn(40, 2)
+moved = {p: sliced_power(x, x + torch.tensor([1.0, 0.5]), p) / wp_power(x, x + torch.tensor([1.0, 0.5]), p) for p in (1, 3)}
+claim("OT-39", moved[1] * 2 - 1)
+claim("OT-40", moved[3] * 2**1.5 - 1)
+say(f"SW_p^p over its bound: {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
 
 # %% [markdown]
 # **Gaussians.** The projection of $\mathcal N(m,\Sigma)$ is
@@ -506,20 +630,18 @@ claim("OT-13", gaussians)
 # circle is a trapezoidal sum, exponentially accurate for a smooth periodic function. Two slips are measured: taking the bound
 # for an equality, and forgetting the $1/d$ on the means.
 #
-# **When is it an equality?** Both sides of $W_2^2(\theta_\#\alpha,\theta_\#\beta)\le\mathbb E\langle\theta,X-Y\rangle^2$ are
-# continuous in $\theta$ (projecting on $\theta'$ instead moves each law by at most $\lvert\theta-\theta'\rvert$ times the root
-# of its second moment), so the averages agree if and only if equality holds for *every* $\theta$: each projection of the
-# optimal coupling must itself be optimal, that is, sorted. For $Y=\lambda X+b$ with $\lambda\ge0$ it is:
-# $\langle\theta,Y\rangle=\lambda\langle\theta,X\rangle+\langle\theta,b\rangle$ increases with $\langle\theta,X\rangle$, and
-# $\lambda\mathrm{Id}+b$ is the gradient of a convex function. So **equality holds for translations and dilations**, for any law
+# **When is it an equality, for $p=2$?** Both sides of (S) are continuous in $\theta$ (projecting on $\theta'$ instead moves
+# each law by at most $\lvert\theta-\theta'\rvert$ times the root of its second moment), so the averages agree if and only if
+# equality holds for *every* $\theta$: each projection of the optimal coupling must itself be optimal, that is, sorted. For
+# $Y=\kappa X+e$ with $\kappa\ge0$ it is (Theorem 6 (ii)): **equality holds for translations and dilations**, for any law
 # $\alpha$. And only for these, at least if $d\ge2$, $\alpha$ has a positive density on $\mathbb R^d$ and the optimal map
 # $T=\nabla\Psi$ is $C^1$: sorted means $\langle\theta,T(x)\rangle=k_\theta(\langle\theta,x\rangle)$ with a function $k_\theta$
 # of one variable, for almost every $x$, hence for every $x$ as $T$ is continuous; and
-# $k_\theta(r)=\langle\theta,T(r\theta)\rangle$ is $C^1$. Differentiate:
-# $\nabla T(x)\,\theta=k_\theta'(\langle\theta,x\rangle)\,\theta$ ($\nabla T=\nabla^2\Psi$ is symmetric). Every $\theta$ is an
-# eigenvector of $\nabla T(x)$, so $\nabla T(x)=\lambda(x)I$, and $\lambda(x)=k'_\theta(\langle\theta,x\rangle)$ for every
-# $\theta$. Moving $x$ orthogonally to $\theta$ leaves $\lambda$ unchanged, for every $\theta$; since $d\ge2$, any displacement
-# is orthogonal to some $\theta$. So $\lambda$ is constant, and $T=\lambda\mathrm{Id}+b$. $\square$
+# $k_\theta(r)=\langle\theta,T(r\theta)\rangle$ is $C^1$. Differentiate: $\nabla
+# T(x)\,\theta=k_\theta'(\langle\theta,x\rangle)\,\theta$ ($\nabla T=\nabla^2\Psi$ is symmetric). Every $\theta$ is an
+# eigenvector of $\nabla T(x)$, so $\nabla T(x)=\kappa(x)I$, and $\kappa(x)=k'_\theta(\langle\theta,x\rangle)$ for every
+# $\theta$. Moving $x$ orthogonally to $\theta$ leaves $\kappa$ unchanged, for every $\theta$; since $d\ge2$, any displacement
+# is orthogonal to some $\theta$. So $\kappa$ is constant, and $T=\kappa\mathrm{Id}+e$. $\square$
 
 # %%
 p = Gaussian([0.3, -1.0], [[2.0, 0.6], [0.6, 1.0]])
@@ -539,17 +661,18 @@ for dim in range(2, 7):
     x = randn(50, dim).abs() @ randn(dim, dim)  # not a Gaussian cloud
     y = (0.3 + 2 * torch.rand(1, generator=generator)) * x + randn(dim)
     y = y[torch.randperm(50, generator=generator)]
-    discrepancy = max(discrepancy, abs(dim * slices(x, y, random_basis(dim)).mean().item() / w2_points(x, y) - 1))
+    discrepancy = max(discrepancy, abs(dim * slices(x, y, random_basis(dim)).mean().item() / sample_w2_squared(x, y) - 1))
 claim("OT-17", discrepancy)
 
 # %%
 remainder = torch.eye(2, dtype=torch.float64) - monge_map(p, q).matrix  # X − Y is affine in X
 bound = ((p.mean - q.mean) @ circle) ** 2 + ((remainder @ p.cov @ remainder.mT @ circle) * circle).sum(0)
 figure, axes = plt.subplots(figsize=(6.4, 3.1))
-axes.fill_between(angles.rad2deg(), per_slice, bound, color=COLOURS["sky"], alpha=0.35, lw=0)
+axes.fill_between(angles.rad2deg(), per_slice, bound, color=ROLES["optimal"], alpha=0.15, lw=0)
 upper, lower = r"$\mathbb{E}\langle\theta, X-Y\rangle^2$, $(X, Y)$ optimal", r"$W_2^2(\theta_\#\alpha, \theta_\#\beta)$"
-axes.plot(angles.rad2deg(), bound, color=COLOURS["vermilion"], ls="--", label=upper)
-axes.plot(angles.rad2deg(), per_slice, color=COLOURS["blue"], label=lower)
+axes.plot(angles.rad2deg(), bound, color=ROLES["optimal"], ls="--", label=upper)
+axes.plot(angles.rad2deg(), per_slice, color=ROLES["second"], label=lower)
+axes.set(title="a slice never costs more than the slice of the optimal coupling")
 axes.set(xlabel=r"angle of $\theta$ (degrees)", xlim=(0, 180), xticks=range(0, 181, 30))
 axes.set(ylabel="squared distance", ylim=(0, None))
 axes.legend(loc="upper right")
@@ -558,22 +681,22 @@ show(figure, "slices", alt="Squared distance of the slices of two Gaussians agai
 # %% [markdown]
 # ## 9. The first real thing: the colours of two photographs
 #
-# A photograph, as far as its colours are concerned, is a probability measure on the cube $[0,1]^3$: the law of the colour (red,
+# The potentials of a sample are a map of the whole space: so the pairing of some colours tells every colour where to go. A
+# photograph, as far as its colours are concerned, is a probability measure on the cube $[0,1]^3$: the law of the colour (red,
 # green, blue) of a random pixel. We carry the colours of a Chinese temple onto those of a flower. Colours are compared by the
 # squared distance of their stored RGB values, which is not how an eye compares them; the mathematics does not depend on that
 # choice.
 #
 # **Exact transport of samples.** Draw $n$ pixels of each picture, spread evenly over it. By Proposition 1 the optimal coupling
-# of the two samples is a permutation; POT's network simplex finds it. A second pair of samples, of other pixels, is put aside
-# to judge the result on.
+# of the two samples is a permutation; POT's network simplex finds it. A second pair of samples, drawn afresh, is put aside to
+# judge the result on.
 
 # %%
 china, flower = photographs(size=size["image"])
 n = size["colours"]
-drawn0, drawn1 = (colour_sample(image, 2 * n, generator=generator) for image in (china, flower))
-x, x_new, y, y_new = drawn0[::2], drawn0[1::2], drawn1[::2], drawn1[1::2]
+x, y, x_new, y_new = (colour_sample(image, n, generator=generator) for image in (china, flower, china, flower))
 weights = np.full(n, 1 / n)
-plan, log = ot.emd(weights, weights, half_cost(x, y).numpy(), numItermax=10**7, log=True)
+plan, log = ot.emd(weights, weights, squared_cost(x, y).numpy(), numItermax=10**7, log=True)
 partner = plan.argmax(1)
 y, solver_g = y[partner], torch.tensor(log["v"][partner])  # from here on x_i goes with y_i
 w2_colours = (x - y).square().sum(1).mean().item()
@@ -595,7 +718,7 @@ say(f"W2²(temple, flower) = {w2_colours:.3f} from {n} colours each")
 # hence the extra cost of a permutation other than the optimal one, hence positive. $\square$
 
 # %%
-c = half_cost(x, y)
+c = squared_cost(x, y)
 g = torch.tensor(shortest_paths(c.numpy()).mean(0))
 f = c.diagonal() - g
 
@@ -632,12 +755,13 @@ claim("OT-19", (second_best(solver_g) < 1e-12).double().mean())
 # without potentials ($g=0$) nothing works: sending each colour to the nearest target colour is no transport at all, a few
 # colours receive most of the mass.
 
+
 # %%
 def recolour(colours, targets, g, epsilon):
     """T_ε: the Laguerre map for ε = 0, its smooth version otherwise."""
     out = []
     for part in colours.split(2000):
-        score = g - half_cost(part, targets)
+        score = g - squared_cost(part, targets)
         out.append(targets[score.argmax(1)] if epsilon == 0 else torch.softmax(score / epsilon, 1) @ targets)
     return torch.cat(out)
 
@@ -645,20 +769,21 @@ def recolour(colours, targets, g, epsilon):
 nearest = cKDTree(x.numpy()).query(x_new.numpy())[1]
 rivals = {f"gradient, ε = {epsilon:g}": recolour(x_new, y, g, epsilon) for epsilon in (0, 1e-3, 1e-2)}
 rivals |= {"nearest sample": x_new + (y - x)[nearest], "no potentials": recolour(x_new, y, 0 * g, 0)}
-say(f"W2² of fresh colours to the flower's: {w2_points(x_new, y_new):.4f} before the transport")
-say(f"W2² between two samples of the flower: {w2_points(y, y_new):.4f}")
-say(f"{'map T':18}  W2²(T#temple, flower)  E|T − Id|²  E|T − Id|² / W2² − 1")
+before, floor = sample_w2_squared(x_new, y_new), sample_w2_squared(y, y_new)
+say(f"W2² of fresh colours to the flower's: {before:.4f} before the transport")
+say(f"W2² between two samples of the flower: {floor:.4f}, {floor / before:.1%} of that")
+say(f"{'map T':18}  W2²(T#temple, flower)   share  E|T − Id|²  E|T − Id|² / W2² − 1")
 suboptimal, missed = {}, {}
 for name, image in rivals.items():
     moved = (image - x_new).square().sum(1).mean().item()
-    suboptimal[name], missed[name] = moved / w2_points(x_new, image) - 1, w2_points(image, y_new)
-    say(f"{name:18}  {missed[name]:21.4f}  {moved:10.3f}  {abs(suboptimal[name]):20.4f}")
+    suboptimal[name], missed[name] = moved / sample_w2_squared(x_new, image) - 1, sample_w2_squared(image, y_new)
+    say(f"{name:18}  {missed[name]:21.4f}  {missed[name] / before:6.1%}  {moved:10.3f}  {abs(suboptimal[name]):20.4f}")
 
 # %% [markdown]
-# Each gradient is optimal onto its image to rounding (also the one without potentials, whose image is wrong). With the 800
-# colours of the quick preset the maps with potentials leave between half a per cent and three per cent of the original $W_2^2$;
-# with other samples (another `seed`) their order changes, and with the more numerous colours of the full preset less is left:
-# what limits them is the sampling of $n$ colours, not the way of extending. So the choice is made by structure: a gradient of a
+# Each gradient is optimal onto its image to rounding (also the one without potentials, whose image is wrong). With 2000 colours
+# the maps with potentials leave between 0.3 % and 1.2 % of the original $W_2^2$; two samples of the flower itself are 0.1 %
+# apart. With other samples (another `seed`) their order changes, and with the 800 colours of a quick run more is left: what
+# limits them is the sampling of $n$ colours, not the way of extending. So the choice is made by structure: a gradient of a
 # convex function, values inside the cube, a smooth map, and little shrinking. That is $T_\varepsilon$ with $\varepsilon=0.001$,
 # which averages over targets whose scores differ by a few $\varepsilon$, that is over colours some
 # $\sqrt{2\varepsilon}\approx0.045$ apart, eleven of the 255 grey levels.
@@ -668,32 +793,22 @@ epsilon = 1e-3
 chosen = f"gradient, ε = {epsilon:g}"
 claim("OT-20", max(abs(suboptimal[name]) for name in rivals if name.startswith("gradient")))
 claim("OT-21", suboptimal["nearest sample"])
-claim("OT-22", missed[chosen] / w2_points(x_new, y_new))
-cell = (-half_cost(x_new, y)).argmax(1)
+claim("OT-22", missed[chosen] / before)
+cell = (-squared_cost(x_new, y)).argmax(1)
 claim("OT-23", 0.5 * (torch.bincount(cell, minlength=n) / n - 1 / n).abs().sum())
 
 # %% [markdown]
-# **McCann's interpolation.** Let $(X_0,X_1)$ be an optimal coupling, $X_t=(1-t)X_0+tX_1$ and $\mu_t$ the law of $X_t$.
-#
-# > **Theorem 8.** $W_2(\mu_s,\mu_t)=\lvert t-s\rvert\,W_2(\mu_0,\mu_1)$ for $s,t\in[0,1]$: $(\mu_t)$ is a geodesic of constant
-# > speed. In particular $W_2(\mu_0,\mu_t)=t\,W_2(\mu_0,\mu_1)$.
-#
-# *Proof.* $(X_s,X_t)$ couples $\mu_s$ and $\mu_t$, and $X_t-X_s=(t-s)(X_1-X_0)$, so
-# $W_2(\mu_s,\mu_t)\le\lvert t-s\rvert W_2(\mu_0,\mu_1)$. For $s<t$ the triangle inequality gives
-#
-# $$
-# W_2(\mu_0,\mu_1)\le W_2(\mu_0,\mu_s)+W_2(\mu_s,\mu_t)+W_2(\mu_t,\mu_1)\le(s+(t-s)+1-t)\,W_2(\mu_0,\mu_1),
-# $$
-#
-# so all three inequalities are equalities. $\square$
+# **McCann's interpolation.** Let $(X_0,X_1)$ be an optimal coupling, $X_t=(1-t)X_0+tX_1$ and $\mu_t$ the law of $X_t$. Then
+# $W_2(\mu_s,\mu_t)=\lvert t-s\rvert\,W_2(\mu_0,\mu_1)$: the path is a geodesic of constant speed
+# ([proofs/01](01_continuity_equation.ipynb), section 10, has the theorem and its proof). Here it is seen on colours.
 #
 # Optimality is needed. With *independent* $X_0,X_1$ the same straight lines give a path of laws that makes a detour: its two
 # halves are together longer than the distance of the ends. The check solves every transport problem afresh, from the two point
 # clouds alone.
 #
-# > **Proposition 9.** For any coupling, with $V_t=\mathbb E\lvert X_t-\mathbb EX_t\rvert^2$:
-# > $\;V_t=(1-t)V_0+tV_1-t(1-t)\big(\mathbb E\lvert X_1-X_0\rvert^2-\lvert\mathbb EX_1-\mathbb EX_0\rvert^2\big)$. So among all
-# > couplings the optimal one keeps the largest variance at every $t$.
+# > **Proposition 9.** For any coupling, with $\mathbb V_t=\mathbb E\lvert X_t-\mathbb EX_t\rvert^2$: $\;\mathbb
+# > V_t=(1-t)\mathbb V_0+t\mathbb V_1-t(1-t)\big(\mathbb E\lvert X_1-X_0\rvert^2-\lvert\mathbb EX_1-\mathbb EX_0\rvert^2\big)$.
+# > So among all couplings the optimal one keeps the largest variance at every $t$.
 #
 # *Proof.* Expand $\lvert(1-t)a+tb\rvert^2=(1-t)\lvert a\rvert^2+t\lvert b\rvert^2-t(1-t)\lvert b-a\rvert^2$ with the centred
 # $a=X_0-\mathbb EX_0$, $b=X_1-\mathbb EX_1$. Only $\mathbb E\lvert X_1-X_0\rvert^2$ depends on the coupling. $\square$
@@ -702,7 +817,7 @@ claim("OT-23", 0.5 * (torch.bincount(cell, minlength=n) / n - 1 / n).abs().sum()
 
 # %%
 shuffled = y[torch.randperm(n, generator=generator)]
-total = w2_points(x, y) ** 0.5
+total = sample_w2_squared(x, y) ** 0.5
 
 
 def cloud(t, end):
@@ -715,8 +830,8 @@ def variance(cloud):
 
 times = (0.0, 0.25, 0.5, 0.75, 1.0)
 steps = [(0, t) for t in times[1:]] + [(0.25, 0.5), (0.5, 1.0)]
-claim("OT-24", max(abs(w2_points(cloud(s, y), cloud(t, y)) ** 0.5 / (total * (t - s)) - 1) for s, t in steps))
-detour = w2_points(x, cloud(0.5, shuffled)) ** 0.5 + w2_points(cloud(0.5, shuffled), y) ** 0.5
+claim("OT-24", max(abs(sample_w2_squared(cloud(s, y), cloud(t, y)) ** 0.5 / (total * (t - s)) - 1) for s, t in steps))
+detour = sample_w2_squared(x, cloud(0.5, shuffled)) ** 0.5 + sample_w2_squared(cloud(0.5, shuffled), y) ** 0.5
 claim("OT-25", detour / total - 1)
 shift = (x.mean(0) - y.mean(0)).square().sum().item()
 formula = [(1 - t) * variance(x) + t * variance(y) - t * (1 - t) * (total**2 - shift) for t in times]
@@ -725,194 +840,66 @@ say(f"variance half-way: {variance(cloud(0.5, y)):.3f} optimal, {variance(cloud(
 say(f"variance at the ends: {formula[0]:.3f} temple, {formula[-1]:.3f} flower")
 
 # %% [markdown]
-# ## 10. Beside it: flow matching with the independent coupling
-#
-# Flow matching takes *any* coupling of the two laws, here the independent one, the straight paths $X_t=(1-t)X_0+tX_1$, and
-# replaces the crossing velocities $X_1-X_0$ by their mean at each place, $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$. Its flow
-# $\varphi_t$ carries $\alpha$ to the law of $X_t$ (notebook 01), in particular to $\beta$ at $t=1$. Optimality is nowhere asked
-# for.
-#
-# To have the field in closed form we describe each colour law by a Gaussian mixture, fitted by maximum likelihood, with $K$
-# components each. The independent coupling of two mixtures is a mixture of the $K^2$ pairs of components, with the products of
-# the weights, and $v_t$ is a posterior mean of Gaussian velocities (exercise 5 of the notes, notebook 04).
-#
-# > **Theorem 10.** If $(\varphi_t)_\#\alpha$ is the law of $X_t$ for every $t$, these four numbers increase from left to right:
-#
-# $$
-# W_2^2(\alpha,\beta)\ \le\ \mathbb E\lvert\varphi_1(X_0)-X_0\rvert^2
-# \ \le\ \int_0^1\mathbb E\lvert v_t(X_t)\rvert^2dt\ \le\ \mathbb E\lvert X_1-X_0\rvert^2 .
-# $$
-#
-# *Proof.* First: $(X_0,\varphi_1(X_0))$ couples $\alpha$ and $\beta$. Second:
-# $\varphi_1(X_0)-X_0=\int_0^1v_t(\varphi_t(X_0))\,dt$, so by Jensen's inequality its square is at most
-# $\int_0^1\lvert v_t(\varphi_t(X_0))\rvert^2dt$; take expectations, and $\varphi_t(X_0)$ has the law of $X_t$. Third: by
-# Jensen's inequality for the conditional expectation, $\lvert v_t(X_t)\rvert^2\le\mathbb E[\lvert X_1-X_0\rvert^2\mid X_t]$.
-# $\square$
-#
-# Each inequality is strict here: $\varphi_1$ is not optimal, the trajectories bend, and the paths of the coupling cross.
-#
-# **How the numbers are computed.** $\mathbb E\lvert X_1-X_0\rvert^2$ from the moments of the mixtures. Colours drawn from the
-# first mixture are carried along by the midpoint rule; their steps give $\mathbb E\lvert\varphi_1-\mathrm{Id}\rvert^2$ and the
-# energy ($h\sum_k\lvert\Delta_k/h\rvert^2$ with steps $\Delta_k$ of length $h$ in time, for which Jensen's inequality holds
-# exactly), and POT the $W_2^2$ of their two ends. The energy is computed a second time *without* the flow, from the same
-# starting colours with a fresh independent $X_1$ at each of 25 times: the two agree only if the flow really has the law of
-# $X_t$.
-
-# %%
-K = 5
-
-
-def fit_mixture(image):
-    colours = colour_sample(image, 4000, generator=generator).numpy()
-    fit = MixtureFit(K, reg_covar=1e-4, max_iter=500, random_state=seed).fit(colours)
-    return GaussianMixture(fit.weights_ / fit.weights_.sum(), fit.means_, fit.covariances_)
-
-
-def moments(law):
-    """The mean, and the trace of the covariance."""
-    mean = law.weights @ law.means
-    second = law.weights @ (law.covs.diagonal(dim1=-2, dim2=-1).sum(-1) + law.means.square().sum(-1))
-    return mean, second - mean.square().sum()
-
-
-law0, law1 = fit_mixture(china), fit_mixture(flower)
-pair_weights = torch.outer(law0.weights, law1.weights).flatten()
-pair_weights = pair_weights / pair_weights.sum()
-means0, covs0 = (z.repeat_interleave(K, 0) for z in (law0.means, law0.covs))
-means1, covs1 = law1.means.repeat(K, 1), law1.covs.repeat(K, 1, 1)
-
-
-def velocity(t, x):
-    return fm_velocity_mixture(pair_weights, means0, means1, covs0, covs1, t, x)
-
-
-start_points = law0.sample(size["particles"], generator=generator)
-_, path = trajectory(velocity, start_points, steps=40)
-power = 40**2 * path.diff(dim=0).square().sum(-1).mean(1)  # E|v_t|² on each of the 40 intervals
-energy = power.mean().item()
-moved = (path[-1] - start_points).square().sum(1).mean().item()
-(mean0, spread0), (mean1, spread1) = moments(law0), moments(law1)
-pairs = ((mean1 - mean0).square().sum() + spread0 + spread1).item()
-
-clock = (torch.arange(25, dtype=torch.float64) + 0.5) / 25
-positions = [(1 - t) * start_points + t * law1.sample(len(start_points), generator=generator) for t in clock]  # of X_t
-pair_power = torch.stack([velocity(t, x_t).square().sum(1).mean() for t, x_t in zip(clock, positions, strict=True)])
-
-# %%
-fresh = law1.sample(n, generator=generator)
-ends_w2 = w2_points(start_points[:n], path[-1, :n])
-ends_moved = (path[-1, :n] - start_points[:n]).square().sum(1).mean().item()
-claim("OT-27", w2_points(path[-1, :n], fresh) / w2_points(start_points[:n], fresh))
-claim("OT-28", abs(energy / pair_power.mean() - 1))
-claim("OT-29", ends_w2 - ends_moved)
-claim("OT-30", moved - energy)
-claim("OT-31", energy - pairs)
-claim("OT-32", ends_moved / ends_w2 - 1)
-claim("OT-33", pairs / energy - 1)
-say(f"optimal transport of the photographs' colours: W2² = E|T − Id|² = energy = {w2_colours:.2f}")
-print("flow matching between the fitted mixtures:")
-say(f"W2² of the ends {ends_w2:.2f}, E|φ₁ − Id|² {moved:.2f}, energy {energy:.2f}, E|X₁ − X₀|² {pairs:.2f}")
-
-# %%
-figure, axes = plt.subplots(figsize=(6.8, 3.3))
-axes.plot((torch.arange(40) + 0.5) / 40, power, color=COLOURS["blue"], label=r"$\mathbb{E}|v_t|^2$ along the flow")
-axes.plot(clock, pair_power, "o", ms=4, color=COLOURS["orange"], label=r"$\mathbb{E}|v_t(X_t)|^2$ from independent pairs")
-for value, text, style in (
-    (pairs, r"$\mathbb{E}|X_1 - X_0|^2$", ":"),
-    (energy, r"energy, the mean of the curve", "-."),
-    (moved, r"$\mathbb{E}|\varphi_1 - \mathrm{Id}|^2$", "--"),
-    (ends_w2, r"$W_2^2$: speed$^2$ of the optimal path", "-"),
-):
-    axes.axhline(value, color=COLOURS["grey"], lw=1.1, ls=style)
-    axes.text(1.02, value, text, va="center", fontsize=9)
-axes.set(xlabel="time $t$", ylabel="mean squared speed", xlim=(0, 1))
-axes.legend(loc="best")
-show(figure, "energies", alt="Mean squared speed of flow matching against time, above that of the optimal path.")
-
-# %% [markdown]
-# **The pictures.** $T_\varepsilon$ and $\varphi_1$ are applied to every pixel of the temple. The way back uses the other
-# potential, $y\mapsto$ the smooth maximum of $f_i-c(x_i,y)$, and the flow run backwards from $t=1$ to $0$. Flow matching may
-# leave the colour cube; such values are clipped for display.
+# **The pictures.** $T_\varepsilon$ is applied to every pixel of the temple. The way back uses the other potential, $y\mapsto$ the
+# smooth maximum of $f_i-c(x_i,y)$.
 
 # %%
 pixels, petals = china.reshape(-1, 3), flower.reshape(-1, 3)
 transported, returned = recolour(pixels, y, g, epsilon), recolour(petals, x, f, epsilon)
-_, flowed = trajectory(velocity, pixels, steps=12, method="rk4")
-_, backward = trajectory(velocity, petals, t0=1.0, t1=0.0, steps=12, method="rk4")
-
-
-def draw(axes, colours, title=None):
-    axes.imshow(colours.reshape(china.shape).clamp(0, 1).numpy())
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(title)
-
-
-figure, axes = plt.subplots(2, 3, figsize=(7.6, 3.75))
-for row, images in zip(axes, ((pixels, transported, flowed[-1]), (petals, returned, backward[-1])), strict=True):
-    for axes_i, image in zip(row, images, strict=True):
-        draw(axes_i, image)
-for axes_i, title in zip(axes[0], ("photograph", "optimal transport", "flow matching"), strict=True):
-    axes_i.set_title(title)
-axes[0, 0].set_ylabel("to the flower's colours")
-axes[1, 0].set_ylabel("to the temple's colours")
+figure, axes = plt.subplots(1, 4, figsize=(11.0, 2.2))
+pictures = {"temple": pixels, "in the flower's colours": transported, "flower": petals, "in the temple's colours": returned}
+for axes_i, (title, colours) in zip(axes, pictures.items(), strict=True):
+    axes_i.imshow(colours.reshape(china.shape).clamp(0, 1).numpy())
+    axes_i.set(title=title, xticks=[], yticks=[])
+    axes_i.spines[:].set_visible(False)
 show(
     figure,
     "colour_transfer",
     photograph=CREDIT,
-    alt="A temple and a flower, each recoloured with the colours of the other, by optimal transport and by flow matching.",
+    alt="A temple and the same in the colours of a flower; the flower and the same in the colours of the temple.",
 )
 
 # %% [markdown]
-# The strips run from the temple to its recoloured version. Upper row: McCann's interpolation $(1-t)x+tT_\varepsilon(x)$ of each
-# pixel, a straight line at constant speed. Lower row: the flow $\varphi_t(x)$, whose laws are those of $X_t$ for independent
-# ends: half-way it is the greyer one (Proposition 9). Its sharp edges are those of the mixture: colours that are close at the
-# start but drawn to different components are torn apart.
+# The same in the colour cube, for forty of the sampled colours, spread evenly over the temple's: each with its partner on the
+# left, with a random one on the right. The optimal segments are shorter and run beside each other; two particles that run along
+# them never meet on the way. The random ones all pass through the middle, where the cloud half-way is therefore denser.
 
 # %%
-figure, axes = plt.subplots(2, 5, figsize=(9.2, 2.75))
-for column, t in enumerate(times):
-    draw(axes[0, column], (1 - t) * pixels + t * transported, f"$t = {t:g}$")
-    draw(axes[1, column], flowed[round(12 * t)])
-axes[0, 0].set_ylabel("McCann")
-axes[1, 0].set_ylabel("flow matching")
-alt = "Five pictures from the temple to its recoloured version, for the optimal path and flow matching."
-show(figure, "strips", alt=alt, photograph=CREDIT)
-
-# %% [markdown]
-# The same in the colour cube, for some of the sampled colours: on the left each colour and its partner, joined by a segment; on
-# the right the trajectories of flow matching from the same colours. In neither picture do two particles meet on the way; but
-# those of flow matching bend.
-
-# %%
-figure, axes = plt.subplots(1, 2, figsize=(8.8, 3.9), subplot_kw=dict(projection="3d"))
-some = x[:: n // 150]
-_, bent = trajectory(velocity, some, steps=40)
-panels = (("optimal transport", torch.stack([some, y[:: n // 150]])), ("flow matching", bent))
-for axes_i, (title, lines) in zip(axes, panels, strict=True):
-    for line in lines.movedim(1, 0):
-        axes_i.plot(*line.T.numpy(), color=COLOURS["grey"], lw=0.5, alpha=0.6)
-    for ends, marker in ((lines[0], "o"), (lines[-1], "s")):
-        colour = ends.clamp(0, 1).numpy()
-        axes_i.scatter(*ends.T.numpy(), c=colour, marker=marker, s=18, depthshade=False, edgecolors="black", linewidths=0.3)
+figure = plt.figure(figsize=(9.0, 4.2))
+some = slice(None, None, n // 40)
+panels = (
+    ("the cheapest partners run beside each other", y, "optimal"),
+    ("random partners cross in the middle", shuffled, "independent"),
+)
+for column, (title, ends, role) in enumerate(panels):
+    axes_i = figure.add_subplot(1, 2, column + 1, projection="3d")
+    for line in torch.stack([x[some], ends[some]], 1):
+        axes_i.plot(*line.T.numpy(), color=ROLES[role], lw=0.9, alpha=0.7)
+    for cloud_i, marker, name in ((x[some], "o", "temple"), (ends[some], "s", "flower")):
+        dots = dict(marker=marker, s=26, depthshade=False, edgecolors="black", linewidths=0.4)
+        axes_i.scatter(*cloud_i.T.numpy(), c=cloud_i.clamp(0, 1).numpy(), **dots)
+        axes_i.scatter([], [], [], color="white", label=name, **dots)
     axes_i.set(xlim=(0, 1), ylim=(0, 1), zlim=(0, 1), xticks=(0.25, 0.75), yticks=(0.25, 0.75), zticks=(0.25, 0.75))
     axes_i.set(xlabel="red", ylabel="green", zlabel="blue")
-    axes_i.set_title(title, y=0.97)
+    axes_i.set_title(title, y=0.98)
     axes_i.view_init(elev=22, azim=-60)
-    axes_i.set_box_aspect(None, zoom=0.9)
+    axes_i.set_box_aspect(None, zoom=0.85)
+figure.legend(*axes_i.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 show(
     figure,
     "colour_cube",
-    alt="Temple colours (circles) joined to flower colours (squares) in the RGB cube, by segments and by bent trajectories.",
+    alt="Forty temple colours (circles) joined to flower colours (squares) in the RGB cube: by short segments that hardly cross "
+    "for the cheapest partners, by long ones through the middle for random partners.",
 )
 
 # %% [markdown]
-# ## 11. Where to go from here
+# ## 10. Where to go from here
 #
-# Theorem 8 and Theorem 10 are two ends of one statement. McCann's path turns the static number $W_2^2$ into the energy of a
-# motion, flow matching is another motion between the same laws, and its energy is larger. That the smallest energy of *all*
-# motions is $W_2^2$ is the theorem of Benamou and Brenier; what "motion" means is the continuity equation. Both begin in
-# `01_continuity_equation`. The exercises of the notes, with Gaussians in place of photographs, are in `04_gaussian_exercises`.
+# McCann's path turns the static number $W_2^2$ into the energy of a motion. Flow matching is another motion between the same
+# laws, and its energy is larger: the chain of the four numbers, with the flow between two mixtures fitted to these colours, is
+# in [proofs/02](02_benamou_brenier.ipynb). That the smallest energy of *all* motions is $W_2^2$ is the theorem of Benamou and
+# Brenier, proved there; what "motion" means is the continuity equation, [proofs/01](01_continuity_equation.ipynb). The
+# exercises of the notes, with Gaussians in place of photographs, are in [proofs/04](04_gaussian_exercises.ipynb).
 #
 # ## Bibliography
 #

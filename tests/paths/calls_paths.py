@@ -6,7 +6,15 @@ import torch
 from calls import Call
 
 from dynot_lite.laws.gaussian import Gaussian
-from dynot_lite.paths.continuity import bump, gauss_legendre, kinetic_energy, strong_residual, weak_residual
+from dynot_lite.paths.continuity import (
+    box_quadrature,
+    bump,
+    gauss_legendre,
+    kinetic_energy,
+    path_quadrature,
+    strong_residual,
+    weak_residual,
+)
 from dynot_lite.paths.flows import divergence, hutchinson_divergence, integrate, integrate_adaptive, log_prob, trajectory
 from dynot_lite.paths.interpolants import Interpolant
 
@@ -222,6 +230,27 @@ CALLS = [
         },
     ),
     room("continuity", "gauss_legendre", lambda order: gauss_legendre(order), {}, options={"order": ("count", 3)}),
+    room(
+        "continuity",
+        "path_quadrature",
+        lambda order: path_quadrature(lambda t: Gaussian([t, 0.0], MATRIX @ MATRIX.T), order)(0.25),
+        {},
+        options={"order": ("count", 3)},
+    ),
+    room(
+        "continuity",
+        "box_quadrature",
+        lambda centre, radius, n: box_quadrature(lambda t: NORMAL, centre, radius, n)(0.25),
+        {"centre": t(0.25, 0.5)},
+        options={"radius": ("positive", 2.0), "n": ("count", 7)},
+        names={"centre": "centre|x|n must be", "n": r"\bn\b", "radius": "radius"},
+        limits={
+            "one cell": (
+                {"centre": [0.0, 0.0], "radius": 0.5, "n": 1},
+                (t([0.0, 0.0], [1.5, 1.5]), t(0.5 / math.pi, 1 - 0.5 / math.pi)),
+            )
+        },
+    ),
     room(
         "continuity",
         "bump",

@@ -181,3 +181,86 @@ def test_the_unit_of_the_points_changes_no_residual(unit):
         assert there == pytest.approx(continuity.weak_residual(path, field, psi, times=8), rel=1e-9, abs=1e-12)
     energy = continuity.kinetic_energy(scaled, lambda t, x: unit * velocity(t, x / unit), times=8)
     assert energy == pytest.approx(unit**2 * w2_squared(p, q).item(), rel=1e-12, abs=0)
+
+
+# --- quadratures of paths of laws --------------------------------------------------------------------------------------------
+
+
+class Triangle:
+    """The law of density 1 − |x − shift| on the line: without tails, so that quadratures can be done by hand."""
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def log_prob(self, x):
+        return (1 - (x[:, 0] - self.shift).abs()).clamp_min(0).log()
+
+
+def test_path_quadrature_is_the_laws():
+    p, q = pair(2)
+    x, weights = continuity.path_quadrature(lambda t: geodesic(p, q, t), 7)(0.3)
+    expected = geodesic(p, q, 0.3).quadrature(7)
+    assert torch.equal(x, expected[0]) and torch.equal(weights, expected[1])
+    assert len(continuity.path_quadrature(lambda t: p)(0.3)[0]) == 400
+    with pytest.raises(ValueError, match=r"law_at must return laws with a quadrature\(order\), got Triangle"):
+        continuity.path_quadrature(Triangle)(0.3)
+    with pytest.raises(TypeError, match="law_at must be a function"):
+        continuity.path_quadrature(p)
+
+
+def test_box_quadrature_by_hand():
+    x, weights = continuity.box_quadrature(Triangle, [0.0], 1.0, 4)(0.25)
+    assert x[:, 0].tolist() == [-0.75, -0.25, 0.25, 0.75, 3.0]
+    assert torch.allclose(weights, torch.tensor([0, 0.25, 0.5, 0.25, 0.0], dtype=F64))
+    _, weights = continuity.box_quadrature(Triangle, [2.0], 1.5, 3)(0.5)  # the cells around 1, 2 and 3, of width 1
+    assert torch.allclose(weights, torch.tensor([0.5, 0, 0, 0.5], dtype=F64))
+    # An odd side, another width on each axis and a law that is no product: cells are (i, j) in the order of a product.
+    law = Gaussian([0.2, -0.1], [[1.0, 0.6], [0.6, 2.0]])
+    x, weights = continuity.box_quadrature(lambda t: law, [0.5, -1.0], 0.9, 3)(0.0)
+    side = 0.6
+    for k, (i, j) in enumerate((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+        point = torch.tensor([[0.5 + side * i, -1.0 + side * j]], dtype=F64)
+        assert torch.allclose(x[k], point[0]) and torch.allclose(weights[k], law.log_prob(point).exp()[0] * side**2)
+    assert torch.allclose(x[-1], torch.tensor([3.2, 1.7], dtype=F64)) and weights.sum().item() == pytest.approx(1, abs=1e-15)
+
+
+def test_box_quadrature_integrates_what_vanishes_outside():
+    p, q = pair(2, condition=4.0)
+    path = continuity.box_quadrature(lambda t: geodesic(p, q, t), geodesic(p, q, 0.5).mean, 1.5, 80)
+    hermite = continuity.path_quadrature(lambda t: geodesic(p, q, t), 60)
+    psi = continuity.bump([0.5, *geodesic(p, q, 0.5).mean.tolist()], 1.4)
+    _, velocity, uninverted = mccann(p, q)
+    assert continuity.weak_residual(path, velocity, psi, times=60) < 1e-6
+    assert continuity.weak_residual(path, uninverted, psi, times=60) > 1e-2
+    # and with the whole law in the box all integrals
+    wide = continuity.box_quadrature(lambda t: geodesic(p, q, t), geodesic(p, q, 0.5).mean, 16.0, 200)
+    assert continuity.kinetic_energy(wide, velocity, times=8) == pytest.approx(
+        continuity.kinetic_energy(hermite, velocity, times=8), rel=1e-9
+    )
+
+
+def test_cells_that_are_too_wide_are_refused_and_the_error_of_others_is_spread():
+    narrow = Gaussian([0.0], [[1e-4]])
+    with pytest.raises(ValueError, match="n must be larger for this law: the cells of the box see a mass of 26.6"):
+        continuity.box_quadrature(lambda t: narrow, [0.0], 1.0, 3)(0.5)
+    _, weights = continuity.box_quadrature(Triangle, [0.0], 1.0, 21)(0.0)  # 1 + 1/441 by the rule
+    assert weights.sum().item() == pytest.approx(1, abs=1e-15) and weights[-1] == 0
+    assert weights[10].item() == pytest.approx((2 / 21) / (1 + 1 / 441), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"centre": [[0.0]]}, "centre must have shape"),
+        ({"centre": []}, "centre must have shape"),
+        ({"centre": [math.inf]}, "centre must be finite"),
+        ({"radius": 0.0}, "radius must be a positive number"),
+        ({"n": 0}, "n must be an integer"),
+        ({"centre": [0.0] * 4, "n": 50}, r"n must have n\*\*d ≤ 4e6 cells, got 50\*\*4"),
+        ({"law_at": lambda t: Gaussian([0.0, 0.0], torch.eye(2))}, "x must have dimension 2"),
+        ({"law_at": 3}, "law_at must be a function"),
+    ],
+)
+def test_bad_boxes_are_refused(changed, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        continuity.box_quadrature(**{"law_at": Triangle, "centre": [0.0], "radius": 1.0, "n": 4} | changed)(0.5)

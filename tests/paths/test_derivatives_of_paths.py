@@ -7,6 +7,7 @@ from derivatives import rows as table
 from instances import generator
 
 import dynot_lite.paths
+from dynot_lite.laws.gaussian import Gaussian
 from dynot_lite.paths import continuity, flows, interpolants
 from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, VARIANCE_PRESERVING, Interpolant
 
@@ -56,6 +57,13 @@ EXACT = {
         lambda t: flows.hutchinson_divergence(velocity(GROWTH), t, X0, generator=generator()), T[0],
     ),
     "log_prob, density": (lambda scale: flows.log_prob(velocity(GROWTH), X0, log_prob0(scale), steps=2), T[0]),
+    "box_quadrature": (
+        lambda c, m: continuity.box_quadrature(lambda t: Gaussian(m, GROWTH @ GROWTH.mT + t * torch.eye(2)), c, 1.5, 5)(0.5),
+        torch.tensor([0.5, 0.1], dtype=F64), X0[0],
+    ),
+    "path_quadrature": (
+        lambda m: continuity.path_quadrature(lambda t: Gaussian(m, t * torch.eye(2)), 3)(0.5), X0[0],
+    ),
     "bump": (lambda c, t, x: continuity.bump(c, 2.0)(t, x), torch.tensor([0.5, 0.0, 0.1], dtype=F64), T, X0),
     "bump, outside": (lambda c, t, x: continuity.bump(c, 1e-3)(t, x), torch.tensor([0.5, 0.0, 0.1], dtype=F64), T, X0),
 }  # fmt: skip
@@ -108,6 +116,7 @@ REFUSED = [
     ("integrate_adaptive", "t1", NUMBER, lambda **z: flows.integrate_adaptive(velocity(GROWTH), X0, **z)),
     ("strong_residual", "x", X0, lambda **z: continuity.strong_residual(DENSITY, velocity(GROWTH), 0.5, **z)),
     ("strong_residual", "t", NUMBER, lambda **z: continuity.strong_residual(DENSITY, velocity(GROWTH), x=X0, **z)),
+    ("box_quadrature", "radius", NUMBER, lambda **z: continuity.box_quadrature(lambda t: None, [0.5], n=3, **z)),
     ("bump", "radius", NUMBER, lambda **z: continuity.bump([0.5, 0.0], **z)),
 ]
 

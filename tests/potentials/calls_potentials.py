@@ -15,6 +15,7 @@ from dynot_lite.potentials.action_matching import (
     endpoint_mismatch,
     entropic_action_matching_loss,
     laplacian,
+    snapshot_loss,
     unbalanced_action_matching_loss,
 )
 from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
@@ -379,6 +380,14 @@ CALLS = [
         callables={"mass": torch.exp},
         excused={"mass: a list": "masses may be arrays of any make", "precision": "that of the path"},
         names=NAMES,
+    ),
+    room(
+        "action_matching",
+        "snapshot_loss",
+        lambda snapshots: snapshot_loss(ANY, snapshots),
+        {"snapshots": torch.stack([X0, *PATH, X1])},
+        names={"snapshots": "snapshots|x|function"},
+        rows=[{"snapshots": 1, "result": None}],
     ),
     room(
         "action_matching",

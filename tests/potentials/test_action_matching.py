@@ -8,6 +8,7 @@ import torch
 from instances import potential_of
 from scipy.linalg import solve_continuous_lyapunov
 
+from dynot_lite.companion.numerics import cubature, difference
 from dynot_lite.potentials.action_matching import (
     AutodiffAction,
     OptimalAction,
@@ -17,6 +18,7 @@ from dynot_lite.potentials.action_matching import (
     endpoint_mismatch,
     entropic_action_matching_loss,
     laplacian,
+    snapshot_loss,
     unbalanced_action_matching_loss,
 )
 from dynot_lite.potentials.convex import ConvexPotential
@@ -35,19 +37,15 @@ def ends(n, dim, seed=1):
 class DifferencedAction:
     """An action whose derivatives are sixth-order differences of its values at fixed x (or fixed t)."""
 
-    def __init__(self, action, step=2e-3):
-        self.value, self.step = action.value, step
-
-    def _difference(self, function):
-        stencil = {1: 45, 2: -9, 3: 1}
-        return sum(c * (function(k * self.step) - function(-k * self.step)) for k, c in stencil.items()) / (60 * self.step)
+    def __init__(self, action):
+        self.value = action.value
 
     def time_derivative(self, t, x):
-        return self._difference(lambda h: self.value(t + h, x))
+        return difference(lambda h: self.value(t + h, x))
 
     def velocity(self, t, x):
         axes = torch.eye(x.shape[1], dtype=x.dtype)
-        return torch.stack([self._difference(lambda h, axis=axis: self.value(t, x + h * axis)) for axis in axes], dim=1)
+        return torch.stack([difference(lambda h, axis=axis: self.value(t, x + h * axis)) for axis in axes], dim=1)
 
 
 def paths(x0, x1, potential):
@@ -156,11 +154,6 @@ NODES, WEIGHTS = (torch.as_tensor(a) for a in np.polynomial.legendre.leggauss(60
 NODES, WEIGHTS = (NODES + 1) / 2, WEIGHTS / WEIGHTS.sum()
 S0, S1 = (torch.tensor(a, dtype=torch.float64) for a in ([[2.0, 0.6], [0.6, 1.0]], [[1.0, -0.5], [-0.5, 3.0]]))
 M0, M1 = (torch.tensor(a, dtype=torch.float64) for a in ([0.3, -1.0], [1.5, 0.7]))
-
-
-def cubature(mean, cov):
-    factor = math.sqrt(len(mean)) * torch.linalg.cholesky(cov).T
-    return torch.cat([mean + factor, mean - factor])
 
 
 def gaussian_path(t):
@@ -351,3 +344,95 @@ def test_the_mismatch_of_two_samples_is_in_standard_errors_of_their_means():
     # Mean of squares 4 against 1; the squares 0, 0, 0, 16 have variance 48 with divisor 4, so the error is √(48/4).
     path_end, end = torch.tensor([[0.0], [0.0], [0.0], [4.0]]), torch.ones(4, 1)
     assert endpoint_mismatch(path_end, end) == pytest.approx(3 / math.sqrt(12), rel=1e-6)
+
+
+# --- snapshots ---------------------------------------------------------------------------------------------------------------
+
+
+def snapshots_of(path, k):
+    return torch.stack([path(t) for t in torch.linspace(0, 1, k, dtype=torch.float64).tolist()])
+
+
+@pytest.mark.parametrize("k", (2, 3, 6))
+def test_snapshot_loss_is_the_trapezoidal_rule_with_differences(k):
+    action, x = AutodiffAction(quadratic_action), torch.randn(k, 7, 2, generator=torch.Generator().manual_seed(k)).double()
+    h, expected = 1 / (k - 1), action.value(0.0, x[0]).mean() - action.value(1.0, x[-1]).mean()
+    for j in range(k - 1):
+        low, high = j * h, (j + 1) * h
+        for cloud in (x[j], x[j + 1]):
+            expected += 0.5 * (action.value(high, cloud) - action.value(low, cloud)).mean()
+        for t, cloud in ((low, x[j]), (high, x[j + 1])):
+            expected += 0.5 * h * 0.5 * action.velocity(t, cloud).square().sum(1).mean()
+    assert abs(snapshot_loss(action, x) - expected) < 1e-12
+    shuffled = torch.stack([cloud[torch.randperm(7, generator=torch.Generator().manual_seed(j))] for j, cloud in enumerate(x)])
+    assert abs(snapshot_loss(action, shuffled) - expected) < 1e-12  # nothing is paired
+
+
+def test_snapshot_loss_does_not_see_a_function_of_time_where_derivatives_at_the_snapshots_have_no_lower_bound():
+    x, times = snapshots_of(gaussian_path, 5), torch.linspace(0, 1, 5, dtype=torch.float64)
+    f = lambda t: t - torch.sin(8 * math.pi * t) / (8 * math.pi)  # f(0) = 0, f(1) = 1, f' = 0 at the snapshots
+    for c in (3.0, 1000.0):
+        added = AutodiffAction(lambda t, x, c=c: quadratic_action(t, x) + c * f(t))
+        plain = AutodiffAction(quadratic_action)
+        assert abs(snapshot_loss(added, x) - snapshot_loss(plain, x)) < 1e-10
+        losses = [action_matching_loss(action, x[0], x[-1], x, times) for action in (added, plain)]
+        assert abs(losses[0] - losses[1] + c) < 1e-9
+
+
+def test_snapshot_loss_tends_to_the_loss_with_second_order():
+    action = AutodiffAction(quadratic_action)
+    exact = action_matching_loss(action, cubature(M0, S0), cubature(M1, S1), gaussian_path, NODES, quadrature=WEIGHTS)
+    errors = [abs(snapshot_loss(action, snapshots_of(gaussian_path, k)) - exact).item() for k in (9, 17, 33)]
+    assert 3.8 < errors[0] / errors[1] < 4.2 and 3.9 < errors[1] / errors[2] < 4.1 and errors[2] < 2e-2
+
+
+def test_each_snapshot_has_its_own_minimum_a_central_difference():
+    """Of N(0, v(t)) and s = ½ b x²: b = (v_{k+1} − v_{k−1})/(4 w v_k), with a weight w that is half as large at the ends."""
+    k, variance = 5, lambda t: 1 + 3 * t**2
+    unit = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    x = snapshots_of(lambda t: math.sqrt(variance(t)) * unit, k)
+    v = torch.tensor([variance(j / 4) for j in range(k)], dtype=torch.float64)
+    around = torch.cat([v[:1], v, v[-1:]])
+    w = torch.full((k,), 0.25, dtype=torch.float64)
+    w[[0, -1]] *= 0.5
+    slope = (around[2:] - around[:-2]) / (4 * w * v)
+
+    def loss(slope):
+        action = AutodiffAction(lambda t, x: 0.5 * slope[(4 * t).round().long()] * x[:, 0] ** 2)
+        action.time_derivative = None  # it is not asked for
+        return snapshot_loss(action, x)
+
+    found = slope.clone().requires_grad_()
+    loss(found).backward()
+    assert found.grad.abs().max() < 1e-12
+    assert abs(loss(slope) + 0.5 * (w * v * slope**2).sum()) < 1e-12
+    for j in range(k):
+        moved = slope.clone()
+        moved[j] += 0.1
+        assert loss(moved) > loss(slope) + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "words"),
+    [
+        (torch.zeros(4, 2), r"snapshots must have shape \(K, n, d\) with K ≥ 2, got \(4, 2\)"),
+        (torch.zeros(1, 4, 2), "K ≥ 2"),
+        (torch.zeros(2, 0, 2), "snapshots must be a non-empty"),
+        (torch.zeros(2, 2, 4, 2), "snapshots must have shape"),
+        (torch.full((2, 4, 2), math.nan), "snapshots must be finite"),
+    ],
+)
+def test_snapshots_of_another_shape_are_refused(snapshots, words):
+    with pytest.raises(ValueError, match=words):
+        snapshot_loss(AutodiffAction(quadratic_action), snapshots)
+
+
+def test_snapshot_loss_checks_what_the_action_returns():
+    action = AutodiffAction(quadratic_action)
+    action.value = lambda t, x: x
+    with pytest.raises(ValueError, match="action.value must return a tensor of shape"):
+        snapshot_loss(action, torch.zeros(2, 4, 2))
+    action.velocity = lambda t, x: x[:, :1]
+    action.value = lambda t, x: x[:, 0]
+    with pytest.raises(ValueError, match="action.velocity must return"):
+        snapshot_loss(action, torch.zeros(2, 4, 2))

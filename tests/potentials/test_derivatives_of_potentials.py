@@ -70,6 +70,7 @@ LOSSES = {
     "unbalanced_action_matching_loss": lambda s, x0, x1, path, t, w: action_matching.unbalanced_action_matching_loss(
         s, x0, x1, path, t, mass=torch.exp, quadrature=w
     ),
+    "snapshot_loss": lambda s, x0, x1, path, t, w: action_matching.snapshot_loss(s, torch.cat([x0[None], path, x1[None]])),
     "action_gap": lambda s, x0, x1, path, t, w: action_matching.action_gap(
         s, lambda t, x: torch.tanh(x) * t[:, None], path, t, quadrature=w
     ),

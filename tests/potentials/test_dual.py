@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from dynot_lite.companion.numerics import cubature
 from dynot_lite.laws import gaussian
 from dynot_lite.potentials.convex import ICNN, LogSumExp, Quadratic
 from dynot_lite.potentials.dual import certificate, semidual_loss
@@ -100,10 +101,7 @@ def test_gaussian_minimum_is_half_the_moments_minus_half_w2():
     q = gaussian.Gaussian([1.5, 0.7], [[1.0, -0.5], [-0.5, 3.0]])
     monge = gaussian.monge_map(p, q)
 
-    def cubature(law):  # 2d points with the mean and covariance of the law: exact for quadratic integrands
-        return torch.cat([law.mean + 2**0.5 * law.factor.T, law.mean - 2**0.5 * law.factor.T])
-
-    x0, x1 = cubature(p), cubature(q)
+    x0, x1 = cubature(p.mean, p.cov), cubature(q.mean, q.cov)  # exact for quadratic integrands
     moments = sum((law.mean.square().sum() + law.cov.trace()).item() for law in (p, q))
     potential = Quadratic(2, matrix=monge.matrix, offset=monge.offset)
     assert abs(2 * semidual_loss(potential, x0, x1).item() - moments + gaussian.w2_squared(p, q).item()) < 1e-11

@@ -7,6 +7,7 @@ import pytest
 import torch
 from instances import potential_of
 
+from dynot_lite.companion.numerics import difference
 from dynot_lite.potentials.action_matching import OptimalAction, action_matching_loss
 from dynot_lite.potentials.conjugates import Equation
 from dynot_lite.potentials.dual import semidual_loss
@@ -18,11 +19,6 @@ T = torch.linspace(3 * STEP, 1 - 3 * STEP, N, dtype=torch.float64)
 
 def randn(*shape, seed):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def difference(function):
-    """Sixth-order central difference of a function of one number at 0."""
-    return sum(c * (function(k * STEP) - function(-k * STEP)) for k, c in {1: 45, 2: -9, 3: 1}.items()) / (60 * STEP)
 
 
 def differences_of_values(action, t, x):
