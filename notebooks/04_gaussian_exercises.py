@@ -45,7 +45,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from dynot_lite import datasets
-from dynot_lite.companion import claim, say, show, slide, start
+from dynot_lite.companion import claim, errata, say, show, slide, start
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.couplings.plans import exact_plan
 from dynot_lite.laws.coupled import MixtureCoupling
@@ -155,7 +155,7 @@ claim("S04-3", cost - least)
 #
 # **Hint.** When is $AHA^{-1}$ symmetric for a symmetric $H$?
 #
-# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solution 2.*
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solutions 2(a), 2(b), 2(c).*
 
 # %% [markdown]
 # ## 3. Exercise 3: on a line all roads lead to one place
@@ -210,6 +210,9 @@ for r, slope, energy in zip(correlations, end_maps, energies):
 # **Hint.** Suppose that two trajectories change their order. What happens when they meet?
 #
 # *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solution 3.*
+
+# %%
+errata.box("N-17")
 
 # %% [markdown]
 # ## 4. Exercise 4: Gaussians that do not commute
@@ -295,6 +298,9 @@ claim("S04-6", (right.matrix - swapped.matrix).abs().max())
 #
 # *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solutions 4(a), 4(b) and the converse.*
 
+# %%
+errata.box("N-19")
+
 # %% [markdown]
 # ## 5. Exercise 5: a mixture is a vote
 #
@@ -346,6 +352,9 @@ say(f"weights 0.9 and 0.1: up to {noise[~up].max():.2f} goes down, from {noise[u
 # **Hint.** Condition on the label of the component first, then average with Bayes' formula.
 #
 # *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solution 5.*
+
+# %%
+errata.box("N-21")
 
 # %% [markdown]
 # ## 6. A data set is a mixture of points
@@ -474,7 +483,10 @@ say(f"slope of the field between −1 and +1 at t = 0.99: {slope.item():.0f}")
 #
 # **Hint.** Put $\Sigma_1^k=0$ into exercise 5; why is $t<1$ then needed?
 #
-# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), The closing question (section 6).*
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), section 6, the closing question.*
+
+# %%
+errata.box("N-22")
 
 # %% [markdown]
 # ## What to remember
