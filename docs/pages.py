@@ -265,7 +265,7 @@ def _claims(pages: Sequence[Page], figures: Path) -> str:
         cell = f"[{where[claim.id].number}](#{claim.id.lower()})" if claim.id in where else claim.notebook.split("_")[0]
         mark = f'<span id="claim-{claim.id.lower()}"></span>{{index}}`{claim.id} <! {claim.id}>`'
         statement = f"{table.escape(claim.statement)} <small>{table.escape(claim.source)}</small>"
-        measured = table.measured(recorded.get(claim.id))
+        measured = table.measured(claim, recorded.get(claim.id))
         rows.append([mark, cell, claim.kind, _text_of(claim.source), statement, claim.bound, measured])
     head = (
         "A notebook fails if what it measures is not as required. Measured are the values of record, in the full preset\n"
