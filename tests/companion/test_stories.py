@@ -175,6 +175,11 @@ WRONG = [
     ("cells", ("step2 =", "\n".join(["pass"] * 10) + "\nstep2 ="), "a cell to copy has 11 lines"),
     ("cells", ("step2 = torch.randn(3", "step2 = torch.randn(len(figure)"), "needs ['figure']"),
     ("cells", ("step2 = torch.randn(3", "step2 = torch._C.f(3"), "a cell to copy uses ['_C']"),
+    (
+        "functions",
+        ("figure = step3", "def draw_f():\n" + "    a = 1\n" * 16 + "\n\nslide(figure)"),
+        "draw_f has 16 lines, more than 15",
+    ),
     ("functions", ("figure = step3", "def f():\n" + "    a = 1\n" * 6 + "\n\nfigure = step3"), "f has 6 lines, more than 5"),
     ("conduct", ("randn(3, generator=g)", "randn(3)"), "a draw without a generator: torch.randn(3)"),
     ("conduct", ("figure = step3", "assert g"), "an assert: assert g"),
