@@ -347,7 +347,17 @@ def functions(story: Story) -> list[str]:
     return found
 
 
+COLOURS = (
+    r"\bCOLOURS\b|[\"']#[0-9a-fA-F]{3,8}[\"']|[\"'](?:tab:\w+|C\d)[\"']",
+    r"\b(?:face|marker\w*)?colou?rs?=[\"'](?!none|white)[^\"']*[\"']|\bc=[\"']\w+[\"']",
+    r"\bedgecolors?=[\"'](?!none|face|white|black)[^\"']*[\"']",
+)
 RANDOM = {f"torch.{name}" for name in ("rand", "randn", "randint", "randperm", "normal", "multinomial", "bernoulli")}
+
+
+def colours(source: str) -> list[str]:
+    """The colours that code names itself, not by their role."""
+    return [hit[0] for pattern in COLOURS for hit in re.finditer(pattern, source)]
 
 
 def conduct(story: Story) -> list[str]:
@@ -363,10 +373,8 @@ def conduct(story: Story) -> list[str]:
                 and not any(w.arg == "generator" for w in node.keywords)
             ):
                 found.append(f"a draw without a generator: {ast.unparse(node)[:60]}")
+        found += [f"a literal colour: {colour}" for colour in colours(cell.source)]
         for pattern, what in {
-            r"\bCOLOURS\b|[\"']#[0-9a-fA-F]{3,8}[\"']|[\"'](?:tab:\w+|C\d)[\"']": "a literal colour",
-            r"\b(?:face|marker\w*)?colou?rs?=[\"'](?!none|white)[^\"']*[\"']|\bc=[\"']\w+[\"']": "a literal colour",
-            r"\bedgecolors?=[\"'](?!none|face|white|black)[^\"']*[\"']": "a literal colour",
             r"\bperf_counter\b|\bimport time\b|%time": "a clock",
             r"\burlopen\b|\brequests\b|\bdownload\b": "the network",
             r"\bnp\.random\.\w+|\bmanual_seed\((?!seed)(?![^)]*seed)": "random numbers of another source",

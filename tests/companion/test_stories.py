@@ -33,6 +33,12 @@ def test_every_decimal_of_the_prose_is_printed_above_it(name):
     assert story_form.decimals(story) == []
 
 
+@pytest.mark.parametrize("name", STORIES)
+def test_proofs_name_colours_by_their_role(name):
+    source = (ROOT / "notebooks" / "proofs" / f"{name}.py").read_text(encoding="utf-8")
+    assert story_form.colours(source) == []
+
+
 # ------------------------------------------------------------------------------------------------------ a story that keeps all
 
 TALE = (
