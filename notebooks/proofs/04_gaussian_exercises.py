@@ -1048,7 +1048,7 @@ claim("EX4-20", (fm_flow(*commuting, 0.5).matrix - halfway).abs().max())
 
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(11.0, 3.1))
-examples = (P, Q, 3.8, "printed example"), (p_strong, q_strong, 22, "condition number 100, turned by 45°")
+examples = (P, Q, 3.8, "printed example"), (p_strong, q_strong, 22, "condition 100, turned by 45°")
 for (left, right), (p, q, limit, name) in zip((axes[:2], axes[2:]), examples):
     half_axes = 2 * (torch.linalg.eigh(p.cov).eigenvectors * torch.linalg.eigvalsh(p.cov).sqrt()).T  # short, long
     draw_ellipse(left, p.mean, p.cov, role="source")
