@@ -323,7 +323,8 @@ energy = kinetic_energy(lambda t: geodesic(p, q, t).quadrature(3), straight, tim
 end = integrate_adaptive(lambda t, x: 2 * x - x, [[1.0]]).item()
 
 # %%
-say(f"energy of the straight wind {energy:.4f}, W₂² {w2_squared(p, q):.4f}; of the first wind {cost[0]:.2f}")
+say(f"energy of the straight wind {energy:.4f}, W₂² {w2_squared(p, q):.4f}")
+say(f"energy of the first wind {cost[0]:.2f}, {100 * (cost[0] / energy - 1):.0f} % more")
 claim("S01-5", energy / w2_squared(p, q))
 claim("S01-6", cost[0] / energy)
 say(f"without the inverse, 1 goes to {end:.2f}")
