@@ -721,8 +721,7 @@ errata.box("N-07")
 # **Proposition 3.** *Before the end no two particles meet, so that each point has one velocity.* For $0\le t<1$:
 #
 # - (a) $\langle T_t(x)-T_t(y),x-y\rangle\ge(1-t)\,|x-y|^2$ for $x,y\in D$. So $T_t$ is injective on $D$, and
-#   $T_t^{-1}:T_t(D)\to D$ is Lipschitz with
-#   constant $\frac1{1-t}$;
+#   $T_t^{-1}:T_t(D)\to D$ is Lipschitz with constant $\frac1{1-t}$;
 # - (b) $\mu_t\ll\lambda^d$;
 # - (c) $v_t=(T-\mathrm{Id})\circ T_t^{-1}$ is defined on $T_t(D)$, hence $\mu_t$-almost everywhere, and
 #   $v_t\circ T_t=T-\mathrm{Id}$ on $D$;
@@ -765,8 +764,7 @@ errata.box("N-06")
 # - *A Brenier map that is not affine*, in dimensions 2, 3 and 5: $T=\nabla\Psi$ with
 #   $\Psi(x)=\frac12\langle x,Mx\rangle+\log\sum_ke^{\langle w_k,x\rangle+e_k}$,
 #   that is $T(x)=Mx+\sum_kp_k(x)\,w_k$ with $p=\mathrm{softmax}$. Being the gradient of a convex function, $T$ is optimal
-#   between *any* $\alpha$ of $\mathcal P_2$
-#   and $T_\#\alpha$. $T_t^{-1}$ is found by Newton's method.
+#   between *any* $\alpha$ of $\mathcal P_2$ and $T_\#\alpha$. $T_t^{-1}$ is found by Newton's method.
 
 # %%
 @dataclass
@@ -899,8 +897,10 @@ claim("CE-31", max(steepness))
 # $\alpha=N(0,1)$ and $\beta=\frac12(\delta_{-1}+\delta_1)$, so $T(x)=\mathrm{sign}(x)$. For $|y|>t$ the particle in $y$ started
 # from $\frac{y-t\,\mathrm{sign}(y)}{1-t}$, and $v_t(y)=\frac{\mathrm{sign}(y)-y}{1-t}$; no particle is in $]-t,t[$. On either
 # side the Lipschitz constant is exactly $\frac1{1-t}$.
+#
 # *For $t\le\frac12$ it is approached.* $T(x)=kx$ has $v_t(y)=\frac{k-1}{1-t+tk}\,y$, whose slope tends to $\frac1t$ as
 # $k\to\infty$; it is less than $\frac1t$ for every $k$.
+#
 # *At $t=1$*, for $T=\mathrm{sign}$, all particles with $x>0$ are in the point 1, with the velocities $1-x$: their variance
 # is $1-\frac2\pi=0.363$, where a field $v_1$ would give one velocity, hence variance 0.
 
