@@ -255,7 +255,7 @@ say("Gaussians:", " ≤ ".join(f"{value:.4f}" for value in chain))
 # The same for the colours of two photographs, fitted by five Gaussians each: 1000 colours of the temple ride on the mean wind
 # towards the flower.
 
-# %%
+# %% tags=["copy"]
 clouds = [colour_sample(image, 4000, generator=g) for image in photographs(size=(100, 150))]
 fit = MixtureFit(5, reg_covar=1e-4, max_iter=500, random_state=seed)
 (w0, *law0), (w1, *law1) = [(f.weights_, f.means_, f.covariances_) for f in map(fit.fit, clouds)]
@@ -397,13 +397,13 @@ show(figure, "maze", alt=alt)
 # No: the particles of optimal transport ignore each other, and a crowded corridor costs no more than an empty one. The way is
 # 1.5 times as long as the straight line, and no mass is inside a wall.
 #
-# Now let mass grow. With a source, $\partial_t\mu+\mathrm{div}(\mu v)=\kappa\mu$, growth at the rate $\kappa$ costs $\delta^2\kappa^2$ per
-# unit of mass and time; no mass travels farther than $\pi\delta$.
+# Now let mass grow. With a source, $\partial_t\mu+\mathrm{div}(\mu v)=\kappa\mu$, growth at the rate $\kappa$ costs
+# $\delta^2\kappa^2$ per unit of mass and time; no mass travels farther than $\pi\delta$.
 #
 # **Guess.** Two blobs become two others, one of them far away and heavier. The total mass grows a little. Is it on the way
 # between what it is at the ends?
 
-# %%
+# %% tags=["copy"]
 centres = (torch.arange(32).double() + 0.5) / 32
 bump = lambda at: torch.exp(-((centres - at) ** 2) / (2 * 0.08**2))
 blob = lambda row, column: bump(row)[:, None] * bump(column)
