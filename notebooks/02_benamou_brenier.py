@@ -79,16 +79,6 @@ slabs = zip(morph.density, morph.density[1:], morph.velocity, strict=False)
 power = torch.stack([((a + b) / 2 * (v**2).sum(0)).mean() for a, b, v in slabs])
 
 # %%
-way = back_and_forth.solve(four, seven).w2_squared ** 0.5
-clock = [0.1, 0.25, 0.5, 0.75]
-fades = [torch.lerp(four, seven, t) for t in clock]
-share = [back_and_forth.solve(four, fade).w2_squared ** 0.5 / way for fade in fades]
-say(f"W2 from the four to the seven: {way:.3f} of the picture's side")
-say(f"share covered by the cross-fade at t = 1/4: {share[1]:.2f}, at t = 1/2: {share[2]:.2f}")
-claim("S02-1", (power / power.mean() - 1).abs().max())
-claim("S02-2", share[1])
-
-# %%
 figure, axes = plt.subplots(2, 5, figsize=(8.6, 3.7))
 rows, columns = np.indices((48, 48))[:, 3::6, 3::6]
 arrows = {"angles": "xy", "scale_units": "xy", "scale": 1 / 48, "width": 0.014}
@@ -110,6 +100,16 @@ figure.suptitle("Ink that moves, and ink that is replaced")
 alt = ("Upper row: the strokes of a four bend into a seven, arrows show where the ink goes. "
        "Lower row: the four grows pale while the seven appears on top of it.")
 show(figure, "four_to_seven", alt=alt)
+
+# %%
+way = back_and_forth.solve(four, seven).w2_squared ** 0.5
+clock = [0.1, 0.25, 0.5, 0.75]
+fades = [torch.lerp(four, seven, t) for t in clock]
+share = [back_and_forth.solve(four, fade).w2_squared ** 0.5 / way for fade in fades]
+say(f"W2 from the four to the seven: {way:.3f} of the picture's side")
+say(f"share covered by the cross-fade at t = 1/4: {share[1]:.2f}, at t = 1/2: {share[2]:.2f}")
+claim("S02-1", (power / power.mean() - 1).abs().max())
+claim("S02-2", share[1])
 
 # %% [markdown]
 # More: after a quarter of the time the cross-fade has covered 0.30 of the way, after half of it 0.54. A quarter of its ink is
