@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dynot_lite.companion import benchmark, book, cluster, errata, notebooks, record, runner, seeds, table
+from dynot_lite.companion import benchmark, book, cluster, errata, notation, notebooks, record, runner, seeds, table
 from dynot_lite.companion.ledger import PRESETS, registry
 from dynot_lite.companion.processes import holding
 from dynot_lite.course import cli as course
@@ -147,7 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     execute.set_defaults(run=_execute)
 
     claims = command("claims", help="print the table of claims", description="Print all claims, with the values of record.")
-    claims.add_argument("--write", action="store_true", help="write figures/claims.md instead, and figures/errata.md")
+    claims.add_argument(
+        "--write", action="store_true", help="write figures/claims.md, figures/errata.md, notebooks/NOTATION.md instead"
+    )
     claims.set_defaults(run=_claims)
 
     peers = command("peers", help="install the peers", description=PEERS)
@@ -264,7 +266,7 @@ def _execute(options: argparse.Namespace) -> int:
 def _claims(options: argparse.Namespace) -> int:
     figures = notebooks.root() / "figures"
     if options.write:
-        for path in (table.write(registry(), figures), errata.write(figures.parent)):
+        for path in (table.write(registry(), figures), errata.write(figures.parent), notation.write(figures.parent)):
             print(path)
     else:
         print(table.terminal(registry(), record.read(figures), absent="NOT RECORDED"))

@@ -85,11 +85,11 @@ show(image_row(pictures), "temple_and_flower", alt=alt, photograph=CREDIT)
 
 # %%
 mean_square = lambda a, b: (a - b).square().sum(1).mean().item()
-stranger = y[torch.randperm(800, generator=g)]  # a random partner for each x[i]
+anybody = y[torch.randperm(800, generator=g)]  # a random partner for each x[i]
 shift = (x.mean(0) - y.mean(0)).square().sum().item()
 claim("S00-1", mean_square(x, y))
 say(f"mean squared distance: cheapest pairing {mean_square(x, y):.2f}")
-say(f"random pairing {mean_square(x, stranger):.2f}; squared distance of the two means {shift:.2f}")
+say(f"random pairing {mean_square(x, anybody):.2f}; squared distance of the two means {shift:.2f}")
 
 # %% [markdown]
 # More than half: 0.33 of 0.52. The mean of a square is at least the square of the mean, for every pairing. A random pairing
@@ -248,18 +248,18 @@ say(f"by the largest arrow of each heap {empty} holes stay empty")
 g = torch.Generator().manual_seed(seed)
 p = Gaussian([0.3, -1.0], [[2.0, 0.6], [0.6, 1.0]])
 q = Gaussian([1.5, 0.7], [[1.0, -0.5], [-0.5, 3.0]])
-u, w = p.sample(1000, generator=g), q.sample(1000, generator=g)
+x0, x1 = p.sample(1000, generator=g), q.sample(1000, generator=g)
 angle = torch.arange(64) * math.pi / 64  # evenly spaced
 lines = torch.stack([angle.cos(), angle.sin()], 1)
-lower = 2 * w2_squared_sliced(u, w, lines)  # the dimension times the mean over the lines
-exact = sample_w2_squared(u, w)
+lower = 2 * w2_squared_sliced(x0, x1, lines)  # the dimension times the mean over the lines
+exact = sample_w2_squared(x0, x1)
 
 # %% [markdown]
 # **Guess.** `lower` is never above `exact`. For which pairs of laws are they equal?
 
 # %%
-shadows = w2_squared_1d(u @ lines.T, w @ lines.T)  # one number per line
-of_pairs = ((u - w[exact_pairs(u, w)]) @ lines.T).square().mean(0)
+shadows = w2_squared_1d(x0 @ lines.T, x1 @ lines.T)  # one number per line
+of_pairs = ((x0 - x1[exact_pairs(x0, x1)]) @ lines.T).square().mean(0)
 figure, ax = plt.subplots(figsize=(6.4, 3.2))
 ax.plot(angle.rad2deg(), of_pairs, "--", color=ROLES["optimal"], label="shadows of the best pairs")
 ax.plot(angle.rad2deg(), shadows, color=ROLES["second"], label="best pairs of the shadows")
@@ -303,11 +303,13 @@ say(f"two samples of one law in dimension 20: {apart:.1f}, random pairs {mean_sq
 # law in the middle: the temple can be painted in it. We do this twice, with the cheapest partners and with random ones.
 
 # %% tags=["copy"]
+g = torch.Generator().manual_seed(seed)
 times = (0.0, 0.25, 0.5, 0.75, 1.0)
 pixels = temple.reshape(-1, 3)
-law = lambda end, t: (1 - t) * x + t * end
+crowd = lambda end, t: (1 - t) * x + t * end
+stranger = y[torch.randperm(800, generator=g)]  # a random partner for each x[i]
 paint = lambda cloud: cell_map(x, cloud, epsilon=1e-3)(pixels).reshape(temple.shape)
-strips = [[paint(law(end, t)) for t in times] for end in (y, stranger)]
+strips = [[paint(crowd(end, t)) for t in times] for end in (y, stranger)]
 
 # %% [markdown]
 # **Guess.** Start and end are the same in both. Which strip loses its colours on the way, and why?
@@ -328,14 +330,14 @@ show(figure, "two_ways", alt=alt, photograph=CREDIT)
 # %%
 variance = lambda z: z.var(0, correction=0).sum().item()
 for t in (0.5, 0.25):
-    cheapest, random = variance(law(y, t)), variance(law(stranger, t))
+    cheapest, random = variance(crowd(y, t)), variance(crowd(stranger, t))
     say(f"variance at t = {t}: cheapest partners {cheapest:.3f}, random partners {random:.3f}")
 say(f"variance at the ends: {variance(x):.2f} and {variance(y):.2f}")
-claim("S00-8", variance(law(stranger, 0.5)) / variance(law(y, 0.5)))
+claim("S00-8", variance(crowd(stranger, 0.5)) / variance(crowd(y, 0.5)))
 
 # %% [markdown]
 # The lower one greys out. Random partners walk through the middle from all sides, and there they are close together: the
-# variance half-way is 0.120, with the cheapest partners 0.194. For every pairing
+# variance half-way is 0.118, with the cheapest partners 0.194. For every pairing
 #
 # $$
 # \mathbb V_t=(1-t)\mathbb V_0+t\mathbb V_1-t(1-t)\big(\mathbb E|X_1-X_0|^2-|m_1-m_0|^2\big),
@@ -344,9 +346,9 @@ claim("S00-8", variance(law(stranger, 0.5)) / variance(law(y, 0.5)))
 # so the cheapest pairing keeps the most at every $t$. It is also the *straight* way in the space of laws: at time $t$ it has
 # covered the share $t$ of the distance.
 #
-# **Change this.** Look at a quarter of the way: the variances are 0.244 and 0.189.
+# **Change this.** Look at a quarter of the way: the variances are 0.244 and 0.187.
 #
-# *Why: [proofs/00](proofs/00_start_here.ipynb), section 9, and [proofs/01](proofs/01_continuity_equation.ipynb).*
+# *Why: [proofs/00](proofs/00_start_here.ipynb), section 9, and [proofs/01](proofs/01_continuity_equation.ipynb), section 6.*
 
 # %% [markdown]
 # ## 6. Where this goes

@@ -48,14 +48,14 @@ from sklearn.mixture import GaussianMixture as MixtureFit
 from dynot_lite.companion import claim, say, show, start
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.couplings.batches import exact_pairs
-from dynot_lite.datasets.images import colour_sample, digit_density, luminance, photographs
+from dynot_lite.datasets.images import colour_sample, digit_density, luminance, maze, photographs
 from dynot_lite.grids import back_and_forth, benamou_brenier
 from dynot_lite.laws.coupled import MixtureCoupling, mccann_velocity
 from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_kinetic_energy, fm_velocity
 from dynot_lite.laws.gaussian import geodesic, w2_squared
 from dynot_lite.paths.continuity import kinetic_energy
 from dynot_lite.paths.flows import trajectory
-from dynot_lite.plots import ROLES, draw_trajectories, rendered, write_gif
+from dynot_lite.plots import ROLES, bars, draw_trajectories, rendered, strip, write_gif
 
 start("02_benamou_brenier", preset=preset, seed=seed)
 g = torch.Generator().manual_seed(seed)
@@ -112,10 +112,10 @@ alt = ("Upper row: the strokes of a four bend into a seven, arrows show where th
 show(figure, "four_to_seven", alt=alt)
 
 # %% [markdown]
-# More: after a quarter of the time the cross-fade has covered 0.30 of the way, after half of it 0.54. A quarter of its ink is at the
-# goal already, and $W_2$ is the root of a mean square: a quarter of the ink over the whole way can count as much as all of it
-# over half of the way. The cheapest film covers a share $t$ at time $t$: its power, the energy spent per moment, is constant to
-# one per cent. Straight and even – a Wasserstein geodesic.
+# More: after a quarter of the time the cross-fade has covered 0.30 of the way, after half of it 0.54. A quarter of its ink is
+# at the goal already, and $W_2$ is the root of a mean square: a quarter of the ink over the whole way can count as much as all
+# of it over half of the way. The cheapest film covers a share $t$ at time $t$: its power, the energy spent per moment, is
+# constant to one per cent. Straight and even – a Wasserstein geodesic.
 #
 # The animation at the top shows both films, with the share of the way as a dot.
 
@@ -156,9 +156,10 @@ if folder := run_dir():
 #
 # $$\mathcal E(\mu,v)=W_2^2(\alpha,\beta)+\mathcal E_J+\mathcal E_C,\qquad \mathcal E_J,\ \mathcal E_C\ge0.$$
 #
-# $\mathcal E_J$ is the variance of the velocity along the trajectories: zero if and only if everybody walks straight at constant
-# speed. $\mathcal E_C=\int|\varphi_1-\mathrm{Id}|^2d\alpha-W_2^2$, where $\varphi_1$ takes everybody from the start to the end, is zero
-# if and only if everybody ends at the optimal partner. We look at two Gaussians, where the optimal wind has a closed form.
+# $\mathcal E_J$ is the variance of the velocity along the trajectories: zero if and only if everybody walks straight at
+# constant speed. $\mathcal E_C=\int|\varphi_1-\mathrm{Id}|^2d\alpha-W_2^2$, where $\varphi_1$ takes everybody from the start to
+# the end, is zero if and only if everybody ends at the optimal partner. We look at two Gaussians, where the optimal wind has a
+# closed form.
 #
 # **Guess.** Take the cheapest film and run it by the clock $t^2$: a slow start, a fast end, the same roads. How much more does it
 # cost? (Nothing – a third – double.)
@@ -216,16 +217,10 @@ show(figure, "four_ways", alt=alt)
 
 # %%
 figure, ax = plt.subplots(figsize=(7.4, 2.9))
-left = np.zeros(4)
-labels = ("$W_2^2$", "bent or uneven, $\\mathcal{E}_J$", "wrong partners, $\\mathcal{E}_C$")
-for k, (role, label) in enumerate(zip(("truth", "independent", "wrong"), labels, strict=True)):
-    width = np.array([row[k] for row in waste.values()])
-    ax.barh(list(waste), width, left=left, color=ROLES[role], label=label)
-    left += width
-ax.invert_yaxis()
+parts = {"$W_2^2$": "truth", "bent or uneven, $\\mathcal{E}_J$": "independent"}
+bars(ax, waste, {**parts, "wrong partners, $\\mathcal{E}_C$": "wrong"})
 ax.set(xlabel="energy $\\int_0^1\\int|v_t|^2d\\mu_tdt$")
 figure.suptitle("Every film but one wastes energy")
-ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.4, 1.0))
 alt = ("Four bars. McCann has the grey part alone; flow matching adds more than as much again "
        "for bent lines and a sliver for wrong partners; the detour nearly as much, the late "
        "start a third.")
@@ -311,9 +306,9 @@ show(figure, "chain", alt=alt)
 # On the line the first gap closes: a flow cannot change the order of the points, and the map that keeps the order is the optimal
 # one. For optimal pairs all three close: the lines do not cross, so the mean wind *is* their velocity.
 #
-# For our Gaussians $1.1187\le1.1328\le2.3919\le7.0000$: the widest gap is the last, people who cross. A wind averages the crossing
-# away, and random pairs are charged for it nevertheless. For the colours $0.45\le0.61\le0.65\le0.78$: there the widest gap is the
-# first, wrong partners.
+# For our Gaussians $1.1187\le1.1328\le2.3919\le7.0000$: the widest gap is the last, people who cross. A wind averages the
+# crossing away, and random pairs are charged for it nevertheless. For the colours $0.45\le0.61\le0.65\le0.78$: there the widest
+# gap is the first, wrong partners.
 #
 # *Why: [proofs/02](proofs/02_benamou_brenier.ipynb), section 3.*
 
@@ -366,8 +361,8 @@ say(f"upper bound {morph.upper}, smallest density {morph.min_density:.2%} of the
 # It is not wrong, only wider: one iteration is good already because coarser grids come before it. What remains at the end is not
 # the solver but the grid, and the bracket says so.
 #
-# **Trap.** "The energy that a solver prints is an upper bound." `film.energy` is a midpoint rule: for the digits, with a tight tolerance,
-# it is 0.020706, below the proved lower bound 0.020709. A bound is the exact integral, `film.upper`.
+# **Trap.** "The energy that a solver prints is an upper bound." `film.energy` is a midpoint rule: for the digits, with a tight
+# tolerance, it is 0.020706, below the proved lower bound 0.020709. A bound is the exact integral, `film.upper`.
 #
 # **Where it stops working.** A finite upper bound needs positive densities. The digits stand on empty paper, where the least
 # trace of momentum costs infinitely much: `upper` is infinite, and the film's density falls to −0.03 % of its maximum. The grid
@@ -384,27 +379,15 @@ say(f"upper bound {morph.upper}, smallest density {morph.min_density:.2%} of the
 #
 # **Guess.** A crowd must leave a maze through a corridor three cells wide. Will it queue?
 
-# %%
-plan = "...#.....|.#.#.###.|.#...#...|.#####.#.|.....#.#.|####.#.#.|.....#.#.|.#####.#.|.......#."
-walls = torch.tensor([[letter == "#" for letter in row] for row in plan.split("|")])
-walls = walls.repeat_interleave(3, 0).repeat_interleave(3, 1)
-centres = (torch.arange(27).double() + 0.5) / 27
-bumps = [torch.exp(-((centres - at) ** 2) / (2 * 0.04**2)) for at in (0.06, 0.94)]
-here, there = ((b[:, None] * b).masked_fill(walls, 0) for b in bumps)
-here, there = here / here.mean(), there / there.mean()
-
 # %% tags=["copy"]
+here, there, walls = maze()
 film = benamou_brenier.solve(here, there, steps=24, method="cold", mask=walls)
 claim("S02-7", film.energy**0.5 / (0.88 * 2**0.5))
 say(f"mass inside the walls: {film.density[:, walls].abs().max():.0f}")
 
 # %%
-figure, axes = plt.subplots(1, 6, figsize=(9.6, 2.1))
-for ax, k in zip(axes, (0, 5, 10, 15, 20, 25), strict=True):
-    crowd = (film.density[k] / film.density[k].max()).clamp(0, 1).sqrt()
-    ax.imshow(crowd, cmap="Blues", vmin=0, vmax=1)
-    ax.imshow(np.where(walls, 1.0, np.nan), cmap="Greys", vmin=0, vmax=1.6)
-    ax.set(title=f"$t={film.times[k]:.2f}$", xticks=[], yticks=[])
+crowd = film.density / film.density.amax((1, 2), keepdim=True)
+figure = strip(crowd.clamp(min=0).sqrt(), film.times, mask=walls, height=1.6)
 figure.suptitle("The whole crowd takes the shorter way, and nobody waits")
 alt = ("Six pictures of a maze: a cloud leaves the upper left corner, is drawn out along the "
        "corridors of one way, and gathers in the lower right corner.")
@@ -414,8 +397,8 @@ show(figure, "maze", alt=alt)
 # No: the particles of optimal transport ignore each other, and a crowded corridor costs no more than an empty one. The way is
 # 1.5 times as long as the straight line, and no mass is inside a wall.
 #
-# Now let mass grow. With a source, $\partial_t\mu+\mathrm{div}(\mu v)=s\mu$, growth at the rate $s$ costs $\delta^2s^2$ per unit of mass
-# and time; no mass travels farther than $\pi\delta$.
+# Now let mass grow. With a source, $\partial_t\mu+\mathrm{div}(\mu v)=\kappa\mu$, growth at the rate $\kappa$ costs $\delta^2\kappa^2$ per
+# unit of mass and time; no mass travels farther than $\pi\delta$.
 #
 # **Guess.** Two blobs become two others, one of them far away and heavier. The total mass grows a little. Is it on the way
 # between what it is at the ends?
@@ -470,7 +453,7 @@ show(figure, "unbalanced", alt=alt)
 # ## Change this
 #
 # 1. The clock $t^3$ in section 2: `3 * t**2 * straight(t**3, x)` on `geodesic(p, q, t**3)`. → $\frac95$ instead of $\frac43$.
-# 2. Close the short way: the third row of `plan` becomes `.#.#.#...`. → Everybody takes the other way, nearly three times as long
+# 2. Close the short way through the maze: `walls[6:9, 9:12] = True`. → Everybody takes the other way, nearly three times as long
 #    as the straight line instead of one and a half times.
 # 3. Stop the film of the photographs after 200 iterations instead of 32. → The bracket hardly moves: the grid is the limit.
 

@@ -45,7 +45,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from dynot_lite import datasets
-from dynot_lite.companion import claim, say, show, slide, start
+from dynot_lite.companion import claim, errata, say, show, slide, start
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.couplings.plans import exact_plan
 from dynot_lite.laws.coupled import MixtureCoupling
@@ -108,13 +108,13 @@ claim("S04-2", (forgotten - right).norm() / right.norm())
 # %% [markdown]
 # ## 2. Exercise 2: optimal maps are pickier
 #
-# > Assume that $\alpha$ is absolutely continuous. Write $T^*$ the optimal transport map between $\alpha$ and $\beta$ for the squared
-# > Euclidean cost. Can we say something on what $T^*$ becomes in the cases considered in Exercise 1?
+# > Assume that $\alpha$ is absolutely continuous. Write $T^*$ the optimal transport map between $\alpha$ and $\beta$ for the
+# > squared Euclidean cost. Can we say something on what $T^*$ becomes in the cases considered in Exercise 1?
 #
 # An optimal map survives every shift and every dilation of the target, but of the matrices $A$ only some.
 #
-# **Guess.** $T^*=\mathrm{diag}(2,1)$ becomes $AT^*A^{-1}$ under the shear $A$. It pushes the sheared noise to the sheared data, and
-# its eigenvalues are 2 and 1, both positive. Is it optimal?
+# **Guess.** $T^*=\mathrm{diag}(2,1)$ becomes $AT^*A^{-1}$ under the shear $A$. It pushes the sheared noise to the sheared data,
+# and its eigenvalues are 2 and 1, both positive. Is it optimal?
 
 # %% tags=["copy"]
 T = torch.diag(torch.tensor([2.0, 1.0]))
@@ -146,28 +146,28 @@ show(figure, "sheared_map", alt="A sheared ball and its images under two maps: o
 claim("S04-3", cost - least)
 
 # %% [markdown]
-# No: it costs 1.000 where 0.754 is enough, a gap of $2\sqrt{17}-8$. A gradient of a convex function has a *symmetric* derivative, and
-# $AT^*A^{-1}$ is not symmetric. It is the end map of flow matching, though: flow matching commutes with every invertible $A$,
-# optimal transport only with similarities.
+# No: it costs 1.000 where 0.754 is enough, a gap of $2\sqrt{17}-8$. A gradient of a convex function has a *symmetric*
+# derivative, and $AT^*A^{-1}$ is not symmetric. It is the end map of flow matching, though: flow matching commutes with every
+# invertible $A$, optimal transport only with similarities.
 #
-# **Change this.** `A = torch.diag(torch.tensor([1.0, 3.0]))` on top of the cell to copy: both costs are 1, although this $A$ is no
-# similarity. The exact condition is that $A^\top A$ commutes with the derivative of $T^*$.
+# **Change this.** `A = torch.diag(torch.tensor([1.0, 3.0]))` on top of the cell to copy: both costs are 1, although this $A$ is
+# no similarity. The exact condition is that $A^\top A$ commutes with the derivative of $T^*$.
 #
 # **Hint.** When is $AHA^{-1}$ symmetric for a symmetric $H$?
 #
-# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solution 2.*
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solutions 2(a), 2(b), 2(c).*
 
 # %% [markdown]
 # ## 3. Exercise 3: on a line all roads lead to one place
 #
 # > Assume that $\alpha$ and $\beta$ are probability measures on $\mathbb R$. Let $(X_0,X_1)$ be a coupling such that
-# > $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$ has a unique flow on $[0,1]$. Show that the flow $\varphi_t$ is such that $\varphi_1$ is an
-# > optimal transport map between $\alpha$ and $\beta$.
+# > $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$ has a unique flow on $[0,1]$. Show that the flow $\varphi_t$ is such that $\varphi_1$
+# > is an optimal transport map between $\alpha$ and $\beta$.
 #
 # Trajectories on a line cannot overtake. So the end map is increasing, and only one increasing map carries $\alpha$ to $\beta$.
 #
-# **Guess.** From $\mathcal N(0,1)$ to itself, with noise and data correlated by $r=-0.9$: is the end map another one than for $r=0$?
-# Is the energy?
+# **Guess.** From $\mathcal N(0,1)$ to itself, with noise and data correlated by $r=-0.9$: is the end map another one than for
+# $r=0$? Is the energy?
 
 # %% tags=["copy"]
 means = torch.tensor([[-2.0], [1.5]]), torch.tensor([[-3.0], [2.5]])
@@ -201,8 +201,8 @@ for r, slope, energy in zip(correlations, end_maps, energies):
     say(f"correlation {r:g}: end map x ↦ {slope.item():.3f} x, energy {energy.item():.3f}")
 
 # %% [markdown]
-# One end map, $x\mapsto x$, but three energies: 2.627, 0.429 and 0.003. A stubborn pairing costs energy on the way, and the end does
-# not show it. In the picture, too, only the ends agree: half-way the two films differ by up to 1.46.
+# One end map, $x\mapsto x$, but three energies: 2.627, 0.429 and 0.003. A stubborn pairing costs energy on the way, and the end
+# does not show it. In the picture, too, only the ends agree: half-way the two films differ by up to 1.46.
 #
 # **Change this.** `rtol=1e-3` in `integrate_adaptive`: the end is off by a thousandth instead of the 1.1e-11 above. What the
 # integrator loses is all there is between $\varphi_1$ and the optimal map.
@@ -211,17 +211,21 @@ for r, slope, energy in zip(correlations, end_maps, energies):
 #
 # *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solution 3.*
 
+# %%
+errata.box("N-17")
+
 # %% [markdown]
 # ## 4. Exercise 4: Gaussians that do not commute
 #
-# > Assume that $(X_0,X_1)\sim\mathcal N(0,\Sigma)$ with $\Sigma=\begin{pmatrix}\Sigma_0&\Sigma_{10}\\\Sigma_{01}&\Sigma_1\end{pmatrix}$,
-# > for positive definite $\Sigma_0$ and $\Sigma_1$. **(a)** Show that
-# > $v_t(x)=\frac1{1-t}\big(((1-t)\Sigma_{01}+t\Sigma_1)\Sigma_t^{-1}-\mathrm{Id}\big)x$, where
-# > $\Sigma_t=\mathrm{Cov}(X_t)=(1-t)^2\Sigma_0+(1-t)t(\Sigma_{01}+\Sigma_{10})+t^2\Sigma_1$. **(b)** Let $\Sigma_{01}=\Sigma_{10}=0$
-# > and assume that $\Sigma_0$ and $\Sigma_1$ can be jointly diagonalized. Show that $\varphi_1$ is an optimal transport map.
+# > Assume that $(X_0,X_1)\sim\mathcal N(0,\Sigma)$ with
+# > $\Sigma=\begin{pmatrix}\Sigma_0&\Sigma_{10}\\\Sigma_{01}&\Sigma_1\end{pmatrix}$, for positive definite $\Sigma_0$ and
+# > $\Sigma_1$. **(a)** Show that $v_t(x)=\frac1{1-t}\big(((1-t)\Sigma_{01}+t\Sigma_1)\Sigma_t^{-1}-\mathrm{Id}\big)x$, where
+# > $\Sigma_t=\mathrm{Cov}(X_t)=(1-t)^2\Sigma_0+(1-t)t(\Sigma_{01}+\Sigma_{10})+t^2\Sigma_1$. **(b)** Let
+# > $\Sigma_{01}=\Sigma_{10}=0$ and assume that $\Sigma_0$ and $\Sigma_1$ can be jointly diagonalized. Show that $\varphi_1$ is
+# > an optimal transport map.
 #
-# Without noise–data correlation, $\varphi_1=(\Sigma_1\Sigma_0^{-1})^{1/2}$. It is optimal exactly if $\Sigma_0\Sigma_1=\Sigma_1\Sigma_0$;
-# otherwise it fills the right ellipse, but turns the points inside.
+# Without noise–data correlation, $\varphi_1=(\Sigma_1\Sigma_0^{-1})^{1/2}$. It is optimal exactly if
+# $\Sigma_0\Sigma_1=\Sigma_1\Sigma_0$; otherwise it fills the right ellipse, but turns the points inside.
 #
 # **Guess.** A long ellipse (condition number 100) and the same one turned by an angle between 0° and 90°. At which angle does
 # flow matching cost most, compared with the optimal map: near 0°, at 45°, or near 90°?
@@ -281,28 +285,30 @@ say(f"covariance at the end off by {off[0]:.0e}; with the blocks swapped by {off
 claim("S04-6", (right.matrix - swapped.matrix).abs().max())
 
 # %% [markdown]
-# The *ratio* is worst at small angles, where hardly anything has to move: 22.38 at 5°. The *excess* is largest near 30°: of a cost of
-# 126, 100 are wasted. At 90° the matrices commute, and nothing is lost. The usual guess, 45°, has 2.60. (Where
-# scripts run, the slider turns the ellipse.)
+# The *ratio* is worst at small angles, where hardly anything has to move: 22.38 at 5°. The *excess* is largest near 30°: of a
+# cost of 126, 100 are wasted. At 90° the matrices commute, and nothing is lost. The usual guess, 45°, has 2.60. (Where scripts
+# run, the slider turns the ellipse.)
 #
 # **Trap.** "The end map of flow matching is the optimal map." On a line and for commuting covariances it is; here it is not.
 #
-# **Trap.** In the notes $\Sigma_{01}$ is $\mathrm{Cov}(X_1,X_0)$, the lower left block. Take the transpose and the crowd is right at every
-# time: no test of marginals objects. Yet the end map is another one, by 1.1 in one entry.
+# **Trap.** In the notes $\Sigma_{01}$ is $\mathrm{Cov}(X_1,X_0)$, the lower left block. Take the transpose and the crowd is
+# right at every time: no test of marginals objects. Yet the end map is another one, by 1.1 in one entry.
 #
 # **Hint.** (a) Regress $X_1$ on $X_t$. (b) In the common basis the equation is $\dot y_i=(\log\sigma_i)'y_i$.
 #
 # *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solutions 4(a), 4(b) and the converse.*
 
+# %%
+errata.box("N-19")
+
 # %% [markdown]
 # ## 5. Exercise 5: a mixture is a vote
 #
 # > Assume that $(X_0,X_1)\sim\sum_{k=1}^K\pi_k\mathcal N(m^k,\Sigma^k)$ with blocks $m_0^k,m_1^k$ and
-# > $\Sigma_0^k,\Sigma_{10}^k,\Sigma_{01}^k,\Sigma_1^k$ as above. Write $v_t^k$ the velocity field of exercise 4(a) for $\Sigma^k$ and
-# > $w_t^k(x)=v_t^k(x-tm_1^k-(1-t)m_0^k)+m_1^k-m_0^k$. Show that $v_t(x)=\sum_k\alpha^k(x)w_t^k(x)$, where
-# > $\alpha^k(x)=\pi_kp_t^k(x)/\sum_j\pi_jp_t^j(x)$ and $p_t^j$ is the density of
-# > $\mathcal N(m_t^j,\Sigma_t^j)$ with $m_t^j=tm_1^j+(1-t)m_0^j$,
-# > $\Sigma_t^j=t^2\Sigma_1^j+(1-t)^2\Sigma_0^j+t(1-t)(\Sigma_{10}^j+\Sigma_{01}^j)$.
+# > $\Sigma_0^k,\Sigma_{10}^k,\Sigma_{01}^k,\Sigma_1^k$ as above. Write $v_t^k$ the velocity field of exercise 4(a) for
+# > $\Sigma^k$ and $w_t^k(x)=v_t^k(x-tm_1^k-(1-t)m_0^k)+m_1^k-m_0^k$. Show that $v_t(x)=\sum_k\alpha^k(x)w_t^k(x)$, where
+# > $\alpha^k(x)=\pi_kp_t^k(x)/\sum_j\pi_jp_t^j(x)$ and $p_t^j$ is the density of $\mathcal N(m_t^j,\Sigma_t^j)$ with
+# > $m_t^j=tm_1^j+(1-t)m_0^j$, $\Sigma_t^j=t^2\Sigma_1^j+(1-t)^2\Sigma_0^j+t(1-t)(\Sigma_{10}^j+\Sigma_{01}^j)$.
 #
 # Each component has its own velocity. At $(t,x)$ they vote, with the probability that $x$ came from them.
 #
@@ -346,6 +352,9 @@ say(f"weights 0.9 and 0.1: up to {noise[~up].max():.2f} goes down, from {noise[u
 # **Hint.** Condition on the label of the component first, then average with Bayes' formula.
 #
 # *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solution 5.*
+
+# %%
+errata.box("N-21")
 
 # %% [markdown]
 # ## 6. A data set is a mixture of points
@@ -468,18 +477,22 @@ say(f"slope of the field between −1 and +1 at t = 0.99: {slope.item():.0f}")
 # **Trap.** "A noise goes to the nearest data point." That holds for the *current* point near $t=1$. Of the noise 0.33 reaches the
 # atom in the corner, but 0.62 starts nearest to it. Nor is this optimal transport, in two dimensions: 2.8 % go elsewhere.
 #
-# **Where it stops working.** At $t=1$ the field has no value. Between two points at distance 2 its slope at $t=0.99$ is 989900, and
-# grows like $(1-t)^{-3}$: every solver that goes to the end in equal steps must guess there. Stop early, or
-# use the time $-\log(1-t)$.
+# **Where it stops working.** At $t=1$ the field has no value. Between two points at distance 2 its slope at $t=0.99$ is 989900,
+# and grows like $(1-t)^{-3}$: every solver that goes to the end in equal steps must guess there. Stop early, or use the time
+# $-\log(1-t)$.
 #
 # **Hint.** Put $\Sigma_1^k=0$ into exercise 5; why is $t<1$ then needed?
 #
-# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), The closing question (section 6).*
+# *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), section 6, the closing question.*
+
+# %%
+errata.box("N-22")
 
 # %% [markdown]
 # ## What to remember
 #
-# 1. Flow matching commutes with every affine change of coordinates; optimal transport wants symmetric derivatives, and pays for it.
+# 1. Flow matching commutes with every affine change of coordinates; optimal transport wants symmetric derivatives, and pays for
+#    it.
 # 2. They give the same map on a line and for independent Gaussians whose covariances commute, and in general not.
 # 3. On finitely many data the exact field is a vote of the data points, decided before half-way, and it returns copies.
 
@@ -501,5 +514,6 @@ say(f"slope of the field between −1 and +1 at t = 0.99: {slope.item():.0f}")
 # %% [markdown]
 # ## Proofs and limits
 #
-# [proofs/04_gaussian_exercises](proofs/04_gaussian_exercises.ipynb): every solution with its hypotheses, checks on random instances in
-# up to six dimensions, the counter-examples, the floor of the loss and the energy of Gaussians in closed form, and the errata.
+# [proofs/04_gaussian_exercises](proofs/04_gaussian_exercises.ipynb): every solution with its hypotheses, checks on random
+# instances in up to six dimensions, the counter-examples, the floor of the loss and the energy of Gaussians in closed form, and
+# the errata.

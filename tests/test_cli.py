@@ -266,7 +266,8 @@ def test_claims_are_printed_and_written(monkeypatch, tmp_path, capsys):
     written = tmp_path / "figures" / "claims.md"
     for _ in range(2):  # as well in a folder without figures as over an older table
         assert cli.main(["claims", "--write"]) == 0
-        assert capsys.readouterr().out.splitlines() == [str(written), str(tmp_path / "figures" / "errata.md")]
+        names = ("figures/claims.md", "figures/errata.md", "notebooks/NOTATION.md")
+        assert capsys.readouterr().out.splitlines() == [str(tmp_path / name) for name in names]
         assert sum(line.startswith("| ") for line in written.read_text(encoding="utf-8").splitlines()) > len(cli.registry())
         written.write_text("old", encoding="utf-8")
 

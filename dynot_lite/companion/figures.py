@@ -16,9 +16,7 @@ from dynot_lite.companion.ledger import run_dir
 
 __all__ = ["show", "show_table", "slide"]
 
-# Bytes of a slider in the notebook.
-LARGEST_SLIDER = 200_000
-
+LARGEST_SLIDER = 200_000  # bytes in the notebook
 # The script makes the control and hides the still picture before it: without scripts nothing is left of it, and the still stays.
 # The sheet has the frames below one another; positions in percent make it scale.
 SLIDER = """<!-- of this run --><script id="{key}">(() => {{
@@ -90,11 +88,9 @@ def slide(
         sheet.paste(frame, (0, height * number))
     sheet.quantize(64, kmeans=1, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
     key = "slide-" + hashlib.sha256(name.encode() + buffer.getvalue()).hexdigest()[:12]
-    texts = {
-        # Within a script "<" could end it.
-        key: json.dumps(value).replace("<", r"\u003c")
-        for key, value in {"values": shown, "alt": alt, "label": label}.items()
-    }
+    # Within a script "<" could end it.
+    given = {"values": shown, "alt": alt, "label": label}
+    texts = {name: json.dumps(value).replace("<", r"\u003c") for name, value in given.items()}
     encoded = base64.b64encode(buffer.getvalue()).decode()
     script = SLIDER.format(key=key, width=width, height=height, sheet=encoded, still=still, **texts)
     if len(script) > LARGEST_SLIDER:

@@ -7,7 +7,7 @@ requires a gradient raises a ValueError, since it would be cut off. Results that
 function                                         derivatives
 ===============================================  ==========================================================================
 sorted_pairs, exact_pairs, entropic_pairs        none: indices
-independent, exact, entropic                     exact in the points drawn, which pairs hold as they are
+independent, exact, entropic, in_blocks          exact in the points drawn, which pairs hold as they are
 from_plan                                        x0, x1, conditions: exact; plan: none
 exact_plan, entropic_plan, sample_plan           none
 nearest_map, cell_map                            x0, x1, epsilon: refused; x: none without epsilon, exact with it

@@ -28,7 +28,7 @@ from dynot_lite._base import randomness, samplers
 from dynot_lite._base.samplers import PairSampler, Sampler
 from dynot_lite.couplings.plans import entropic_plan, half_square_cost, plan_sampler
 
-__all__ = ["entropic", "entropic_pairs", "exact", "exact_pairs", "from_plan", "independent", "sorted_pairs"]
+__all__ = ["entropic", "entropic_pairs", "exact", "exact_pairs", "from_plan", "in_blocks", "independent", "sorted_pairs"]
 
 
 def sorted_pairs(x0, x1) -> Tensor:
@@ -160,6 +160,35 @@ def from_plan(x0, x1, plan, *conditions) -> PairSampler:
         return x0[rows], x1[columns], *(condition[columns] for condition in conditions)
 
     return pairs
+
+
+def in_blocks(pairs: PairSampler, size: int) -> PairSampler:
+    """The pair sampler that asks ``pairs`` for ``size`` pairs at a time and hands them out, in order, as they are asked for.
+
+    So the size of the batches that are coupled need not be that of training: for ``exact``, whose pairs depend on it.
+
+    It keeps what is left of a block, drawn with the generator of the call that needed it: what a call returns depends on the
+    calls before. Training that goes on from a checkpoint has other pairs than without the interruption.
+
+    Raises:
+        ValueError: ``size`` is no positive integer; on a draw, pairs that are no tensors of ``size`` rows, finite ones.
+    """
+    samplers.function(pairs, "pairs"), check.count(size, "size")
+    stock: list[tuple[Tensor, ...]] = []
+
+    def draw(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        check.count(n, "n")
+        while sum(len(block[0]) for block in stock) < n:
+            block = samplers.draw_batch(pairs, size, generator=generator)
+            kinds = [[(tuple(x.shape[1:]), x.dtype) for x in some] for some in (block, *stock[-1:])]
+            if len(block) < 2 or not block[0].is_floating_point() or kinds[0] != kinds[-1] or kinds[0][0] != kinds[0][1]:
+                raise ValueError(f"pairs must return x0 and x1 of one kind, real, and the same on every call, got {kinds}")
+            stock.append(tuple(part.clone() for part in block))  # it may return one buffer again and again
+        joined = [torch.cat(parts) for parts in zip(*stock, strict=True)]
+        stock[:] = [tuple(part[n:] for part in joined)]
+        return tuple(part[:n] for part in joined)
+
+    return draw
 
 
 def paired(source: Sampler, target: Callable, match: Callable | None) -> PairSampler:

@@ -1,12 +1,17 @@
-"""Data that come in files of this package: the cities of the world."""
+"""Data that come in files: of this package, the cities of the world; of yours, arrays and folders of images."""
 
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["cities"]
+from dynot_lite._base import checks as check
+
+__all__ = ["cities", "load_points"]
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
 def cities() -> tuple[Tensor, Tensor, Tensor]:
@@ -21,3 +26,43 @@ def cities() -> tuple[Tensor, Tensor, Tensor]:
     """
     with resources.files("dynot_lite.datasets").joinpath("data/cities.npz").open("rb") as stream, np.load(stream) as columns:
         return tuple(torch.from_numpy(columns[name].astype(np.float64)) for name in ("latitude", "longitude", "population"))
+
+
+def load_points(path: str | Path, *, size: int = 16) -> Tensor:
+    """Points of a file or folder, float32 of shape (n, d), of mean 0, and divided by one number to a mean variance of 1.
+
+    Args:
+        path: a ``.npy`` or ``.npz`` file (of the latter the first array) of shape (n, ...); or a folder of images, taken in the
+            order of their names, in grey from 0 to 1; or "" for :func:`dynot_lite.datasets.images.digits`, to have some.
+        size: images become size × size pixels.
+
+    Raises:
+        ValueError: an array of fewer than two axes or rows, values that are not finite numbers or all equal, a folder without
+            images. OSError: there is no such file, or it cannot be read.
+    """
+    size = check.count(size, "size")
+    if path == "":
+        from dynot_lite.datasets.images import digits
+
+        array = digits()[0].numpy()
+    elif (path := check.path(path, "path")).is_dir():
+        from PIL import Image
+
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES)
+        if not files:
+            raise ValueError(f"path must be a folder with images ({', '.join(IMAGES)}), got none in {path}")
+        array = np.stack([np.asarray(Image.open(file).convert("L").resize((size, size))) / 255 for file in files])
+    else:
+        try:
+            loaded = np.load(path, allow_pickle=False)
+            array = np.asarray(loaded[loaded.files[0]] if hasattr(loaded, "files") else loaded)
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"path must be an array of numbers (.npy, .npz), got {path}: {error}") from error
+    points = check.as_tensor(array, "path").float()
+    if points.ndim < 2 or len(points) < 2 or not points.numel():
+        raise ValueError(f"path must hold an array of shape (n, ...) with n ≥ 2, got {tuple(points.shape)}")
+    points = points.flatten(1)
+    points = points - points.mean(0)
+    if not points.std() > 0:
+        raise ValueError("path must hold points that are not all equal")
+    return points / points.std()

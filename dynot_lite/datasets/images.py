@@ -131,9 +131,6 @@ def luminance(image) -> Tensor:
     return (values / values.mean() + 0.05) / 1.05
 
 
-PLAN = "...#..... .#.#.###. .#...#... .#####.#. .....#.#. ####.#.#. .....#.#. .#####.#. .......#."
-
-
 def maze(*, size: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """A maze of 9 × 9 squares of ``size`` × ``size`` cells: a heap in its upper left corner, one in its lower right, its walls.
 
@@ -147,7 +144,8 @@ def maze(*, size: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         ValueError: ``size`` is no positive integer.
     """
-    squares = torch.tensor([[square == "#" for square in line] for line in PLAN.split()])
+    plan = "...#..... .#.#.###. .#...#... .#####.#. .....#.#. ####.#.#. .....#.#. .#####.#. .......#."
+    squares = torch.tensor([[square == "#" for square in line] for line in plan.split()])
     walls = squares.repeat_interleave(check.count(size, "size"), 0).repeat_interleave(size, 1)
     place = torch.from_numpy(centres(len(walls)))
     bumps = [torch.exp(-(place - at).square() / (2 * 0.04**2)) for at in (0.06, 0.94)]

@@ -31,14 +31,10 @@ def gauss_legendre(order: int) -> tuple[Tensor, Tensor]:
 
 
 def path_quadrature(law_at: Callable, order: int = 20) -> Path:
-    """The path of measures of a path of laws that have a ``quadrature(order)``, such as Gaussians: t -> (points, weights).
+    """The path of measures of a path of laws ``law_at(t)`` that have a ``quadrature(order)``: t -> (points, weights).
 
-    Args:
-        law_at: t -> a law, such as ``lambda t: geodesic(p, q, t)``.
-        order: nodes per axis, order**d of them in all; of Gaussians, polynomials of degree < 2 order are integrated exactly.
-
-    Raises:
-        ValueError: ``order`` is no positive integer; on a call, a law without quadrature, and what its quadrature refuses.
+    Of Gaussians, order**d nodes that integrate polynomials of degree < 2 order in each variable exactly. Raises ValueError, on a
+    call, for a law without quadrature, and what its quadrature raises.
     """
     samplers.function(law_at, "law_at"), check.count(order, "order")
 
@@ -67,14 +63,6 @@ def box_quadrature(law_at: Callable, centre, radius: float, n: int) -> Path:
     Raises:
         ValueError: bad input; on a call, a log-density of another shape or that is NaN, and cells that see a mass above 1.01:
             they are too wide for the law.
-
-    >>> class Uniform:
-    ...     def log_prob(self, x):
-    ...         return torch.where(x[:, 0].abs() < 2, -torch.tensor(4.0).log(), -torch.inf)
-    >>> box_quadrature(lambda t: Uniform(), [0.0], 1.0, 2)(0.5)
-    (tensor([[-0.5000],
-            [ 0.5000],
-            [ 3.0000]], dtype=torch.float64), tensor([0.2500, 0.2500, 0.5000], dtype=torch.float64))
     """
     samplers.function(law_at, "law_at")
     centre, radius = check.as_tensor(centre, "centre"), check.positive(radius, "radius")

@@ -224,15 +224,8 @@ def snapshot_loss(action: Action, snapshots) -> Tensor:
     Only s at the times t_k is seen, and each ∇s(t_k) for itself: at the minimum −div(μ_k ∇s(t_k)) is the central difference of
     the laws, (μ_{k+1} − μ_{k−1}) (K − 1)/2, one-sided at the ends. In between, the smoothness of the network is what there is.
 
-    Args:
-        action: s.
-        snapshots: shape (K, n, d), K ≥ 2; point i of one has nothing to do with point i of the next.
-
-    Returns:
-        A scalar.
-
-    Raises:
-        ValueError: snapshots of another shape, values of the action that do not fit or are not finite.
+    ``snapshots`` have the shape (K, n, d), K ≥ 2; point i of one has nothing to do with point i of the next. The result is a
+    scalar. Raises ValueError for snapshots of another shape, and values of the action that do not fit or are not finite.
 
     >>> snapshots = torch.tensor([[[0.0], [1.0]], [[4.0], [3.0]]])  # a shift by 3; its action is 3x − 9t/2, its loss −9/2
     >>> snapshot_loss(AutodiffAction(lambda t, x: 3 * x[:, 0] - 4.5 * t), snapshots)

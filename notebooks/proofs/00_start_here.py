@@ -584,6 +584,7 @@ def sliced_power(x, y, p):
     return (weight @ ot.wasserstein_1d(x @ directions, y @ directions, p=p)).item()
 
 
+# %%
 ratios, equality, optimal, bases = [], [], [], []
 for dim, p in itertools.product((2, 3), (1, 2, 3)):
     x, e = randn(40, dim).abs() @ randn(dim, dim), randn(dim)
@@ -800,7 +801,7 @@ claim("OT-23", 0.5 * (torch.bincount(cell, minlength=n) / n - 1 / n).abs().sum()
 # %% [markdown]
 # **McCann's interpolation.** Let $(X_0,X_1)$ be an optimal coupling, $X_t=(1-t)X_0+tX_1$ and $\mu_t$ the law of $X_t$. Then
 # $W_2(\mu_s,\mu_t)=\lvert t-s\rvert\,W_2(\mu_0,\mu_1)$: the path is a geodesic of constant speed
-# ([proofs/01](01_continuity_equation.ipynb), section 10, has the theorem and its proof). Here it is seen on colours.
+# ([proofs/01](01_continuity_equation.ipynb), section 6, has the theorem and its proof). Here it is seen on colours.
 #
 # Optimality is needed. With *independent* $X_0,X_1$ the same straight lines give a path of laws that makes a detour: its two
 # halves are together longer than the distance of the ends. The check solves every transport problem afresh, from the two point
@@ -897,9 +898,9 @@ show(
 #
 # McCann's path turns the static number $W_2^2$ into the energy of a motion. Flow matching is another motion between the same
 # laws, and its energy is larger: the chain of the four numbers, with the flow between two mixtures fitted to these colours, is
-# in [proofs/02](02_benamou_brenier.ipynb). That the smallest energy of *all* motions is $W_2^2$ is the theorem of Benamou and
-# Brenier, proved there; what "motion" means is the continuity equation, [proofs/01](01_continuity_equation.ipynb). The
-# exercises of the notes, with Gaussians in place of photographs, are in [proofs/04](04_gaussian_exercises.ipynb).
+# in [proofs/02](02_benamou_brenier.ipynb), section 3. That the smallest energy of *all* motions is $W_2^2$ is the theorem of
+# Benamou and Brenier, proved there; what "motion" means is the continuity equation, [proofs/01](01_continuity_equation.ipynb).
+# The exercises of the notes, with Gaussians in place of photographs, are in [proofs/04](04_gaussian_exercises.ipynb).
 #
 # ## Bibliography
 #

@@ -271,6 +271,15 @@ CALLS = [
     ),
     room("batches", "independent", lambda: batches.independent(rows(X0), TARGET)(5)),
     room("batches", "exact", lambda: batches.exact(rows(X0), TARGET)(5)),
+    room(
+        "batches",
+        "in_blocks",
+        lambda pairs, size, n: batches.in_blocks(pairs, size)(n),
+        options={"size": ("count", 3), "n": ("count", 5)},
+        callables={"pairs": batches.exact(rows(X0), rows(X1))},
+        names={"n": r"\bn\b"},
+        excused={"pairs: a wrong count": "a batch may hold any number of tensors", "precision": "that of the pairs"},
+    ),
     room("batches", "entropic", lambda: batches.entropic(rows(X0), TARGET, epsilon=0.5)(5, generator=generator())),
     room(
         "batches",

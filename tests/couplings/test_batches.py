@@ -286,3 +286,66 @@ def test_bad_samplers_are_named():
         batches.entropic(rows_to(x0), rows_to(x1), epsilon=0.01, max_iterations=1)(64)
     with pytest.raises(RuntimeError, match="not converged"):
         batches.from_plan(x0, x1, plans.exact_plan(x0, x1, max_iterations=2))
+
+
+def test_blocks_are_handed_out_in_order_and_whole():
+    """Counted rows with a label: nothing is lost, repeated or torn from what stands beside it, whatever is asked for."""
+    calls = []
+
+    def pairs(n, *, generator=None):
+        start = sum(calls)
+        calls.append(n)
+        x = torch.arange(start, start + n, dtype=torch.float64)[:, None]
+        return x, -x, torch.arange(start, start + n)
+
+    draw = batches.in_blocks(pairs, 4)
+    found = [draw(n) for n in (3, 1, 6, 1, 9)]
+    assert [len(x0) for x0, _, _ in found] == [3, 1, 6, 1, 9] and calls == [4] * 5
+    x0, x1, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    assert torch.equal(x0[:, 0], torch.arange(20.0).double()) and torch.equal(x1, -x0) and torch.equal(labels, torch.arange(20))
+
+
+def test_blocks_are_of_the_pairs_of_their_size():
+    """A batch of one in blocks of 64 is as cheap as a batch of 64, and much cheaper than pairs of one."""
+    source, target = (lambda n, generator=None, at=at: at + torch.randn(n, 2, generator=generator) for at in (0.0, 1.0))
+    cost = lambda pairs, n: (lambda x0, x1: (x0 - x1).square().sum(1).mean().item())(*pairs(n, generator=generator))
+    generator, exact = torch.Generator().manual_seed(0), batches.exact(source, target)
+    blocks = batches.in_blocks(exact, 64)
+    one_by_one = np.mean([cost(blocks, 1) for _ in range(640)])
+    assert one_by_one == pytest.approx(np.mean([cost(exact, 64) for _ in range(10)]), rel=0.1)
+    assert one_by_one < 0.6 * np.mean([cost(exact, 1) for _ in range(640)])
+
+
+def test_blocks_do_not_share_memory_with_what_a_sampler_returns_again():
+    buffer = torch.zeros(2, 1)
+    draw = batches.in_blocks(lambda n, generator=None: (buffer.add_(1), buffer), 2)
+    assert draw(3)[0][:, 0].tolist() == [1, 1, 2] and draw(3)[0][:, 0].tolist() == [2, 3, 3]
+
+
+def growing():
+    """Of another dimension on every call."""
+    calls = []
+    return lambda n, generator=None: (torch.zeros(n, len(calls)),) * 2 if calls.append(0) is None else None
+
+
+@pytest.mark.parametrize(
+    ("pairs", "size", "words"),
+    [
+        (3, 2, "pairs must be a function"),
+        (
+            batches.independent(lambda n, generator=None: torch.zeros(n, 1), lambda n, generator=None: torch.zeros(n, 1)),
+            0,
+            "size",
+        ),
+        (lambda n, generator=None: torch.zeros(n, 1), 2, "pairs must return a tuple of tensors"),
+        (lambda n, generator=None: (torch.zeros(n, 1), torch.zeros(n + 1, 1)), 2, "pairs must return x1 with 2 rows"),
+        (lambda n, generator=None: (torch.zeros(n, 1), torch.zeros(n, 2)), 2, "pairs must return x0 and x1 of one kind, real"),
+        (lambda n, generator=None: (torch.zeros(n, 1),), 2, "pairs must return x0 and x1 of one kind, real"),
+        (lambda n, generator=None: (torch.zeros(n, 1).long(),) * 2, 2, "pairs must return x0 and x1 of one kind, real"),
+        (growing(), 2, "the same on every call"),
+        (lambda n, generator=None: (torch.full((n, 1), torch.nan),), 2, "x0 of pairs must be finite"),
+    ],
+)
+def test_bad_blocks_are_refused(pairs, size, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        batches.in_blocks(pairs, size)(3)

@@ -35,6 +35,7 @@ def on_simplex(logits):
 EXACT = {
     "independent": (pairs(batches.independent), X0, X1),
     "exact": (pairs(batches.exact), X0, X1),
+    "in_blocks": (pairs(lambda *laws: batches.in_blocks(batches.exact(*laws), 2)), X0, X1),
     "entropic": (pairs(lambda *laws: batches.entropic(*laws, epsilon=0.5)), X0, X1),
     "from_plan": (
         lambda x0, x1, z: batches.from_plan(x0, x1, torch.eye(3, dtype=F64) / 3, z)(4, generator=generator()), X0, X1, Z[:3],

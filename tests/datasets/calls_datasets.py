@@ -7,11 +7,12 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 from calls import Call
 
 from dynot_lite.datasets import toy, w2_benchmark
-from dynot_lite.datasets.files import cities
+from dynot_lite.datasets.files import cities, load_points
 from dynot_lite.datasets.images import colour_sample, digit_density, digits, luminance, maze, photographs
 from dynot_lite.datasets.samplers import clusters, from_colours, from_points, normal
 
@@ -67,6 +68,11 @@ def read(dim, directory, dtype):
     return w2_benchmark.w2_benchmark(dim, directory, dtype=dtype).target_variance
 
 
+def array_file() -> Path:
+    np.save(FOLDER / "points.npy", X.numpy())
+    return FOLDER / "points.npy"
+
+
 def toys(name) -> Call:
     sample = seeded(getattr(toy, name))
     return Call(f"datasets.toy.{name}", lambda n, generator: sample(n, generator=generator), {}, excused=DEFAULT, **SAMPLER)
@@ -75,6 +81,12 @@ def toys(name) -> Call:
 CALLS = [
     *map(toys, toy.__all__),
     Call("datasets.files.cities", cities, {}),
+    Call(
+        "datasets.files.load_points",
+        lambda path, size: load_points(path, size=size),
+        {},
+        options={"path": ("path", array_file()), "size": ("count", 2)},
+    ),
     Call("datasets.images.digits", digits, {}),
     Call("datasets.images.maze", lambda size: maze(size=size), {}, options={"size": ("count", 2)}),
     Call("datasets.images.photographs", lambda size: photographs(size=size), {}, options={"size": ("size", (5, 8))}),

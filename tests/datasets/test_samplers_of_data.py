@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from dynot_lite.datasets.files import load_points
 from dynot_lite.datasets.images import digit_density, digits, luminance, maze, photographs
 from dynot_lite.datasets.samplers import clusters, from_colours, from_points, normal
 
@@ -137,3 +139,62 @@ def test_two_ways_lead_through_the_maze():
     walls = maze(size=1)[2]
     free = {(i, j) for i in range(9) for j in range(9) if not walls[i, j]}
     assert ways(free, (0, 0), (8, 8)) == 2
+
+
+# --- files -------------------------------------------------------------------------------------------------------------------
+
+
+def test_points_of_files_have_mean_zero_and_one_scale_for_all(tmp_path):
+    array = np.random.default_rng(0).normal(size=(50, 2, 3)) * [1.0, 2.0, 5.0] + 7
+    np.save(tmp_path / "one.npy", array)
+    np.savez(tmp_path / "some.npz", first=array, second=np.zeros(3))
+    for name in ("one.npy", "some.npz"):
+        points = load_points(tmp_path / name)
+        assert (
+            points.shape == (50, 6) and points.dtype == torch.float32 and torch.equal(points, load_points(str(tmp_path / name)))
+        )
+        centred = array.reshape(50, 6) - array.reshape(50, 6).mean(0)
+        assert np.allclose(points, centred / np.sqrt((centred**2).mean()), rtol=1e-2, atol=1e-5)
+        assert points.mean(0).abs().max() < 1e-6 and points.var().item() == pytest.approx(1, abs=1e-5)
+    assert load_points("").shape == (1797, 64)
+
+
+def test_points_of_a_folder_are_its_images_in_grey_by_name(tmp_path):
+    for name, colour in (("b.PNG", (255, 255, 255)), ("a.png", (0, 0, 0)), ("c.jpg", (100, 100, 100))):
+        Image.new("RGB", (5, 7), colour).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    points = load_points(tmp_path, size=3)
+    assert points.shape == (3, 9)
+    greys = np.array([0, 255, 100]) / 255
+    ratios = (points[:, 4] - points[0, 4]) / (points[1, 4] - points[0, 4])
+    assert np.allclose(ratios, greys, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros(4), r"path must hold an array of shape \(n, ...\) with n ≥ 2, got \(4,\)"),
+        (np.zeros((1, 4)), "with n ≥ 2"),
+        (np.zeros((3, 0)), "with n ≥ 2"),
+        (np.ones((3, 4)), "not all equal"),
+        (np.full((3, 4), np.nan), "path must be finite"),
+        (np.array([["a", "b"]] * 2), "path must be an array of numbers"),
+        (np.array([{}, []], dtype=object), "path must be an array of numbers"),
+    ],
+)
+def test_files_without_points_are_refused(array, words, tmp_path):
+    np.save(tmp_path / "points.npy", array, allow_pickle=True)
+    with pytest.raises(ValueError, match=words):
+        load_points(tmp_path / "points.npy")
+
+
+def test_folders_without_images_and_absent_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="path must be a folder with images"):
+        load_points(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        load_points(tmp_path / "absent.npy")
+    (tmp_path / "text.npy").write_text("no array")
+    with pytest.raises(ValueError, match="path must be an array of numbers"):
+        load_points(tmp_path / "text.npy")
+    with pytest.raises(TypeError, match="path must be a path"):
+        load_points(3)
