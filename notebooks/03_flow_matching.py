@@ -16,7 +16,7 @@
 # half an hour to read, a minute to run. Proofs and limits: [proofs/03_flow_matching](proofs/03_flow_matching.ipynb).
 
 # %% [markdown]
-# ![Eight coloured crowds flow to two moons, left along bent and right along nearly straight lines](../figures/03_flow_matching/flow.gif)
+# ![Eight coloured crowds flow to two moons, left along bent, right along straight lines](../figures/03_flow_matching/flow.gif)
 
 # %% tags=["parameters"]
 preset = "quick"
@@ -146,11 +146,11 @@ for ax, lines, title in zip(axes, (walking, flowing), ("the walkers cross", "the
     ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
 arrow = {"arrowprops": {"arrowstyle": "->", "color": ROLES["truth"], "lw": 3}}
 axes[1].annotate("", (1, 0), (-1, 0), **arrow)
-axes[1].text(0, -1.4, "grey: the mean velocity at t = ½", ha="center", fontsize=8)
+axes[1].text(0, 1.5, "grey: the mean velocity at t = ½", ha="center", fontsize=8)
 show(figure, "two_crowds", alt="Two crowds cross on straight lines; in the flow both turn back.")
 
 # %% [markdown]
-# ![Above, two crowds walk through each other; below, in the flow of the mean velocity, they meet and turn back](../figures/03_flow_matching/crossing.gif)
+# ![Above, two crowds walk through each other; below, in the mean velocity, they turn back](../figures/03_flow_matching/crossing.gif)
 
 # %% [markdown]
 # Nobody. At every moment the two rows show the same density of people, but not the same people: in the flow the crowds
