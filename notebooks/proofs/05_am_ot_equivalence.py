@@ -11,6 +11,8 @@
 # %% [markdown]
 # # Action matching with optimal vector fields is optimal transport
 #
+# The story: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb)
+#
 # **Covers** *On the Equivalence of Optimal Transport Problem and Action Matching with Optimal Vector Fields* (arXiv
 # 2510.27385): the main theorem, the two results around it (Optimal Flow Matching and the semi-dual loss have the same
 # minimisers; the sequence of laws does not matter), and the three "first experiments" that its summary asks for. The paper has
