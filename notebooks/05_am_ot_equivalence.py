@@ -257,7 +257,7 @@ claim("S05-4", largest(inside.mean()) / largest(semidual_loss(student, x0, x1)))
 # Nothing: zero to rounding. *Training action matching restricted to optimal actions is training the semi-dual*; the film only
 # costs time.
 #
-# **Where it stops working.** The bracket must count the same at every time. The reference implementation of action matching has
+# **Where it stops working.** The bracket must count the same at every time. One public implementation of action matching has
 # the weight $1-t$ as its default:
 
 # %% tags=["copy"]
