@@ -54,8 +54,8 @@ def test_every_relative_link_leads_somewhere(name):
 
 def test_dead_links_are_found(tmp_path):
     (tmp_path / "b.md").write_text("# One: Two\n", encoding="utf-8")
-    text = "[a](b.md) [b](b.md#one-two) [c](b.md#three) [d](absent.ipynb) [e](https://x.org/y) `[f](g)` [h](#here) $f[x](y)$\n\n## Here\n"
-    (tmp_path / "a.md").write_text(text, encoding="utf-8")
+    text = "[a](b.md) [b](b.md#one-two) [c](b.md#three) [d](absent.ipynb) [e](https://x.org/y) `[f](g)` [h](#here) $f[x](y)$"
+    (tmp_path / "a.md").write_text(text + "\n\n## Here\n", encoding="utf-8")
     assert dead(tmp_path / "a.md") == ["b.md#three", "absent.ipynb"]
     (tmp_path / "c.py").write_text("# %% [markdown]\n# [x](gone.png)\n\n# %%\na = 1  # [y](none)\n", encoding="utf-8")
     assert dead(tmp_path / "c.py") == ["gone.png"]
