@@ -634,7 +634,7 @@ show(fig, "one_end_map", alt="Five paths of coefficients, the flow line of one p
 # %%
 noise_to = MixtureCoupling(coupling.weights, means0[:1].repeat(3, 1), coupling.means1, spread, coupling.cov1)
 points = noise_to.law(0.0).sample(50, generator=rng)
-around, straight = (integrate(field(noise_to, path), points, steps=200, method="rk4") for path in (winding, LINEAR))
+around, straight = (integrate(field(noise_to, path), points, steps=300, method="rk4") for path in (winding, LINEAR))
 claim("FM-48", (around - straight).norm(dim=1).max() / (straight - points).square().sum(1).mean().sqrt())
 
 # %% [markdown]
@@ -895,8 +895,8 @@ fig, axes = plt.subplots(2, 5, figsize=(11.5, 4.7), sharex=True, sharey=True)
 for column, key in zip(axes.T, fitted):
     colour = ROLES[ROLE[key[0]]]
     draw_trajectories(column[0], tracks[key][1][:, ten_of_each], colour=colour, count=80)
+    column[1].scatter(*x_goal.T, s=4, color=ROLES["truth"], alpha=0.3)
     column[1].scatter(*ends[key].T, s=1, color=colour)
-    column[1].scatter(*x_goal.T, s=1, color=ROLES["truth"], alpha=0.25)
     column[0].set_title(f"{key[0]} pairs,\n{key[1]} path")
     for ax in column:
         ax.set(aspect="equal", xlim=(-6.5, 7), ylim=(-6, 6))
@@ -913,7 +913,7 @@ for key, curve in curves.items():
     axes[0].plot(evaluations, curve, styles[key[1]], marker="o", markersize=4, color=colour, label=", ".join(key))
 axes[0].axhline(floor, color=ROLES["truth"], linestyle="--", linewidth=1)
 axes[0].set(
-    title="exact pairs need two evaluations",
+    title="two evaluations do for exact, linear",
     ylabel="$W_2$ to the target",
     xlabel="evaluations of the network",
     xscale="log",
@@ -923,7 +923,7 @@ axes[0].set_ylim(0.7 * floor, 5 * max(max(curve) for curve in curves.values()))
 axes[0].set_xticks(evaluations, evaluations)
 axes[0].set_yticks([0.5, 1, 2], ["0.5", "1", "2"])
 axes[0].minorticks_off()
-axes[0].legend(fontsize=7.5, loc="upper right")
+axes[0].legend(fontsize=7.5, loc="upper right", handlelength=3.5)
 place = np.arange(len(account))
 heights = np.array([[w2, cost.displacement, cost.energy] for cost, w2 in account.values()])
 bars = ("$W_2^2(x,\\varphi_1(x))$", "optimal"), ("$E|\\varphi_1-id|^2$", "target"), ("energy", "first")
