@@ -150,7 +150,7 @@ axes[1].text(0, 1.5, "grey: the mean velocity at t = ½", ha="center", fontsize=
 show(figure, "two_crowds", alt="Two crowds cross on straight lines; in the flow both turn back.")
 
 # %% [markdown]
-# ![Above, two crowds walk through each other; below, in the mean velocity, they turn back](../figures/03_flow_matching/crossing.gif)
+# ![Two crowds walk through each other; below, in the mean velocity, they turn back](../figures/03_flow_matching/crossing.gif)
 
 # %% [markdown]
 # Nobody. At every moment the two rows show the same density of people, but not the same people: in the flow the crowds
@@ -231,7 +231,7 @@ show(figure, "floor", alt="The loss stays at a dashed line at 2.4; the excess go
 # of a batch. And only that distance, $\mathcal L(w)-\mathcal L_{\min}$, counts in the end. If $w$ has the Lipschitz
 # constant Lip and the flow $\varphi^w$,
 #
-# $$W_2^2\big(\beta,(\varphi^w_1)_\#\alpha\big)\le e^{1+2\mathrm{Lip}}\,\big(\mathcal L(w)-\mathcal L_{\min}\big).$$
+# $$W_2^2\big(\beta,(\varphi^w_1)_\#\alpha\big)\le e^{2\mathrm{Lip}}\,\big(\mathcal L(w)-\mathcal L_{\min}\big).$$
 #
 # **Trap.** "A velocity needs no clock." Without $t$, the best field averages over all times, too:
 
@@ -375,8 +375,9 @@ axes[1].set(title="… and has another end", xlabel="$x_1$", ylabel="$x_2$", asp
 show(figure, "roads", alt="Three paths; of one start two have one end, the winding one another.")
 
 # %% [markdown]
-# No. The path of a diffusion model does not wind, so its sampler and this flow draw the same picture. The winding path
-# ends elsewhere, 0.5 displacements away, after a detour of seventeen times the energy.
+# No. The path of a diffusion model does not wind, so its sampler and this flow draw the same picture. The winding path ends
+# elsewhere, 0.5 displacements away, after a detour of seventeen times the energy. (With Gaussian noise that is independent of
+# the data not even winding would matter; here noise and data know of each other.)
 #
 # **Trap.** The velocity of the trigonometric path $\cos(\frac{\pi t}2)X_0+\sin(\frac{\pi t}2)X_1$ has a factor
 # $\frac\pi2$. Without it the walk from 0 to 1 ends at $\frac2\pi$.
@@ -412,9 +413,9 @@ claim("S03-8", blur)
 show(figure, "shaken", alt="Two clusters; with more noise their colours mix, the clusters stay.")
 
 # %% [markdown]
-# No: it reshuffles. The clusters stay as wide as those of the data, whose variance is 0.1; the people in them change,
-# for σ = 4 nearly half of them. Full exchange would be 48 %. All this needs the score: for dependent pairs it is no
-# function of $v$.
+# No: it reshuffles. The clusters stay as wide as those of the data, whose variance is 0.1; the people in them change, for
+# σ = 4 nearly half of them, about as many as if everybody drew a town anew. All this needs the score: for dependent pairs it
+# is no function of $v$.
 #
 # **Change this.** Take σ = 12: with 50 steps the points explode, with 800 they do not. A step should be short beside
 # $2/\sigma^2$.

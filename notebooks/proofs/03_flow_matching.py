@@ -445,9 +445,9 @@ claim("FM-15", (sampled[1] - sampled[0]) / sampled[1])
 # ## 4. Other paths
 #
 # *Other proportions on the way give other laws on the way.* What the notes say of variances and of the trigonometric path
-# $X_t=cX_0+sX_1$, $c=\cos\frac{\pi t}2$, $s=\sin\frac{\pi t}2$, needs three corrections (proofs and Gaussian figures:
+# $a_t=\cos\frac{\pi t}2$, $b_t=\sin\frac{\pi t}2$ needs three corrections (proofs and Gaussian figures:
 # [proofs/04](04_gaussian_exercises.ipynb), sections 7.3 and 7.4). In general
-# $\mathrm{Cov}(X_t)=c^2\Sigma_0+s^2\Sigma_1+sc\,(C+C^\top)$ with $C=\mathrm{Cov}(X_0,X_1)$, the transpose of the notes'
+# $\mathrm{Cov}(X_t)=a_t^2\Sigma_0+b_t^2\Sigma_1+a_tb_t\,(C+C^\top)$ with $C=\mathrm{Cov}(X_0,X_1)$, the transpose of the notes'
 # $\Sigma_{01}$; the linear path does have constant variance where $X_1=X_0$.
 
 # %%
@@ -469,8 +469,8 @@ claim("FM-16", (slow - arrived).square().sum(1).mean() / (arrived - points).squa
 claim("FM-17", sample_w2_squared(slow, beta) / sample_w2_squared(arrived, beta))
 
 # %% [markdown]
-# **Variance-preserving paths** are those with $a^2+b^2=1$, so $a=\cos\theta_t$, $b=\sin\theta_t$: the trigonometric path with
-# another clock $\theta$. In diffusion models the clock is such that the derivative is unbounded at the data end. The plainest
+# **Variance-preserving paths** are those with $a^2+b^2=1$, so $a=\cos\omega_t$, $b=\sin\omega_t$: the trigonometric path with
+# another clock $\omega$. In diffusion models the clock is such that the derivative is unbounded at the data end. The plainest
 # one is $X_t=\sqrt{1-t^2}\,X_0+t\,X_1$ (`VARIANCE_PRESERVING`), where
 #
 # $$
@@ -478,7 +478,7 @@ claim("FM-17", sample_w2_squared(slow, beta) / sample_w2_squared(arrived, beta))
 # $$
 #
 # **the loss has no finite minimum**, even where the energy of $v$ is finite (noise that is centred and independent of $X_1$).
-# Up to the time $1-\varepsilon$ the minimum grows like $\frac12\mathbb E|X_0|^2\log\frac1\varepsilon$. Training then means
+# Up to the time $1-\eta$ the minimum grows like $\frac12\mathbb E|X_0|^2\log\frac1\eta$. Training then means
 # fitting targets of infinite variance; section 7 shows what this costs. For independent Gaussians, by quadrature in
 # $\log(1-t)$:
 
@@ -529,15 +529,16 @@ claim("FM-19", energies[0] / energies[1])
 # $\frac d{dt}\rho\,\Phi_\omega(x)=\dot\rho\,\Phi_\omega(x)+\rho\dot\omega\,w_\omega(\Phi_\omega(x))=v_t(\rho\,\Phi_\omega(x))$.
 # At the end $\rho=1$. $\square$
 #
-# **Corollary.** *Let $a+b>0$ and $r=b/(a+b)\in[0,1]$. Then the path stays in the first quadrant, $k=0$, and $\varphi_1$ is
-# that of the linear path; in terms of the latter's field $v$ and flow $\varphi$, with $\sigma=a+b$:*
+# **Corollary.** *Let $\sigma_t=a_t+b_t>0$ and $r_t=b_t/\sigma_t\in[0,1]$. Then the path stays in the first quadrant, $k=0$, and
+# $\varphi_1$ is that of the linear path; in terms of the latter's field $v$ and flow $\varphi$,*
 #
 # $$
-# v^{a,b}_t(x)=\sigma\dot r\,v_r\Big(\frac x\sigma\Big)+\frac{\dot\sigma}\sigma x,\qquad \varphi^{a,b}_t=\sigma_t\,\varphi_{r_t}.
+# v^{a,b}_t(x)=\sigma_t\dot r_t\,v_{r_t}\Big(\frac x{\sigma_t}\Big)+\frac{\dot\sigma_t}{\sigma_t}x,
+# \qquad \varphi^{a,b}_t=\sigma_t\,\varphi_{r_t}.
 # $$
 #
-# *Proof.* Both paths have $k=0$. For the formulas, $X^{a,b}_t=\sigma X_r$ with the linear $X_r$; repeat the proof above with
-# $\sigma,r$ for $\rho,\omega$. $\square$ Nothing asks $r$ to be monotone: a path may turn back, and what it does on the way
+# *Proof.* Both paths have $k=0$. For the formulas, $X^{a,b}_t=\sigma_tX_{r_t}$ with the linear $X_r$; repeat the proof above with
+# $\sigma,r$ for $\rho,\omega$. $\square$ Nothing asks $r_t$ to be monotone: a path may turn back, and what it does on the way
 # back it undoes.
 #
 # So the linear path, the trigonometric one, the variance-preserving ones and all their changes of clock generate **the same
@@ -617,20 +618,23 @@ show(fig, "one_end_map", alt="Five paths of coefficients, the flow line of one p
 # Not every coupling shows this. On the line every flow is monotone, and winding changes nothing (FM-24). Nor does it for the
 # noise in use:
 #
-# **Proposition (symmetric noise).** *Let $-X_0$ have the law of $X_0$ given $X_1$: for instance, $X_0\sim N(0,\Sigma_0)$
-# independent of $X_1$. Then every $C^1$ path that avoids the origin has the end map of the linear one, however often it winds.*
+# **Proposition (symmetric noise).** *Let there be a vector $m$ such that, given $X_1$, $X_0-m$ and $m-X_0$ have one law: for
+# instance, $X_0\sim N(m,\Sigma_0)$ independent of $X_1$. Then every $C^1$ path that avoids the origin has the end map of the
+# linear one, however often it winds.*
 #
-# *Proof.* $(X_0,X_1)$ and $(-X_0,X_1)$ have one law, so the field of $(a,b)$ is that of $(-a,b)$ at the times where $a<0$,
-# where the path is reflected at the axis $a=0$. The flow is thus that of the (piecewise $C^1$) path $(|a|,b)$, which stays in
-# the half-plane $a\ge0$ and avoids the origin: its angle stays in $[-\frac\pi2,\frac\pi2]$, so $k=0$. $\square$
+# *Proof.* For $X_0-m$ in the place of $X_0$ let $v'$ be the field and $\varphi'$ the flow. Since $X_t=a_tm+X'_t$, we have
+# $v_t(x)=\dot a_tm+v'_t(x-a_tm)$ and $\varphi_t(x)=a_tm+\varphi'_t(x-m)$; so $\varphi_1(x)=\varphi'_1(x-m)$ for every path, and
+# we may take $m=0$. Then $(X_0,X_1)$ and $(-X_0,X_1)$ have one law, so the field of $(a,b)$ is that of $(-a,b)$ at the times
+# where $a<0$, where we reflect the path at the axis $a=0$. The flow is thus that of the (piecewise $C^1$) path $(|a|,b)$, which
+# stays in the half-plane $a\ge0$ and avoids the origin: its angle stays in $[-\frac\pi2,\frac\pi2]$, so $k=0$. $\square$
 #
-# So it takes two dimensions and noise that knows more of the data than a sign (FM-21; for the Gaussians of
-# [proofs/04](04_gaussian_exercises.ipynb), section 4, dependence).
+# So it takes two dimensions, and noise that is skewed or knows of the data, as in the coupling above (FM-21). For Gaussians it
+# takes dependence ([proofs/04](04_gaussian_exercises.ipynb), section 4).
 
 # %%
-noise_to = MixtureCoupling(coupling.weights, torch.zeros(3, 2, dtype=torch.float64), coupling.means1, spread, coupling.cov1)
+noise_to = MixtureCoupling(coupling.weights, means0[:1].repeat(3, 1), coupling.means1, spread, coupling.cov1)
 points = noise_to.law(0.0).sample(50, generator=rng)
-around, straight = (integrate(field(noise_to, path), points, steps=200, method="rk4") for path in (winding, LINEAR))
+around, straight = (integrate(field(noise_to, path), points, steps=300, method="rk4") for path in (winding, LINEAR))
 claim("FM-48", (around - straight).norm(dim=1).max() / (straight - points).square().sum(1).mean().sqrt())
 
 # %% [markdown]
@@ -746,11 +750,10 @@ claim("FM-51", energy_distance(shaken, goal) / energy_distance(blurred, goal))
 # matching carry the same noise to the same image.* (Followed from a finite horizon $S$ it starts from $N(0,I)$, not from the
 # law at $S$: what it misses is of order $e^{-S}$.)
 #
-# *Proof.* The probability-flow field $-x-\nabla\log\rho_s$ is, by Tweedie's formula, the conditional mean
-# $\mathbb E[\frac d{ds}(e^{-s}X_1+\sqrt{1-e^{-2s}}Z)\,|\,\cdot\,]$: with $b=e^{-s}$,
-# $\nabla\log\rho_s(x)=-\frac1a\mathbb E[Z|x]$ and $x=bX_1+aZ$, it is
-# $-b\,\mathbb E[X_1|x]+\big(\frac1a-a\big)\mathbb E[Z|x]=\dot b\,\mathbb E[X_1|x]+\dot a\,\mathbb E[Z|x]$, as
-# $\dot a=\frac{b^2}a$. The path runs from $(1,0)$ to $(0,1)$ and does not wind: section 5. $\square$
+# *Proof.* Write $b_s=e^{-s}$, $a_s=\sqrt{1-b_s^2}$. By Tweedie's formula $\nabla\log\rho_s(x)=-\frac1{a_s}\mathbb E[Z|x]$, and
+# $x=\mathbb E[b_sX_1+a_sZ|x]$. So $-x-\nabla\log\rho_s(x)=-b_s\mathbb E[X_1|x]+\big(\frac1{a_s}-a_s\big)\mathbb E[Z|x]$, which
+# is $\dot b_s\mathbb E[X_1|x]+\dot a_s\mathbb E[Z|x]$, as $\dot a_s=\frac{b_s^2}{a_s}$: the conditional mean of the velocity
+# along the path. Run backwards, the path goes from $(1,0)$ to $(0,1)$ and does not wind: section 5. $\square$
 #
 # Checked with the score by automatic differentiation of the density, which shares no formula with $v$:
 
@@ -892,8 +895,8 @@ fig, axes = plt.subplots(2, 5, figsize=(11.5, 4.7), sharex=True, sharey=True)
 for column, key in zip(axes.T, fitted):
     colour = ROLES[ROLE[key[0]]]
     draw_trajectories(column[0], tracks[key][1][:, ten_of_each], colour=colour, count=80)
+    column[1].scatter(*x_goal.T, s=4, color=ROLES["truth"], alpha=0.3)
     column[1].scatter(*ends[key].T, s=1, color=colour)
-    column[1].scatter(*x_goal.T, s=1, color=ROLES["truth"], alpha=0.25)
     column[0].set_title(f"{key[0]} pairs,\n{key[1]} path")
     for ax in column:
         ax.set(aspect="equal", xlim=(-6.5, 7), ylim=(-6, 6))
@@ -910,7 +913,7 @@ for key, curve in curves.items():
     axes[0].plot(evaluations, curve, styles[key[1]], marker="o", markersize=4, color=colour, label=", ".join(key))
 axes[0].axhline(floor, color=ROLES["truth"], linestyle="--", linewidth=1)
 axes[0].set(
-    title="exact pairs need two evaluations",
+    title="two evaluations do for exact, linear",
     ylabel="$W_2$ to the target",
     xlabel="evaluations of the network",
     xscale="log",
@@ -920,7 +923,7 @@ axes[0].set_ylim(0.7 * floor, 5 * max(max(curve) for curve in curves.values()))
 axes[0].set_xticks(evaluations, evaluations)
 axes[0].set_yticks([0.5, 1, 2], ["0.5", "1", "2"])
 axes[0].minorticks_off()
-axes[0].legend(fontsize=7.5, loc="upper right")
+axes[0].legend(fontsize=7.5, loc="upper right", handlelength=3.5)
 place = np.arange(len(account))
 heights = np.array([[w2, cost.displacement, cost.energy] for cost, w2 in account.values()])
 bars = ("$W_2^2(x,\\varphi_1(x))$", "optimal"), ("$E|\\varphi_1-id|^2$", "target"), ("energy", "first")
@@ -939,7 +942,7 @@ axes[2].set(xscale="log", xlabel="$n$", ylabel="$E|X_1-X_0|^2$", ylim=(0, None))
 show(fig, "cost_and_evaluations", alt="Distance to the target against evaluations, costs of five flows, cost of exact pairs")
 
 # %% [markdown]
-# What to read off (in the full preset). With exact pairs on the linear path the three bars are nearly equal: the flow is
+# What to read off. With exact pairs on the linear path the three bars are nearly equal: the flow is
 # straight and close to optimal, and two evaluations are as good as many. With independent pairs, samples as good cost an energy
 # of more than twice $W_2^2$. Exact pairs on the trigonometric path have the same end map and waste the straightness: the
 # particles swing out and back. The variance-preserving path is the trigonometric one with another clock, and its loss has no
@@ -948,13 +951,13 @@ show(fig, "cost_and_evaluations", alt="Distance to the target against evaluation
 # The right panel shows how the exact pairs approach the optimal coupling: slowly while the batch is small.
 #
 # **Likelihood.** The flow carries a density along:
-# $\log p_1(\varphi_1(x))=\log p_0(x)-\int\operatorname{div}v_t(\varphi_t(x))\,dt$. That of the source is known, so the learnt
+# $\log\rho_1(\varphi_1(x))=\log\rho_0(x)-\int\operatorname{div}v_t(\varphi_t(x))\,dt$. That of the source is known, so the learnt
 # density can be evaluated, not only sampled.
 
 # %%
 angles = torch.arange(8) * math.pi / 4
 modes = GaussianMixture(torch.full((8,), 1 / 8), 5 * torch.stack([angles.cos(), angles.sin()], 1), 0.1 * torch.eye(2))
-side = 160 if full else 70
+side = 160 if full else 100
 axis_x, axis_y = torch.linspace(-6, 8, side), torch.linspace(-6, 5, side)
 grid = torch.cartesian_prod(axis_x, axis_y)
 with torch.no_grad():
@@ -1097,7 +1100,7 @@ axes[2].set(title="distance to the nearest training image", yticks=[])
 show(fig, "digits_two_samples", alt="Two distances to the kept images, and the distances to the nearest training image")
 
 # %% [markdown]
-# How to read this (in the full preset). In the energy distance everything is within a few hundredths of the noise's, and the
+# How to read this. In the energy distance everything is within a few hundredths of the noise's, and the
 # Gaussian fit is nearly as close as the flow: in 64 dimensions this statistic sees little beyond the first two moments. $W_2^2$
 # puts them in the order that the eye does, and tells all of them from real digits: generated images keep a trace of noise, the
 # more the shorter the training. They are no copies. The distance to the nearest training image (right) does not show that, as a
