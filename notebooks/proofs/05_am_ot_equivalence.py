@@ -333,8 +333,8 @@ claim("AM-19", (action.time_derivative(0.5, x) + action.velocity(0.5, x).square(
 # L_{AM}(s^\Psi)=L_{OT}(\Psi)-\tfrac12\big(m_2(\alpha)+m_2(\beta)\big).
 # $$
 #
-# *Hence the minimisers over optimal vector fields are those of $L_{OT}$, the Brenier potentials if $\alpha$ has a density,
-# whatever the film, and no value is below $-\tfrac12W_2^2$.*
+# *Hence the minimisers over optimal vector fields are those of $L_{OT}$, whatever the film. A $\Psi$ with
+# $(\nabla\Psi)_\#\alpha=\beta$ (a Brenier potential) is one, with the value $-\tfrac12W_2^2$; no value is lower.*
 #
 # *Proof.* By Proposition 2 the integrand vanishes at every point of every $\mu_t$. What is left is
 # $\mathbb E_\alpha[\Psi-\tfrac12|\cdot|^2]-\mathbb E_\beta[\tfrac12|\cdot|^2-\Psi^\ast]$. The rest is section 1. $\square$
@@ -590,12 +590,12 @@ for index, name in enumerate(shown):
     axes.set(title=name, xticks=[], yticks=[], xlim=(-4.6, 3), ylim=(-5.2, 4.6), aspect="equal")
 left, right = figure.add_subplot(grid[:, 3]), figure.add_subplot(grid[:, 4])
 rows = torch.arange(len(twelve))
-for axes, losses, role in ((left, optimal_losses, "optimal"), (right, linear_losses, "wrong")):
-    for number, (a, row) in enumerate(zip(values.tolist(), losses, strict=True)):
-        if number % (len(values) // 4) == 0:  # five of the potentials
-            axes.plot(row, rows, color=ROLES[role], lw=0.7, marker="o", ms=4)
-            axes.text(row[0], -0.6, f"{a:.1f}", ha="center", fontsize=8)
-    axes.set(xlabel="$L_{AM}$; above the columns: $a$", ylim=(11.6, -1.4))
+for axes, losses in ((left, optimal_losses), (right, linear_losses)):
+    for number in range(0, len(values), len(values) // 4):  # five of the potentials
+        shade = plt.cm.viridis(0.95 * number / len(values))
+        axes.plot(losses[number], rows, color=shade, lw=0.7, marker="o", ms=4, label=f"$a={values[number]:.1f}$")
+    axes.set(xlabel="$L_{AM}$", ylim=(14.4, -0.6))
+left.legend(loc="lower center", ncols=3, fontsize=8, handlelength=1)
 left.set_yticks(rows, twelve)
 left.set_title("optimal actions $s^{\\Psi_a}$:\ntwelve films, one loss")
 right.set_yticks(rows, [])
@@ -680,7 +680,7 @@ claim("AM-26", worst(*interior_gradient))
 # **Proposition 6 (action gap).** *For every action,
 # $L_{AM}(s)=\tfrac12\int\mathbb E_{\mu_t}|\nabla s_t-v_t|^2dt-\tfrac12\mathcal E$.*
 #
-# *Proof.* Test the continuity equation with $s$: $\mathbb E_\betas_1-\mathbb E_\alphas_0=\int\mathbb
+# *Proof.* Test the continuity equation with $s$: $\mathbb E_\beta s_1-\mathbb E_\alpha s_0=\int\mathbb
 # E_{\mu_t}[\partial_ts+\langle\nabla s,v\rangle]dt$. Substitute, and complete the square in $\tfrac12|\nabla s|^2-\langle\nabla
 # s,v\rangle$. $\square$
 #
@@ -906,22 +906,22 @@ claim("AM-50", immune - semidual_loss(convex, unpaired[0], unpaired[-1]) + half_
 # %% [markdown]
 # ## 6. Optimal Flow Matching, and which estimator to use
 #
-# For a coupling $\pi$ of $\alpha,\beta$ and $x_t=(1-t)x_0+tx_1$, *Optimal Flow Matching* (arXiv 2403.13117) minimises over
-# convex potentials
+# *The idea: average the identity of one path over straight lines.* For a coupling $\pi$ of $\alpha,\beta$ and
+# $X_t=(1-t)X_0+tX_1$, *Optimal Flow Matching* (arXiv 2403.13117) minimises over convex potentials
 #
 # $$
-# L^\pi_{OFM}(\Psi)=\int_0^1\mathbb E_\pi|u_t(x_t)-(x_1-x_0)|^2dt .
+# L^\pi_{OFM}(\Psi)=\int_0^1\mathbb E_\pi|u_t(X_t)-(X_1-X_0)|^2dt .
 # $$
 #
-# **Corollary 8 (OFM identity).** *$L^\pi_{OFM}(\Psi)=2L_{OT}(\Psi)-2\mathbb E_\pi\langle x_0,x_1\rangle$ for every coupling.*
+# **Corollary 8 (OFM identity).** *$L^\pi_{OFM}(\Psi)=2L_{OT}(\Psi)-2\mathbb E_\pi\langle X_0,X_1\rangle$ for every coupling.*
 # (Average the pathwise identity over straight paths.)
 #
 # So the three losses share their minimisers, the Brenier potentials: $L_{OFM}$ has the factor 2 because it has no ½. Since
-# $x_t-z_t=tu_t$ and $x_t-x_0=t(x_1-x_0)$, the integrand is also $|z_t(x_t)-x_0|^2/t^2$. Over the optimal coupling the minimum
-# is 0, and then with $X_0\sim\alpha$, $x_1=\nabla\Psi^{opt}(x_0)$,
+# $X_t-z_t=tu_t$ and $X_t-X_0=t(X_1-X_0)$, the integrand is also $|z_t(X_t)-X_0|^2/t^2$. Over the optimal coupling the minimum
+# is 0, and then with $X_0\sim\alpha$, $X_1=\nabla\Psi^{opt}(X_0)$,
 #
 # $$
-# \int_0^1\mathbb E|u^\Psi_t-u^{opt}_t|^2(x_t)dt=2\big[L_{OT}(\Psi)-L_{OT}(\Psi^{opt})\big].
+# \int_0^1\mathbb E|u^\Psi_t-u^{opt}_t|^2(X_t)dt=2\big[L_{OT}(\Psi)-L_{OT}(\Psi^{opt})\big].
 # $$
 
 # %%
@@ -995,21 +995,21 @@ claim("OFM-6", min(upper_margin))
 #
 # *The idea: the dual computes in closed form the mean over times that flow matching samples.*
 #
-# **Theorem 10.** *Let $G=\partial_\vartheta|u_t(x_t)-(x_1-x_0)|^2$ with $t$ uniform, and
-# $D=\partial_\vartheta\Psi(x_0)-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(x_1))$, the one-sample gradient of $L_{OT}$. For every
-# pair, $\mathbb E[G\mid x_0,x_1]=2D$. Hence, for every coupling and every batch size,*
+# **Theorem 10.** *Let $G=\partial_\vartheta|u_t(X_t)-(X_1-X_0)|^2$ with $t$ uniform, and
+# $D=\partial_\vartheta\Psi(X_0)-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(X_1))$, the one-sample gradient of $L_{OT}$. For every
+# pair, $\mathbb E[G\mid X_0,X_1]=2D$. Hence, for every coupling and every batch size,*
 #
 # $$
-# \mathrm{Var}(G)=\mathrm{Var}(2D)+\mathbb E\,\mathrm{Var}(G\mid x_0,x_1)\;\ge\;\mathrm{Var}(2D).
+# \mathrm{Var}(G)=\mathrm{Var}(2D)+\mathbb E\,\mathrm{Var}(G\mid X_0,X_1)\;\ge\;\mathrm{Var}(2D).
 # $$
 #
-# *Proof.* Differentiate the pathwise identity of the straight path from $x_0$ to $x_1$ in $\vartheta$: the right side is
-# $2[\Psi(x_0)+\Psi^\ast(x_1)]$ plus terms free of $\vartheta$, and by the envelope theorem
-# $\partial_\vartheta\Psi^\ast(x_1)=-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(x_1))$. The variance formula is the law of total
+# *Proof.* Differentiate the pathwise identity of the straight path from $X_0$ to $X_1$ in $\vartheta$: the right side is
+# $2[\Psi(X_0)+\Psi^\ast(X_1)]$ plus terms free of $\vartheta$, and by the envelope theorem
+# $\partial_\vartheta\Psi^\ast(X_1)=-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(X_1))$. The variance formula is the law of total
 # variance. $\square$
 #
 # So with exact inner solves OFM cannot beat the semi-dual per sample, whatever the coupling; and $D$ is a sum of a function of
-# $x_0$ and one of $x_1$, so pairing the batch differently (minibatch OT) does not change the dual gradient at all. First the
+# $X_0$ and one of $X_1$, so pairing the batch differently (minibatch OT) does not change the dual gradient at all. First the
 # identities, in every parameter, then the measured variances.
 
 
@@ -1227,7 +1227,8 @@ show(figure, "am_brenier_potential", alt=alt)
 #   $\tfrac12(m_2(\alpha)+m_2(\beta))$: an identity, path by path, for every film.
 # - It is an identity, not an advantage: the interior term has zero gradient, and the Optimal Flow Matching gradient is the dual
 #   gradient plus noise.
-# - The minimum is $-\tfrac12W_2^2$; unrestricted action matching goes lower unless the film is
-#   McCann's, and from snapshots alone it has no lower bound.
+# - The minimum is $-\tfrac12W_2^2$; unrestricted action matching goes lower unless the film is McCann's, and from snapshots
+#   alone it has no lower bound.
 #
-# Where the equivalence ends (time weights, inexact solves, other costs, entropy, growth) is the subject of notebook 07.
+# Where the equivalence ends (time weights, inexact solves, other costs, entropy, growth) is the subject of notebook
+# [07](../07_limits_of_the_equivalence.ipynb).
