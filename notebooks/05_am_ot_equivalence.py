@@ -74,10 +74,10 @@ g = torch.Generator().manual_seed(seed)
 def three_pulls(strength):
     """A convex function Ψ; its gradient shifts everybody and pulls in three directions."""
     options = {"matrix": 0.5 * torch.eye(2), "offset": [3.5, 0.5], "temperature": 0.3}
-    psi = LogSumExp(2, 3, **options).requires_grad_(False)
-    psi.slopes[0] = strength * torch.tensor([[-1.5, -1.0], [0.4, 2.0], [1.5, -1.2]])
-    psi.heights.zero_()
-    return psi
+    convex = LogSumExp(2, 3, **options).requires_grad_(False)
+    convex.slopes[0] = strength * torch.tensor([[-1.5, -1.0], [0.4, 2.0], [1.5, -1.2]])
+    convex.heights.zero_()
+    return convex
 
 
 potential, x0 = three_pulls(1.0), 0.8 * torch.randn(60, 2, generator=g)
@@ -144,13 +144,14 @@ show(figure, "twelve_films", alt=alt)
 
 # %% [markdown]
 # For straight motion every film gives −7.93, to rounding. The rival's loss lies anywhere between −7.76 and −5.88.
-#
-# **Change this.** Halve the three pulls of $\Psi$, as the next cell does: another number, −7.17, and again one for all films.
-# The number knows $\Psi$, $\alpha$ and $\beta$, and nothing of the film.
 
 # %%
 other = along_all(OptimalAction(three_pulls(0.5)))
 say(f"another Ψ, all films: {other.mean():.2f}, spread {other.max() - other.min():.0e}")
+
+# %% [markdown]
+# **Change this.** Halve the three pulls of $\Psi$, as in the last cell: another number, −7.17, and again one for all films. The
+# number knows $\Psi$, $\alpha$ and $\beta$, and nothing of the film.
 
 # %%
 frames = []  # of the film at the top
@@ -237,7 +238,7 @@ say(f"the walks of the potential that is not convex cross from t = {when[0]:.2f}
 #
 # 1. For straight motion the bracket is zero in *every place at every time*: no film can see anything in it.
 # 2. Only the two ends are left, with $s_0=\Psi-\frac12|\cdot|^2$ and $s_1=\frac12|\cdot|^2-\Psi^*$.
-# 3. So, with $m_2(\alpha)=\mathbb E_\alpha|x|^2$, for every convex, differentiable $\Psi$ of quadratic growth and every film,
+# 3. So, with $m_2(\alpha)=\mathbb E_\alpha|x|^2$, for every finite convex $\Psi$ and every film,
 #
 # $$L_{AM}(s^\Psi)=\underbrace{\mathbb E_\alpha\Psi+\mathbb E_\beta\Psi^*}_{L_{OT}(\Psi)}-\tfrac12\big(m_2(\alpha)+m_2(\beta)\big)\;\ge\;-\tfrac12W_2^2(\alpha,\beta).$$
 #
@@ -461,7 +462,7 @@ show(figure, "quiet_estimator", alt=alt)
 # of flow matching has 3.19 times its variance, with those of a plan of the batch still 2.26 times; below 1 it can never be.
 #
 # **Change this.** A well-conditioned problem, `matrix=torch.eye(2)` in both lines: with minibatch and optimal pairs the lead of
-# the dual shrinks to a few per cent. It is never negative, but it may be thin.
+# the dual shrinks to a tenth or less. It is never negative, but it may be thin.
 #
 # *Why: [proofs/05](proofs/05_am_ot_equivalence.ipynb), section 6.*
 #
@@ -469,7 +470,7 @@ show(figure, "quiet_estimator", alt=alt)
 #
 # - Restricted to optimal actions, every film gives one loss, and it is the semi-dual of optimal transport.
 # - Without the restriction the film decides: the loss goes lower, and the motion is the film's.
-# - All these losses have one expected gradient; the dual is the quiet estimator, and needs no film.
+# - All three losses have one expected gradient, up to a factor 2; the dual is the quiet estimator, and needs no film.
 #
 # ## Change this
 #

@@ -28,8 +28,8 @@
 # **Running time.** Under a minute on one core (quick preset).
 #
 # Conventions: a *film* $(\mu_t)_{0\le t\le1}$ is a family of laws with $\mu_0=\alpha$, $\mu_1=\beta$, both in $\mathcal P_2$.
-# The cost is $\tfrac12|x-y|^2$, and $W_2^2$ carries no ½, so $\tfrac12W_2^2$ is the transport cost. $m_2(\mu)=\mathbb
-# E_\mu|x|^2$.
+# The cost is $\tfrac12|x-y|^2$, and $W_2^2$ carries no ½, so $\tfrac12W_2^2$ is the transport cost.
+# $m_2(\mu)=\mathbb E_\mu|x|^2$.
 
 # %% tags=["parameters"]
 preset = "quick"
@@ -333,8 +333,8 @@ claim("AM-19", (action.time_derivative(0.5, x) + action.velocity(0.5, x).square(
 # L_{AM}(s^\Psi)=L_{OT}(\Psi)-\tfrac12\big(m_2(\alpha)+m_2(\beta)\big).
 # $$
 #
-# *Hence the minimisers over optimal vector fields are those of $L_{OT}$, the Brenier potentials if $\alpha$ has a density,
-# whatever the film, and no value is below $-\tfrac12W_2^2$.*
+# *Hence the minimisers over optimal vector fields are those of $L_{OT}$, whatever the film. A $\Psi$ with
+# $(\nabla\Psi)_\#\alpha=\beta$ (a Brenier potential) is one, with the value $-\tfrac12W_2^2$; no value is lower.*
 #
 # *Proof.* By Proposition 2 the integrand vanishes at every point of every $\mu_t$. What is left is
 # $\mathbb E_\alpha[\Psi-\tfrac12|\cdot|^2]-\mathbb E_\beta[\tfrac12|\cdot|^2-\Psi^\ast]$. The rest is section 1. $\square$
@@ -421,10 +421,11 @@ errata.box("A-03")
 # $s_0=\Psi-\tfrac12|\cdot|^2$, $s_1=\tfrac12|\cdot|^2-\Psi^\ast$, which may be $-\infty$.
 #
 # **Proposition 4.** *Let $\Psi:\mathbb R^d\to\mathbb R$ be convex. (a) For $0<t<1$ the minimum is attained at exactly one point
-# $z_t(x)$, $s$ is continuously differentiable on $(0,1)\times\mathbb R^d$, and at every point $\nabla
-# s_t(x)=(x-z_t(x))/t=:u_t(x)$ and $\partial_ts_t(x)=-\tfrac12|u_t(x)|^2$. (b) $s_t(x)$ increases to $s_0(x)$ as $t\downarrow0$
-# and decreases to $s_1(x)$ as $t\uparrow1$. (c) For all $\alpha,\beta\in\mathcal P_2$ and every film, whether its laws have
-# densities and moments or not, $L_{AM}(s^\Psi)=L_{OT}(\Psi)-\tfrac12(m_2(\alpha)+m_2(\beta))$ in $(-\infty,+\infty]$.*
+# $z_t(x)$, $s$ is continuously differentiable on $(0,1)\times\mathbb R^d$, and at every point
+# $\nabla s_t(x)=(x-z_t(x))/t=:u_t(x)$ and $\partial_ts_t(x)=-\tfrac12|u_t(x)|^2$. (b) $s_t(x)$ increases to $s_0(x)$ as
+# $t\downarrow0$ and decreases to $s_1(x)$ as $t\uparrow1$. (c) For all $\alpha,\beta\in\mathcal P_2$ and every film, whether
+# its laws have densities and moments or not, $L_{AM}(s^\Psi)=L_{OT}(\Psi)-\tfrac12(m_2(\alpha)+m_2(\beta))$ in
+# $(-\infty,+\infty]$.*
 #
 # *Proof.* (a) Write $h(z)=\tfrac12|z|^2-\Psi(z)$ and
 # $F(t,x)=\Psi_t^\ast(x)=\sup_z\{\langle x,z\rangle-\tfrac12|z|^2+t\,h(z)\}$.
@@ -433,8 +434,8 @@ errata.box("A-03")
 # subdifferential of $F(t,\cdot)$ at $x$ is $\{z_t(x)\}$.
 #
 # *Step 2.* $F$ is a supremum of functions that are affine in $(t,x)$ jointly: it is convex on $(0,1)\times\mathbb R^d$, and as
-# it is finite there, continuous. With $z=z_t(x)$, the pair $(h(z),z)$ is a subgradient of $F$ at $(t,x)$: $F(t',x')\ge
-# F(t,x)+h(z)(t'-t)+\langle z,x'-x\rangle$.
+# it is finite there, continuous. With $z=z_t(x)$, the pair $(h(z),z)$ is a subgradient of $F$ at $(t,x)$:
+# $F(t',x')\ge F(t,x)+h(z)(t'-t)+\langle z,x'-x\rangle$.
 #
 # *Step 3: $z$ and $h(z)$ are continuous in $(t,x)$.* Let $(t_k,x_k)\to(t,x)$ and $z_k=z_{t_k}(x_k)$. Subgradients of a finite
 # convex function are bounded near a point, so a subsequence of $(h(z_k),z_k)$ converges, to a subgradient $(\gamma,\zeta)$ at
@@ -590,12 +591,12 @@ for index, name in enumerate(shown):
     axes.set(title=name, xticks=[], yticks=[], xlim=(-4.6, 3), ylim=(-5.2, 4.6), aspect="equal")
 left, right = figure.add_subplot(grid[:, 3]), figure.add_subplot(grid[:, 4])
 rows = torch.arange(len(twelve))
-for axes, losses, role in ((left, optimal_losses, "optimal"), (right, linear_losses, "wrong")):
-    for number, (a, row) in enumerate(zip(values.tolist(), losses, strict=True)):
-        if number % (len(values) // 4) == 0:  # five of the potentials
-            axes.plot(row, rows, color=ROLES[role], lw=0.7, marker="o", ms=4)
-            axes.text(row[0], -0.6, f"{a:.1f}", ha="center", fontsize=8)
-    axes.set(xlabel="$L_{AM}$; above the columns: $a$", ylim=(11.6, -1.4))
+for axes, losses in ((left, optimal_losses), (right, linear_losses)):
+    for number in range(0, len(values), len(values) // 4):  # five of the potentials
+        shade = plt.cm.viridis(0.95 * number / len(values))
+        axes.plot(losses[number], rows, color=shade, lw=0.7, marker="o", ms=4, label=f"$a={values[number] + 1e-9:.1f}$")
+    axes.set(xlabel="$L_{AM}$", ylim=(14.4, -0.6))
+left.legend(loc="lower center", ncols=3, fontsize=8, handlelength=1)
 left.set_yticks(rows, twelve)
 left.set_title("optimal actions $s^{\\Psi_a}$:\ntwelve films, one loss")
 right.set_yticks(rows, [])
@@ -680,9 +681,9 @@ claim("AM-26", worst(*interior_gradient))
 # **Proposition 6 (action gap).** *For every action,
 # $L_{AM}(s)=\tfrac12\int\mathbb E_{\mu_t}|\nabla s_t-v_t|^2dt-\tfrac12\mathcal E$.*
 #
-# *Proof.* Test the continuity equation with $s$: $\mathbb E_\betas_1-\mathbb E_\alphas_0=\int\mathbb
-# E_{\mu_t}[\partial_ts+\langle\nabla s,v\rangle]dt$. Substitute, and complete the square in $\tfrac12|\nabla s|^2-\langle\nabla
-# s,v\rangle$. $\square$
+# *Proof.* Test the continuity equation with $s$:
+# $\mathbb E_\beta s_1-\mathbb E_\alpha s_0=\int\mathbb E_{\mu_t}[\partial_ts+\langle\nabla s,v\rangle]dt$. Substitute, and
+# complete the square in $\tfrac12|\nabla s|^2-\langle\nabla s,v\rangle$. $\square$
 #
 # So the minimum over *all* actions is $-\tfrac12\mathcal E$, attained by the field of the film; over optimal fields it is
 # $-\tfrac12W_2^2$. By Benamou–Brenier ([proofs/02](02_benamou_brenier.ipynb)) $\mathcal E\ge W_2^2$ with equality only along
@@ -733,8 +734,9 @@ claim("AM-29", abs(energy - 3.3558807353))
 claim("AM-30", abs(loss - gap))
 
 # %% [markdown]
-# AM-30 forgets $-\tfrac12\mathcal E$. A subtler mistake is to take for $v_t$ the flow-matching field $\mathbb E[X_1-X_0\mid
-# X_t]$: it moves the same laws but is not a gradient when the covariances do not commute, and its energy is larger.
+# AM-30 forgets $-\tfrac12\mathcal E$. A subtler mistake is to take for $v_t$ the flow-matching field
+# $\mathbb E[X_1-X_0\mid X_t]$: it moves the same laws but is not a gradient when the covariances do not commute, and its energy
+# is larger.
 
 # %%
 fm_energy = action_gap(still, lambda t, x: gaussian.fm_velocity(p, q, t, x), **on_path)
@@ -854,10 +856,10 @@ show(figure, "am_unrestricted_and_optimal", alt=alt)
 # all $t_k$, so $L'(cf)=-c$ for every $c$. (b) The first two terms change by $f(0)-f(1)$, the differences by
 # $\sum_k[f(t_{k+1})-f(t_k)]=f(1)-f(0)$, and $\nabla s$ not at all. (c) Collect the terms at $t_k$ (summation by parts): all
 # that $L''$ sees of $s_{t_k}$ is $\tfrac12(\mathbb E_{k-1}-\mathbb E_{k+1})s_{t_k}+w_k\mathbb E_k\tfrac12|\nabla s_{t_k}|^2$.
-# Let $h$ be smooth, 1 on $A$ and 0 near the points of snapshot $k$, so close to the indicator of $A$ that $(\mathbb
-# E_{k-1}-\mathbb E_{k+1})h\ne0$; put $s_t=c\,g(t)h$ with $g(t_k)=1$ and $g=0$ at the other times. The gradient of $s_{t_k}$
-# vanishes on snapshot $k$, so $L''=\tfrac c2(\mathbb E_{k-1}-\mathbb E_{k+1})h$: any number. (d) The bracket is zero at every
-# point (Proposition 2); then section 1. $\square$
+# Let $h$ be smooth, 1 on $A$ and 0 near the points of snapshot $k$, so close to the indicator of $A$ that
+# $(\mathbb E_{k-1}-\mathbb E_{k+1})h\ne0$; put $s_t=c\,g(t)h$ with $g(t_k)=1$ and $g=0$ at the other times. The gradient of
+# $s_{t_k}$ vanishes on snapshot $k$, so $L''=\tfrac c2(\mathbb E_{k-1}-\mathbb E_{k+1})h$: any number. (d) The bracket is zero
+# at every point (Proposition 2; at $t=0$ and $t=1$ we read it as its limit); then section 1. $\square$
 #
 # So more snapshots and smooth networks help the unrestricted action, and nothing else does; a loss that falls without end is a
 # sign of (c), not of learning. Below: (a) for $K=2,3,9$; (b) for a network; (c) with $h$ the sum of bumps round the points of
@@ -906,22 +908,22 @@ claim("AM-50", immune - semidual_loss(convex, unpaired[0], unpaired[-1]) + half_
 # %% [markdown]
 # ## 6. Optimal Flow Matching, and which estimator to use
 #
-# For a coupling $\pi$ of $\alpha,\beta$ and $x_t=(1-t)x_0+tx_1$, *Optimal Flow Matching* (arXiv 2403.13117) minimises over
-# convex potentials
+# *The idea: average the identity of one path over straight lines.* For a coupling $\pi$ of $\alpha,\beta$ and
+# $X_t=(1-t)X_0+tX_1$, *Optimal Flow Matching* (arXiv 2403.13117) minimises over convex potentials
 #
 # $$
-# L^\pi_{OFM}(\Psi)=\int_0^1\mathbb E_\pi|u_t(x_t)-(x_1-x_0)|^2dt .
+# L^\pi_{OFM}(\Psi)=\int_0^1\mathbb E_\pi|u_t(X_t)-(X_1-X_0)|^2dt .
 # $$
 #
-# **Corollary 8 (OFM identity).** *$L^\pi_{OFM}(\Psi)=2L_{OT}(\Psi)-2\mathbb E_\pi\langle x_0,x_1\rangle$ for every coupling.*
+# **Corollary 8 (OFM identity).** *$L^\pi_{OFM}(\Psi)=2L_{OT}(\Psi)-2\mathbb E_\pi\langle X_0,X_1\rangle$ for every coupling.*
 # (Average the pathwise identity over straight paths.)
 #
 # So the three losses share their minimisers, the Brenier potentials: $L_{OFM}$ has the factor 2 because it has no ½. Since
-# $x_t-z_t=tu_t$ and $x_t-x_0=t(x_1-x_0)$, the integrand is also $|z_t(x_t)-x_0|^2/t^2$. Over the optimal coupling the minimum
-# is 0, and then with $X_0\sim\alpha$, $x_1=\nabla\Psi^{opt}(x_0)$,
+# $X_t-z_t=tu_t$ and $X_t-X_0=t(X_1-X_0)$, the integrand is also $|z_t(X_t)-X_0|^2/t^2$. Over the optimal coupling the minimum
+# is 0, and then with $X_0\sim\alpha$, $X_1=\nabla\Psi^{opt}(X_0)$,
 #
 # $$
-# \int_0^1\mathbb E|u^\Psi_t-u^{opt}_t|^2(x_t)dt=2\big[L_{OT}(\Psi)-L_{OT}(\Psi^{opt})\big].
+# \int_0^1\mathbb E|u^\Psi_t-u^{opt}_t|^2(X_t)dt=2\big[L_{OT}(\Psi)-L_{OT}(\Psi^{opt})\big].
 # $$
 
 # %%
@@ -971,9 +973,10 @@ claim("OFM-4", worst(*distance))
 # \;\le\;\frac1{2\lambda}\,\mathbb E_\alpha|\nabla\Psi-T|^2 .
 # $$
 #
-# *Proof.* With $y=T(x)$ the middle is the mean of $\Psi(x)+\Psi^\ast(y)-\langle x,y\rangle=\Psi(x)-[\Psi(z)+\langle
-# y,x-z\rangle]$ at $z=\nabla\Psi^\ast(y)$, that is, the error of the first-order expansion of $\Psi$ at $z$
-# ($\nabla\Psi(z)=y$). A function with $\lambda I\preceq\nabla^2\Psi\preceq\Lambda I$ satisfies
+# *Proof.* With $y=T(x)$ the middle is the mean of
+# $\Psi(x)+\Psi^\ast(y)-\langle x,y\rangle=\Psi(x)-[\Psi(z)+\langle y,x-z\rangle]$ at $z=\nabla\Psi^\ast(y)$, that is, the error
+# of the first-order expansion of $\Psi$ at $z$ ($\nabla\Psi(z)=y$). A function with
+# $\lambda I\preceq\nabla^2\Psi\preceq\Lambda I$ satisfies
 # $\frac1{2\Lambda}|D|^2\le\Psi(x)-\Psi(z)-\langle\nabla\Psi(z),x-z\rangle\le\frac1{2\lambda}|D|^2$ with
 # $D=\nabla\Psi(x)-\nabla\Psi(z)$. $\square$
 #
@@ -995,21 +998,21 @@ claim("OFM-6", min(upper_margin))
 #
 # *The idea: the dual computes in closed form the mean over times that flow matching samples.*
 #
-# **Theorem 10.** *Let $G=\partial_\vartheta|u_t(x_t)-(x_1-x_0)|^2$ with $t$ uniform, and
-# $D=\partial_\vartheta\Psi(x_0)-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(x_1))$, the one-sample gradient of $L_{OT}$. For every
-# pair, $\mathbb E[G\mid x_0,x_1]=2D$. Hence, for every coupling and every batch size,*
+# **Theorem 10.** *Let $G=\partial_\vartheta|u_t(X_t)-(X_1-X_0)|^2$ with $t$ uniform, and
+# $D=\partial_\vartheta\Psi(X_0)-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(X_1))$, the one-sample gradient of $L_{OT}$. For every
+# pair, $\mathbb E[G\mid X_0,X_1]=2D$. Hence, for every coupling and every batch size,*
 #
 # $$
-# \mathrm{Var}(G)=\mathrm{Var}(2D)+\mathbb E\,\mathrm{Var}(G\mid x_0,x_1)\;\ge\;\mathrm{Var}(2D).
+# \mathrm{Var}(G)=\mathrm{Var}(2D)+\mathbb E\,\mathrm{Var}(G\mid X_0,X_1)\;\ge\;\mathrm{Var}(2D).
 # $$
 #
-# *Proof.* Differentiate the pathwise identity of the straight path from $x_0$ to $x_1$ in $\vartheta$: the right side is
-# $2[\Psi(x_0)+\Psi^\ast(x_1)]$ plus terms free of $\vartheta$, and by the envelope theorem
-# $\partial_\vartheta\Psi^\ast(x_1)=-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(x_1))$. The variance formula is the law of total
+# *Proof.* Differentiate the pathwise identity of the straight path from $X_0$ to $X_1$ in $\vartheta$: the right side is
+# $2[\Psi(X_0)+\Psi^\ast(X_1)]$ plus terms free of $\vartheta$, and by the envelope theorem
+# $\partial_\vartheta\Psi^\ast(X_1)=-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(X_1))$. The variance formula is the law of total
 # variance. $\square$
 #
 # So with exact inner solves OFM cannot beat the semi-dual per sample, whatever the coupling; and $D$ is a sum of a function of
-# $x_0$ and one of $x_1$, so pairing the batch differently (minibatch OT) does not change the dual gradient at all. First the
+# $X_0$ and one of $X_1$, so pairing the batch differently (minibatch OT) does not change the dual gradient at all. First the
 # identities, in every parameter, then the measured variances.
 
 
@@ -1227,7 +1230,8 @@ show(figure, "am_brenier_potential", alt=alt)
 #   $\tfrac12(m_2(\alpha)+m_2(\beta))$: an identity, path by path, for every film.
 # - It is an identity, not an advantage: the interior term has zero gradient, and the Optimal Flow Matching gradient is the dual
 #   gradient plus noise.
-# - The minimum is $-\tfrac12W_2^2$; unrestricted action matching goes lower unless the film is
-#   McCann's, and from snapshots alone it has no lower bound.
+# - The minimum is $-\tfrac12W_2^2$; unrestricted action matching goes lower unless the film is McCann's, and from snapshots
+#   alone it has no lower bound.
 #
-# Where the equivalence ends (time weights, inexact solves, other costs, entropy, growth) is the subject of notebook 07.
+# Where the equivalence ends (time weights, inexact solves, other costs, entropy, growth) is the subject of notebook
+# [07](../07_limits_of_the_equivalence.ipynb).
