@@ -65,7 +65,7 @@ def say_where_used(app, what, name, obj, options, lines):
     if found := USES.get(name):
         lines += [
             "",
-            "*Used in* " + ", ".join(f":doc:`{page.number} </{page.path.with_suffix('').as_posix()}>`" for page in found) + ".",
+            "*Used in* " + ", ".join(f":doc:`{page.label} </{page.path.with_suffix('').as_posix()}>`" for page in found) + ".",
         ]
 
 

@@ -117,8 +117,8 @@ def test_statements_of_the_texts_stand_beside_cells_and_functions(staged):
 
 
 def test_uses_are_those_of_functions_that_notebooks_import(staged):
-    uses = {name: [page.number for page in found] for name, found in staged[1].items()}
-    assert "01" in uses["dynot_lite.paths.continuity.strong_residual"]
+    uses = {name: [page.label for page in found] for name, found in staged[1].items()}
+    assert "proofs/01" in uses["dynot_lite.paths.continuity.strong_residual"]
     assert "dynot_lite.companion.ledger.claim" in uses  # imported from the room, defined in a module
     assert all(name.startswith("dynot_lite.") and len(set(found)) == len(found) for name, found in uses.items())
 
@@ -387,8 +387,8 @@ def test_ledgers_are_searched_narrowed_and_sorted(chrome, bases):
     with Tab(chrome, bases["folder"]) as tab:
         shown = "[...document.querySelectorAll('table.ledger tbody tr')].filter(row => !row.hidden)"
         rows, last = f"{shown}.map(row => row.textContent)", f"{shown}.map(row => row.cells[6].textContent)"
-        tab.go("figures/claims.html?cell=01")
-        own = [claim.id for claim in registry().values() if claim.notebook.startswith("01")]
+        tab.go("figures/claims.html?cell=proofs/01")
+        own = [claim.id for claim in registry().values() if claim.notebook.startswith("proofs/01")]
         assert len(tab.ask(rows)) == len(own)
         tab.go("figures/claims.html")
         assert len(tab.ask(rows)) == len(registry())
