@@ -43,10 +43,9 @@ def markdown(claims: Mapping[str, Claim], recorded: Results) -> str:
         path = notebooks.source_path(home / "notebooks", notebook).with_suffix(".ipynb").relative_to(home)
         lines += [f"## [{notebook}](../{path.as_posix()})", ""]
         lines += ["| claim | statement | kind | required | measured |", "|---|---|---|---|---|"]
-        lines += [
-            f"| {entry.id} | {escape(entry.statement)} | {entry.kind} | {entry.bound} | {measured(entry, recorded.get(entry.id))} |"
-            for entry in entries
-        ]
+        for entry in entries:
+            cells = entry.id, escape(entry.statement), entry.kind, entry.bound, measured(entry, recorded.get(entry.id))
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
