@@ -14,7 +14,7 @@
 # A workbook: the five exercises of the lecture notes *Dynamic Optimal Transport and Flow Matching*, each with a guess, a picture,
 # a number and a hint. The solutions are in the proof notebook, one cell each, so that you can try first.
 #
-# **You will see** where flow matching and optimal transport give the same map, where they do not, and what a loss of zero would
+# **You will see** where flow matching and optimal transport give the same map, where they do not, and what the least loss would
 # produce. **You need** conditional expectation and covariance matrices. **Minutes:** 25 to read, less than one to run.
 # Proofs and limits: [proofs/04_gaussian_exercises](proofs/04_gaussian_exercises.ipynb).
 
@@ -96,10 +96,16 @@ x = shifted.law(t).sample(500, generator=g)
 right, forgotten = shifted.velocity(t, x), pairs.velocity(t, x - b) + b
 claim("S04-1", (undone - lines).abs().max())
 claim("S04-2", (forgotten - right).norm() / right.norm())
+tripled = MixtureCoupling(pairs.weights, means0, 3 * means1, torch.eye(2), 0.9 * torch.eye(2))
+size, true = 1 - t + 3 * t, tripled.velocity(t, x)
+scaled = lambda clock: 3 / size * pairs.velocity(clock, x / size) + 2 / size * x
+off = [(scaled(clock) - true).norm() / true.norm() for clock in (3 * t / size, t)]
+say(f"(c), c = 3, at t = {t}: {off[0]:.0e} off by the clock r, {off[1]:.0%} by the clock t")
 
 # %% [markdown]
-# Nothing is left but rounding. The field without the $t$ is wrong by 89 % of its own size: at time $t$ only the share $tb$ of the
-# shift has happened.
+# Nothing is left but rounding. The field without the $t$ is wrong by 89 % of its own size (at $t=0.4$, for this $b$): at time $t$
+# only the share $tb$ of the shift has happened. In (c) the clock changes, too: larger data are felt earlier, and $r$ is the time
+# at which the old problem has the same mixture of noise and data. With $t$ for $r$ the field is 52 % off.
 #
 # **Hint.** What is $X_t$ after the change, in terms of the old $X_t$?
 #
@@ -111,7 +117,8 @@ claim("S04-2", (forgotten - right).norm() / right.norm())
 # > Assume that $\alpha$ is absolutely continuous. Write $T^*$ the optimal transport map between $\alpha$ and $\beta$ for the
 # > squared Euclidean cost. Can we say something on what $T^*$ becomes in the cases considered in Exercise 1?
 #
-# An optimal map survives every shift and every dilation of the target, but of the matrices $A$ only some.
+# The optimal map is the one that is the gradient of a convex function: its derivative is symmetric, without negative eigenvalues.
+# That survives every shift and every change of size of the target, but of the matrices $A$ only some.
 #
 # **Guess.** $T^*=\mathrm{diag}(2,1)$ becomes $AT^*A^{-1}$ under the shear $A$. It pushes the sheared noise to the sheared data,
 # and its eigenvalues are 2 and 1, both positive. Is it optimal?
@@ -145,12 +152,13 @@ show(figure, "sheared_map", alt="A sheared ball and its images under two maps: o
 claim("S04-3", cost - least)
 
 # %% [markdown]
-# No: it costs 1.000 where 0.754 is enough, a gap of $2\sqrt{17}-8$. A gradient of a convex function has a *symmetric*
-# derivative, and $AT^*A^{-1}$ is not symmetric. It is the end map of flow matching, though: flow matching commutes with every
-# invertible $A$, optimal transport only with similarities.
+# No: it costs 1.000 where 0.754 is enough, a gap of $2\sqrt{17}-8$. Positive eigenvalues are not enough: $AT^*A^{-1}$ is not
+# *symmetric*. It is the end map of flow matching, though: that commutes with every invertible $A$. Optimal transport commutes,
+# for every $T^*$ at once, only with similarities (rotations and reflections, times one factor in all directions); for one given
+# $T^*$, exactly if $A^\top A$ commutes with its derivative.
 #
-# **Change this.** `A = torch.diag(torch.tensor([1.0, 3.0]))` on top of the cell to copy: both costs are 1, although this $A$ is
-# no similarity. The exact condition is that $A^\top A$ commutes with the derivative of $T^*$.
+# **Change this.** `A = torch.diag(torch.tensor([1.0, 3.0]))` as the first line of the cell that begins with `T =`: no similarity,
+# but it commutes with this $T$, and both costs are 1.
 #
 # **Hint.** When is $AHA^{-1}$ symmetric for a symmetric $H$?
 #
@@ -163,10 +171,11 @@ claim("S04-3", cost - least)
 # > $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$ has a unique flow on $[0,1]$. Show that the flow $\varphi_t$ is such that $\varphi_1$
 # > is an optimal transport map between $\alpha$ and $\beta$.
 #
-# Trajectories on a line cannot overtake. So the end map is increasing, and only one increasing map carries $\alpha$ to $\beta$.
+# Trajectories on a line cannot overtake. So the end map is increasing. Only one increasing map carries $\alpha$ to $\beta$, and
+# on a line this is the optimal one.
 #
-# **Guess.** From $\mathcal N(0,1)$ to itself, with noise and data correlated by $r=-0.9$: is the end map another one than for
-# $r=0$? Is the energy?
+# **Guess.** From $\mathcal N(0,1)$ to itself, with noise and data correlated by −0.9: is the end map another one than for
+# independent ones? Is the energy?
 
 # %% tags=["copy"]
 means = torch.tensor([[-2.0], [1.5]]), torch.tensor([[-3.0], [2.5]])
@@ -176,8 +185,8 @@ begin = source.quantile(torch.linspace(0.02, 0.98, 33))
 goal = target.quantile(source.cdf(begin))  # the increasing map
 end = integrate_adaptive(pairs.velocity, begin)
 line, correlations = Gaussian([0.0], [[1.0]]), (-0.9, 0.0, 0.9)
-energies = [fm_kinetic_energy(line, line, cross_cov=[[r]]) for r in correlations]
-end_maps = [fm_flow(line, line, 1.0, cross_cov=[[r]]).matrix for r in correlations]
+energies = [fm_kinetic_energy(line, line, cross_cov=[[c]]) for c in correlations]
+end_maps = [fm_flow(line, line, 1.0, cross_cov=[[c]]).matrix for c in correlations]
 
 # %%
 times, bent = trajectory(pairs.velocity, begin, steps=60, method="rk4")
@@ -196,15 +205,14 @@ show(figure, "one_dimension", alt="Bent flow lines and straight lines of McCann:
      "agree, those half-way do not.")
 claim("S04-4", (end - goal).abs().max())
 say(f"half-way flow and McCann differ by up to {(bent[30] - straight[30]).abs().max():.2f}")
-for r, slope, energy in zip(correlations, end_maps, energies):
-    say(f"correlation {r:g}: end map x ↦ {slope.item():.3f} x, energy {energy.item():.3f}")
+for c, slope, energy in zip(correlations, end_maps, energies):
+    say(f"correlation {c:g}: end map x ↦ {slope.item():.3f} x, energy {energy.item():.3f}")
 
 # %% [markdown]
 # One end map, $x\mapsto x$, but three energies: 2.627, 0.429 and 0.003. A stubborn pairing costs energy on the way, and the end
 # does not show it. In the picture, too, only the ends agree: half-way the two films differ by up to 1.46.
 #
-# **Change this.** `rtol=1e-3` in `integrate_adaptive`: the end is off by a thousandth instead of the 1.1e-11 above. What the
-# integrator loses is all there is between $\varphi_1$ and the optimal map.
+# **Change this.** `rtol=1e-3` in `integrate_adaptive`: the end is off by a thousandth instead of the 1.1e-11 above.
 #
 # **Hint.** Suppose that two trajectories change their order. What happens when they meet?
 #
@@ -223,11 +231,14 @@ errata.box("N-17")
 # > $\Sigma_{01}=\Sigma_{10}=0$ and assume that $\Sigma_0$ and $\Sigma_1$ can be jointly diagonalized. Show that $\varphi_1$ is
 # > an optimal transport map.
 #
-# Without noise–data correlation, $\varphi_1=(\Sigma_1\Sigma_0^{-1})^{1/2}$. It is optimal exactly if
+# Without noise–data correlation, $\varphi_1=(\Sigma_1\Sigma_0^{-1})^{1/2}$. (The product need not be symmetric, but its
+# eigenvalues are positive; meant is the root with positive eigenvalues.) It is optimal exactly if
 # $\Sigma_0\Sigma_1=\Sigma_1\Sigma_0$; otherwise it fills the right ellipse, but turns the points inside.
 #
-# **Guess.** A long ellipse (condition number 100) and the same one turned by an angle between 0° and 90°. At which angle does
-# flow matching cost most, compared with the optimal map: near 0°, at 45°, or near 90°?
+# The *cost* is here that of the end map, $\mathbb E|\varphi_1(X_0)-X_0|^2$, not the energy of the way.
+#
+# **Guess.** A long ellipse (condition number 100) and the same one turned by an angle between 0° and 90°. At which angle is the
+# *ratio* of the cost of flow matching to the least cost $W_2^2$ largest: near 0°, at 45°, or near 90°?
 
 
 # %% tags=["copy"]
@@ -239,7 +250,7 @@ def turned(degrees, condition=100.0):
     move = fm_flow(p, q, 1.0).matrix - torch.eye(2)
     return p, q, torch.trace(move @ p.cov @ move.T).item(), w2_squared(p, q).item()
 
- 
+
 # %%
 angles = (5, 10, 15, 20, 30, 45, 60, 75, 90)
 table = {degrees: turned(degrees) for degrees in angles}
@@ -279,16 +290,18 @@ say(f"covariance at the end off by {off[0]:.0e}; with the blocks swapped by {off
 claim("S04-6", (right.matrix - swapped.matrix).abs().max())
 
 # %% [markdown]
-# The *ratio* is worst at small angles, where hardly anything has to move: 22.38 at 5°. The *excess* is largest near 30°: of a
-# cost of 126, 100 are wasted. At 90° the matrices commute, and nothing is lost. The usual guess, 45°, has 2.60. (Where scripts
-# run, the slider turns the ellipse.)
+# The ratio is worst at small angles, where hardly anything has to move: 22.38 at 5°. (At 0° nothing has, and it is 0/0.) The
+# *excess*, cost minus $W_2^2$, is largest near 30°: of 126, 100 are wasted. At 90° the matrices commute, and nothing is lost. The
+# usual guess, 45°, has 2.60. (Where scripts run, the slider turns the ellipse.)
 #
 # **Trap.** "The end map of flow matching is the optimal map." On a line and for commuting covariances it is; here it is not.
 #
 # **Trap.** In the notes $\Sigma_{01}$ is $\mathrm{Cov}(X_1,X_0)$, the lower left block. Take the transpose and the crowd is
-# right at every time: no test of marginals objects. Yet the end map is another one, by 1.1 in one entry.
+# right at every time, as $\Sigma_t$ contains only the sum $\Sigma_{01}+\Sigma_{10}$: no test of marginals objects. Yet the end
+# map is another one, by 1.1 in one entry.
 #
-# **Hint.** (a) Regress $X_1$ on $X_t$. (b) In the common basis the equation is $\dot y_i=(\log\sigma_i)'y_i$.
+# **Hint.** (a) Regress $X_1$ on $X_t$. (b) In the common basis the equation is $\dot y_i=(\log\sigma_i)'y_i$, with
+# $\sigma_i^2(t)$ the variance of $X_t$ along the $i$-th axis.
 #
 # *Why: [proofs/04](proofs/04_gaussian_exercises.ipynb), Solutions 4(a), 4(b) and the converse.*
 
@@ -304,7 +317,7 @@ errata.box("N-19")
 # > $\alpha^k(x)=\pi_kp_t^k(x)/\sum_j\pi_jp_t^j(x)$ and $p_t^j$ is the density of $\mathcal N(m_t^j,\Sigma_t^j)$ with
 # > $m_t^j=tm_1^j+(1-t)m_0^j$, $\Sigma_t^j=t^2\Sigma_1^j+(1-t)^2\Sigma_0^j+t(1-t)(\Sigma_{10}^j+\Sigma_{01}^j)$.
 #
-# Each component has its own velocity. At $(t,x)$ they vote, with the probability that $x$ came from them.
+# Each component has its own velocity. At $(t,x)$ they vote; the *weight* of a voter is the probability that $x$ came from it.
 #
 # **Guess.** The notes write $\alpha^k(x)$, without a $t$. May we compute the weights once and for all?
 
@@ -312,8 +325,8 @@ errata.box("N-19")
 data, x = torch.tensor([[-1.0], [1.0]]), torch.linspace(-3, 3, 301)[:, None]
 
 
-def shares(t):
-    """The say of −1 and of +1 at (t, x), for noise N(0, 1)."""
+def weights(t):
+    """The weights of −1 and of +1 at (t, x), for noise N(0, 1)."""
     return torch.softmax(-((x - t * data.T) ** 2) / (2 * (1 - t) ** 2), 1)
 
 # %%
@@ -323,25 +336,25 @@ field = lambda t, x: fm_velocity_diracs(data, t, x, weights=unequal)
 times, paths = trajectory(field, noise, t1=0.99, steps=99)
 figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.1))
 for t, style in ((0.0, ":"), (0.5, "--"), (0.9, "-")):
-    axes[0].plot(x, shares(t)[:, 1], style, color=ROLES["second"], label=f"$t={t:g}$")
-    say(f"weight of +1 at x = {x[200].item():g}, t = {t:g}: {shares(t)[200, 1]:.3f}")
-axes[0].set(title="the say of $+1$ sharpens with $t$", xlabel="$x$", ylabel="weight of $+1$")
+    axes[0].plot(x, weights(t)[:, 1], style, color=ROLES["second"], label=f"$t={t:g}$")
+    say(f"weight of +1 at x = {x[200].item():g}, t = {t:g}: {weights(t)[200, 1]:.3f}")
+axes[0].set(title="the weight of $+1$ sharpens with $t$", xlabel="$x$", ylabel="weight of $+1$")
 axes[0].legend()
 up = paths[-1, :, 0] > 0
 for role, chosen in (("first", ~up), ("second", up)):
     axes[1].plot(times, paths[:, chosen, 0], color=ROLES[role], lw=0.8)
-title = "weights 0.9 and 0.1: the top tenth goes up"
+title = "masses 0.9 and 0.1: the top tenth goes up"
 axes[1].set(title=title, xlabel="time $t$", ylabel="position")
 show(figure, "votes", alt="The weight of the point +1 along a line, flat at time 0 and a step at "
      "time 0.9; and trajectories of which the top tenth goes to +1.")
-say(f"weights 0.9 and 0.1: up to {noise[~up].max():.2f} goes down, from {noise[up].min():.2f} up")
+say(f"masses 0.9 and 0.1: up to {noise[~up].max():.2f} goes down, from {noise[up].min():.2f} up")
 
 # %% [markdown]
-# No: at $x=1$ the point $+1$ has 0.500 of the vote at the start and 0.982 half-way. At the start $X_t$ is noise and knows nothing
+# No: at $x=1$ the point $+1$ has the weight 0.500 at the start and 0.982 half-way. At the start $X_t$ is noise and knows nothing
 # of its component.
 #
-# **Change this.** Weights 0.9 and 0.1 (right panel): the noises split between 1.23 and 1.34, at the 90 % quantile. On a line the
-# flow is the optimal map, whatever the weights.
+# **Change this.** Masses $\pi_k$ of 0.9 and 0.1 (right panel): the noises split between 1.23 and 1.34, at the 90 % quantile. On a
+# line the flow is the optimal map, whatever the masses.
 #
 # **Hint.** Condition on the label of the component first, then average with Bayes' formula.
 #
@@ -355,7 +368,9 @@ errata.box("N-21")
 #
 # > What happens if $X_0$ is a standard centered Gaussian and $X_1$ follows a discrete distribution of $K$ equal Dirac masses?
 #
-# The exact minimiser of the loss on finitely many data generates the data, and decides early which.
+# The loss $\int_0^1\mathbb E|u_t(X_t)-(X_1-X_0)|^2dt$ is least (not zero) for $u=v$. On finitely many data this exact minimiser
+# generates the data, and decides early which. *How many images still vote?* If $w_k$ are their weights, we count
+# $1/\sum_kw_k^2$ voters: $n$ for $n$ equal weights, 1 if one image has all.
 #
 # **Guess.** 1197 handwritten digits, noise in 64 dimensions. From which time on is it settled which digit a noise becomes?
 
@@ -364,7 +379,7 @@ images = datasets.images.digits()[0].double()
 digits = ((images - images.mean()) / images.std())[torch.randperm(1797, generator=g)[:1197]]
 
 def voters(x, t, data):
-    """How many data points still have a say at (t, x)."""
+    """How many data points still vote at (t, x)."""
     w = torch.softmax(-torch.cdist(x, t * data).square() / (2 * (1 - t) ** 2), 1)
     return 1 / w.square().sum(1)
 
@@ -373,27 +388,27 @@ journey = lambda data, x: trajectory(drift(data), x, t1=0.99, steps=99)[1]  # 10
 
 # %%
 noise = torch.randn(64, 64, generator=g)
-moments, sizes = (0, 20, 40, 60, 99), (3, 12, 100, 400, 1197)
+moments, sizes = (0, 20, 40, 50, 60, 99), (3, 12, 100, 400, 1197)
 films = {size: journey(digits[:size], noise) for size in sizes}
-say_of = lambda n, k: voters(films[n][k], k / 100, digits[:n]).median().item()
+left = lambda n, k: voters(films[n][k], k / 100, digits[:n]).median().item()
 figures = []
 for size, film in films.items():
-    figure, axes = plt.subplots(3, 5, figsize=(6.4, 4.2))
+    figure, axes = plt.subplots(3, 6, figsize=(7.6, 4.2))
     for column, k in zip(axes.T, moments):
-        column[0].set_title(f"$t={k / 100:g}$\n{say_of(size, k):.4g} of {size}", fontsize=9)
+        column[0].set_title(f"$t={k / 100:g}$\n{left(size, k):.4g} voters", fontsize=9)
         for ax, picture in zip(column, film[k]):
             ax.imshow(picture.reshape(8, 8), cmap="gray_r", vmin=-1, vmax=2)
             ax.axis("off")
     figures.append(figure)
 slide(figures, sizes, name="digits_decide", label="images", still=4, alt="Three noises become "
-      "digits; above, how many images have a say: of 1197 one is left at time 0.6.")
+      "digits; above, how many images still vote: of 1197 one at time 0.6, still a noise.")
 # %%
 film = films[1197]
 agreed = film[-1] + 0.01 * drift(digits)(0.99, film[-1])  # the mean of the voters at t = 0.99
 distance, which = torch.cdist(agreed, digits).min(1)
 for n in (12, 1197):
-    say(f"{n} images, with a say:", *[f"{say_of(n, k):.2f} at t = {k / 100:g};" for k in moments])
-claim("S04-7", say_of(1197, 40))
+    say(f"{n} images, voters:", *[f"{left(n, k):.2f} at t = {k / 100:g};" for k in moments])
+claim("S04-7", left(1197, 40))
 claim("S04-8", distance.max())
 for push in (0.1, 1.0):
     other = torch.cdist(journey(digits, noise + push * torch.eye(64)[27])[-1], digits).argmin(1)
@@ -409,11 +424,11 @@ mesh = torch.cartesian_prod(torch.linspace(3.4, -2.6, 121), torch.linspace(-3, 3
 
 
 def tinted(k):
-    """The colour of the atom that has most of the say at time k/100; white if none has."""
+    """The colour of the atom with more than half of the weight at time k/100, else white."""
     squares = torch.cdist(mesh, k / 100 * atoms).square()
-    share, owner = torch.softmax(-squares / (2 * (1 - k / 100) ** 2), 1).max(1)
+    weight, owner = torch.softmax(-squares / (2 * (1 - k / 100) ** 2), 1).max(1)
     tint = torch.tensor([plt.matplotlib.colors.to_rgb(colour) for colour in three])[owner]
-    return (1 - 0.24 * (share > 0.5).double()[:, None] * (1 - tint)).reshape(121, 121, 3)
+    return (1 - 0.24 * (weight > 0.5).double()[:, None] * (1 - tint)).reshape(121, 121, 3)
 
 
 def draw_atoms(ax, k):
@@ -436,7 +451,7 @@ frames = []
 for k in range(0, 100, 3):
     figure, (top, below) = plt.subplots(2, 1, figsize=(3.6, 4.6), dpi=100, height_ratios=(4, 1))
     draw_atoms(top, k)
-    top.set_title(f"t = {k / 100:.2f}, digits with a say: {say_of(1197, k):.0f}", fontsize=9)
+    top.set_title(f"t = {k / 100:.2f}, digits that vote: {left(1197, k):.0f}", fontsize=9)
     below.imshow(image_grid(film[k, :4], columns=4), cmap="gray_r", vmin=-1, vmax=2)
     below.axis("off")
     frames.append(rendered(figure))
@@ -445,7 +460,7 @@ if folder := run_dir():
 
 # %% [markdown]
 # ![Three atoms and the trajectories of sixty noises, which grow in the colour of the atom that they reach; below, four noises
-# become digits, with the number of digits that still have a say.](../figures/04_gaussian_exercises/atoms.gif)
+# become digits, with the number of digits that still vote.](../figures/04_gaussian_exercises/atoms.gif)
 
 # %%
 side = torch.special.ndtri((torch.arange(101) + 0.5) / 101)
@@ -461,18 +476,20 @@ slope = torch.autograd.functional.jacobian(lambda x: drift(data)(0.99, x), torch
 say(f"slope of the field between −1 and +1 at t = 0.99: {slope.item():.0f}")
 
 # %% [markdown]
-# Before half-way. At $t=0.4$ the median noise has 7.78 images left, at $t=0.6$ it has 1.00; from then on it goes straight. What
-# the voters agree on at the end is a training image, up to 3.4e-07. **The least loss means copies**: a network that
-# draws anything new has *not* attained it.
+# Between 0.4 and 0.6. The median noise has 7.78 voters at $t=0.4$, 1.77 half-way and 1.00 at $t=0.6$; from then on it goes
+# straight. The pictures at $t=0.6$ still look like noise: nobody sees a digit, and it is settled which. What the voters agree on
+# at the end is a training image, up to 3.4e-07. **The least loss means copies**: a network that draws anything new has *not*
+# attained it.
 #
 # Early does not mean robust: add 1 to *one* pixel of the noise and 27 % end at another image; add 0.1, and 5 % do.
 #
 # **Trap.** "A noise goes to the nearest data point." That holds for the *current* point near $t=1$. Of the noise 0.33 reaches the
 # atom in the corner, but 0.62 starts nearest to it. Nor is this optimal transport, in two dimensions: 2.8 % go elsewhere.
 #
-# **Where it stops working.** At $t=1$ the field has no value. Between two points at distance 2 its slope at $t=0.99$ is 989900,
-# and grows like $(1-t)^{-3}$: every solver that goes to the end in equal steps must guess there. Stop early, or use the time
-# $-\log(1-t)$.
+# **Where it stops working.** At $t=1$ the field has no value. Between $-1$ and $+1$ the weights change over a length of
+# $(1-t)^2$ and the field is divided by $1-t$, so its slope grows like $(1-t)^{-3}$: at $t=0.99$ it is 989900. A solver that goes
+# to the end in equal steps jumps across. Stop early, or take equal steps of $-\log(1-t)$, each of which shortens the time that
+# is left by the same factor.
 #
 # **Hint.** Put $\Sigma_1^k=0$ into exercise 5; why is $t<1$ then needed?
 #
@@ -487,7 +504,7 @@ errata.box("N-22")
 # 1. Flow matching commutes with every affine change of coordinates; optimal transport wants symmetric derivatives, and pays for
 #    it.
 # 2. They give the same map on a line and for independent Gaussians whose covariances commute, and in general not.
-# 3. On finitely many data the exact field is a vote of the data points, decided before half-way, and it returns copies.
+# 3. On finitely many data the exact field is a vote of the data points, decided between $t=0.4$ and $0.6$, and it returns copies.
 
 # %% [markdown]
 # ## Change this
@@ -495,7 +512,7 @@ errata.box("N-22")
 # 1. **Section 3:** drop `.product()`, so that each heap of noise has its own heap of data. The end map is the same, the lines are
 #    nearly straight, and half-way the films differ four times less.
 # 2. **Section 4:** `condition=4.0`, a rounder ellipse. The ratio at 5° falls from 22.38 to 1.56; at 90° it stays 1.
-# 3. **Section 6:** `digits[:12]` for `digits`. The choice falls sooner: 4.11 images at $t=0.2$, 1.00 at $t=0.4$.
+# 3. **Section 6:** `digits[:12]` for `digits`. The choice falls sooner: 4.11 voters at $t=0.2$, 1.00 at $t=0.4$.
 
 # %% [markdown]
 # ## Problems
