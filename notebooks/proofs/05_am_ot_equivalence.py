@@ -1216,7 +1216,7 @@ axes[2].scatter(*some.T, s=5, color=ROLES["source"], label="source")
 arrows = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.003, "color": ROLES["optimal"]}
 axes[2].quiver(*some.T, *(learned.gradient(some) - some).T, **arrows)
 axes[2].set(title="learned map $x\\mapsto\\nabla\\Psi(x)$", xlabel="$x_1$", aspect="equal")
-axes[2].legend(fontsize=8, loc="upper right")
+axes[2].legend(fontsize=8, loc="upper left")
 alt = (
     "Level lines of the true and of the learned Brenier potential in two dimensions, and arrows of the learned map from the "
     "source to the target"
