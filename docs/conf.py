@@ -21,6 +21,7 @@ myst_enable_extensions, myst_heading_anchors = ["dollarmath", "amsmath", "attrs_
 
 napoleon_numpy_docstring, autodoc_member_order, autodoc_typehints = False, "bysource", "signature"
 add_module_names, toc_object_entries_show_parents = False, "hide"
+viewcode_follow_imported_members = False  # the source of what another module defines would link to missing entries
 
 html_theme, html_title, html_favicon, html_static_path = "furo", "dynot_lite", "_static/favicon.svg", ["_static"]
 pygments_dark_style = "github-dark"  # the theme's own underlines what is imported, as if it were a link

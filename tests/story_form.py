@@ -388,6 +388,13 @@ def phrases(story: Story) -> list[str]:
     """Plain English, and no box but those of the errata."""
     found = [f"“{word}”" for word in re.findall(r"\b(?:trivially|clearly|obviously|note that)\b", story.prose, re.IGNORECASE)]
     for cell in story.text:
+        blocks = [block.strip() for block in re.split(r"\n\s*\n", cell.source) if "$$" in block]
+        alone = [block.startswith("$$") and block.endswith("$$") and block.count("$$") == 2 for block in blocks]
+        found += [
+            f"a displayed formula without empty lines around it: {block[:60]}"
+            for block, good in zip(blocks, alone, strict=True)
+            if not good and not block.startswith(">")
+        ]
         boxes = re.findall(r"(?m)^> \*\*.*", cell.source)  # a quoted exercise is none
         found += [f"a box that is no erratum: {box[:60]}" for box in boxes if not box.startswith("> **Erratum ")]
     names = re.findall(r"errata\.box\(\s*[\"']([^\"']+)", "\n".join(cell.source for cell in story.code))

@@ -191,7 +191,7 @@ def test_a_proof_stands_beside_its_story_and_tables_have_pages_once_they_exist(t
 
 def test_hosted_notebooks_are_linked_where_the_repository_has_an_address_and_never_for_problem_sets(tmp_path, staged):
     hosts = re.compile("binder|colab", re.IGNORECASE)
-    assert not [path for path in staged[0].rglob("*.ipynb") if hosts.search(path.read_text("utf-8"))]
+    assert not [path for path in staged[0].rglob("*.ipynb") if hosts.search(text(path.parent, path.name))]
     home = small_clone(tmp_path / "clone")
     setting = '[tool.dynot_lite]\nrepository = "https://github.com/someone/walks"\n'
     (home / "pyproject.toml").write_text(setting, encoding="utf-8")
@@ -354,7 +354,8 @@ def test_search_finds(chrome, bases, base, words, first):
         tab.page.wait_for_selector("#search-results li a")
         tab.page.wait_for_timeout(1000)
         found = tab.page.eval_on_selector_all("#search-results li a", "links => links.map(link => link.getAttribute('href'))")
-        assert first in found[0] and tab.faults == []
+        best = found[:2] if words == "errata" else found[:1]  # the module of that name comes first
+        assert any(first in link for link in best) and tab.faults == []
 
 
 def test_all_links_within_the_site_resolve(site):

@@ -195,6 +195,7 @@ WRONG = [
     ("conduct", ("figure = step3", "import time"), "a clock: import time"),
     ("phrases", ("Feet hurt!", "Clearly feet hurt!"), "“Clearly”"),
     ("phrases", ("# It is 0.81", "# > **Note.** Ah.\n#\n# It is 0.81"), "a box that is no erratum: > **Note.** Ah."),
+    ("phrases", ("# It is 0.81", "# So\n# $$a$$\n# It is 0.81"), "a displayed formula without empty lines"),
     ("phrases", ("figure = step3", 'errata.box("N-99")'), "there is no erratum N-99"),
     ("pictures", ("A line of dots that goes from left to right", "A line"), "no alternative text of a sentence"),
     ("pictures", ("00_walk/path.png", "00_walk/absent.png"), "absent.png does not exist"),
