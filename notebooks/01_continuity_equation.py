@@ -351,7 +351,7 @@ say(f"without the inverse, 1 goes to {end:.2f}")
 
 # %% [markdown]
 # At $e=2.72$ and not at 2: whoever is on the way already moves too fast for the place. The energy of the straight wind
-# is $W_2^2=5.4487$, to all digits printed; the first wind needs 6.72 from the same crowd to the same crowd, 23 % more.
+# is $W_2^2=5.4487$, to all digits printed; the first wind needs 6.72 from the same crowd to the same crowd, a good fifth more.
 #
 # On the line everything fits into one picture, in which no curve crosses another: between neighbours there is always the same
 # share of the crowd, so the density is that share over their distance.
