@@ -65,7 +65,7 @@ def say_where_used(app, what, name, obj, options, lines):
     if found := USES.get(name):
         lines += [
             "",
-            "*Used in* " + ", ".join(f":doc:`{page.number} </{page.path.with_suffix('').as_posix()}>`" for page in found) + ".",
+            "*Used in* " + ", ".join(f":doc:`{page.label} </{page.path.with_suffix('').as_posix()}>`" for page in found) + ".",
         ]
 
 
@@ -106,11 +106,13 @@ def link_names(app, doctree, docname):
     known, env = imported(doctree), app.env
     stems = {name.split("/")[-1]: name for name in sorted(env.found_docs, reverse=True) if name.startswith("notebooks/")}
     stems = {number: name for stem, name in stems.items() for number in (stem, stem.split("_")[0])}
+    proofs = {name.removeprefix("notebooks/"): name for name in env.found_docs if name.startswith("notebooks/proofs/")}
+    stems |= {short: name for stem, name in proofs.items() for short in (stem, stem.split("_")[0])}
     for node in list(doctree.findall(nodes.literal)):
         text = node.astext()
         code = text.split("(")[0].removeprefix("dynot_lite.")
         bare = docname.startswith("notebooks/") and "." not in code and code not in known  # a variable, it may be
-        if isinstance(node.parent, nodes.reference) or not re.fullmatch(r"[\w.]+", code):
+        if isinstance(node.parent, nodes.reference) or not re.fullmatch(r"(?:proofs/)?[\w.]+", code):
             continue
         if text in stems and stems[text] != docname:
             node.replace_self(make_refnode(app.builder, docname, stems[text], None, node.deepcopy()))

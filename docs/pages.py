@@ -55,6 +55,11 @@ class Page:
         """01, PS1."""
         return self.path.stem.split("_")[0]
 
+    @property
+    def label(self) -> str:
+        """01, proofs/01, PS1: of a story and its proofs the numbers are the same."""
+        return f"proofs/{self.number}" if self.path.parent.name == "proofs" else self.number
+
     @cached_property
     def imported(self) -> dict[str, str]:
         """What the notebook imports: the full name by the one that it uses."""
@@ -184,7 +189,7 @@ def _decorate(page: Page, pages: Sequence[Page], *, repository: str) -> None:
             links.append(f"[Binder](https://mybinder.org/v2/gh/{repository}/HEAD?labpath={page.path.as_posix()})")
             links.append(f"[Colab](https://colab.research.google.com/github/{repository}/blob/main/{page.path.as_posix()})")
         needed = [other for other in pages if other.graded and f"`{page.path.stem}`" in other.opening]
-        address = f"{_relative(Path('figures/claims.html'), page.path)}?cell={page.number}"
+        address = f"{_relative(Path('figures/claims.html'), page.path)}?cell={page.label}"
         links += (
             [f'<a class="reference internal" href="{address}">{_count(page.cells, "claim", "claims")}</a>'] if page.cells else []
         )
@@ -262,10 +267,10 @@ def _claims(pages: Sequence[Page], figures: Path) -> str:
     recorded, where = record.read(figures), _where(pages)
     rows = [["claim", "cell", "kind", "text", "statement", "required", "measured"]]
     for claim in registry().values():
-        cell = f"[{where[claim.id].number}](#{claim.id.lower()})" if claim.id in where else claim.notebook.split("_")[0]
+        cell = f"[{where[claim.id].label}](#{claim.id.lower()})" if claim.id in where else claim.notebook.split("_")[0]
         mark = f'<span id="claim-{claim.id.lower()}"></span>{{index}}`{claim.id} <! {claim.id}>`'
         statement = f"{table.escape(claim.statement)} <small>{table.escape(claim.source)}</small>"
-        measured = table.measured(recorded.get(claim.id))
+        measured = table.measured(claim, recorded.get(claim.id))
         rows.append([mark, cell, claim.kind, _text_of(claim.source), statement, claim.bound, measured])
     head = (
         "A notebook fails if what it measures is not as required. Measured are the values of record, in the full preset\n"

@@ -149,22 +149,22 @@ def draw_pairs(ax: Axes, x0, x1, *, role: str = "optimal", size: float = 14) -> 
 def draw_cells(ax: Axes, points, potentials, box: Sequence[float], *, n: int = 301, share=None) -> None:
     """The cells {x: c(x, y_j) − g_j is least} of points y_j with potentials g_j, c = ½‖x − y‖², on (left, right, bottom, top).
 
-    Neighbours have other colours; with ``share``, the mass of each cell over what it should be, white is 1, vermilion too much,
-    blue too little.
+    Neighbours have other colours, and points those of their cells; with ``share``, the mass of each cell over what it should
+    be, white is 1, vermilion too much, blue too little.
     """
     left, right, bottom, top = box
     y, g = np.asarray(points, dtype=float), np.asarray(potentials, dtype=float)
     grid = np.stack(np.meshgrid(np.linspace(left, right, n), np.linspace(bottom, top, n)), -1).reshape(-1, 2)
     cell = (grid @ y.T + (g - 0.5 * (y**2).sum(1))).argmax(1).reshape(n, n)
     if share is None:
-        golden = np.arange(len(y)) * 0.618 % 1  # far apart in the order of the points
-        colours = mpl.colormaps["tab20"](golden)[:, :3] * 0.45 + 0.55
+        full = mpl.colormaps["tab20"](np.arange(len(y)) * 7 % 20)[:, :3]  # far apart in the order of the points
+        colours, marks = full * 0.45 + 0.55, full * 0.85
     else:
         way = np.clip(np.log2(np.asarray(share, dtype=float).clip(1e-3)), -1, 1)[:, None]
         high, low = (np.array(mpl.colors.to_rgb(COLOURS[name])) for name in ("vermilion", "blue"))
-        colours = 1 + np.abs(way) * (np.where(way > 0, high, low) - 1)
+        colours, marks = 1 + np.abs(way) * (np.where(way > 0, high, low) - 1), ROLES["target"]
     ax.imshow(colours[cell], extent=(left, right, bottom, top), origin="lower", interpolation="nearest")
-    ax.scatter(*y.T, s=10, color=ROLES["target"], marker="s", edgecolors="black", linewidths=0.4)
+    ax.scatter(*y.T, s=10 if share is not None else 24, c=marks, marker="s", edgecolors="black", linewidths=0.4, zorder=2)
     ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
 
 

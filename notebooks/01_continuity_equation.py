@@ -63,8 +63,9 @@ g = torch.Generator().manual_seed(seed)
 # A velocity field moves every particle, and the law of the crowd moves with it.
 #
 # Our crowd starts with the law $\alpha=N(m_0,\Sigma_0)$. The wind $v_t(x)$ is the one of flow matching (story
-# [03](03_flow_matching.ipynb)): the mean velocity of people who walk straight from a point of $\alpha$ to an independent point
-# of $\beta=N(m_1,\Sigma_1)$. Its strength and its direction differ from place to place.
+# [03](03_flow_matching.ipynb)). Let people walk straight from a point $X_0$ of $\alpha$ to an independent point $X_1$ of
+# $\beta=N(m_1,\Sigma_1)$, and take the mean velocity of those who pass $x$ at time $t$:
+# $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$, $X_t=(1-t)X_0+tX_1$.
 #
 # **Guess.** Does a Gaussian crowd stay Gaussian in it?
 
@@ -90,18 +91,19 @@ axes[0].set_ylabel("$x_2$")
 show(
     figure,
     "crowd_strip",
-    alt="Three panels, at the times 0, one half and 1: arrows of the wind, 300 people, and the ellipse "
-    "at two standard deviations of their law, from a formula. The people fill it as it shrinks and turns.",
+    alt="Three panels, at the times 0, one half and 1: arrows of the wind, 300 people, and the "
+    "ellipse at two standard deviations of their law, from a formula. The people fill it as "
+    "it shrinks and turns.",
 )
 claim("S01-1", (cov - q.cov).abs().max())
 
 # %% [markdown]
-# It does: this wind is affine in $x$, and affine maps keep Gaussians Gaussian. The ellipses come from a formula that
-# has never seen the people, and the covariance of 20,000 people agrees with $\Sigma_1$ to 0.024, the noise
-# of a sample.
+# It does. $X_1-X_0$ and $X_t$ are jointly Gaussian, so the mean of the one, given the other, is affine: the wind is affine in
+# $x$, and the affine map to which it adds up keeps Gaussians Gaussian. The ellipses come from a formula that has never seen the
+# people, and the covariance of 20,000 people agrees with $\Sigma_1$ to 0.024, the noise of a sample.
 #
 # **Change this.** Follow the wind in ten steps of Euler's method, `steps=10, method="euler"`. → The crowd arrives
-# with a quarter of its variance missing: a wind has to be followed, not sampled now and then.
+# with a quarter of its variance missing.
 
 # %%
 frames = []
@@ -126,12 +128,16 @@ if folder := run_dir():
 #
 # The share of people in a window changes exactly by what the wind carries over its edge.
 #
-# That sentence, for every window $\zeta$, *is* the continuity equation $\partial_t\mu_t+\mathrm{div}(\mu_tv_t)=0$. With a
-# soft edge, nobody has to stand on a line:
+# A window is a smooth function $\zeta$, about 1 inside and 0 outside; $\int\zeta\,d\mu_t$ is the share inside. A person at $x$
+# sees $\zeta$ change at the rate $\langle\nabla\zeta(x),v_t(x)\rangle$. The mean over the crowd, added up in time, is what is
+# carried in:
 #
 # $$
 # \int\zeta\,d\mu_t=\int\zeta\,d\mu_0+\int_0^t\int\langle\nabla\zeta,v_s\rangle\,d\mu_s\,ds .
 # $$
+#
+# If this holds for every window, we write $\partial_t\mu_t+\mathrm{div}(\mu_tv_t)=0$, the continuity equation; for measures it
+# has no other meaning.
 #
 # **Guess.** It is the same crowd, but somebody claims that the wind is half as strong. Can bookkeeping tell?
 
@@ -145,24 +151,26 @@ books, half = inside[0] + carried, inside[0] + 0.5 * carried
 
 # %%
 say("share inside at t = 0, 1/2, 1:", *(f"{inside[k]:.2f}" for k in (0, 50, 100)))
+say(f"highest {inside.max():.2f} at t = {times[inside.argmax()]:.2f}")
 say(f"off with half the wind, at worst: {(inside - half).abs().max():.3f}")
 figure, ax = plt.subplots(figsize=(5.6, 3.6))
 ax.plot(times, books, color=ROLES["truth"], label="start + what the wind carries in")
 ax.plot(times, half, "--", color=ROLES["wrong"], label="the same with half the wind")
-ax.plot(times[::5], inside[::5], "o", color=ROLES["independent"], markersize=5, label="people counted")
+ax.plot(times[::5], inside[::5], "o", color=ROLES["independent"], markersize=5, label="counted")
 ax.set(title="counting and bookkeeping give one curve", xlabel="time $t$", ylim=(0, 0.5))
 ax.set_ylabel("share inside the window")
 ax.legend(loc="lower left")
 show(
     figure,
     "books",
-    alt="Share of the crowd inside a soft window against time: the counted people lie on the curve of "
-    "start plus inflow, which rises and then falls; the curve for half the wind leaves them.",
+    alt="Share of the crowd inside a soft window against time: the counted people lie on the "
+    "curve of start plus inflow, which rises and then falls; the curve for half the wind "
+    "leaves them.",
 )
 claim("S01-2", (inside - books).abs().max())
 
 # %% [markdown]
-# It can. The share rises from 0.30 to 0.42 half-way and falls to 0.18, and the books follow, but for the error of
+# It can. The share rises from 0.30 to 0.44 at $t=0.38$ and falls to 0.18, and the books follow, but for the error of
 # adding up in a hundred steps. With half the wind they are off by 0.067, although that wind blows in the right direction
 # everywhere.
 #
@@ -174,9 +182,12 @@ path = lambda t: fm_law(p, q, t).quadrature(20)
 zeta = lambda t, x: window(x)
 right = weak_residual(path, wind, zeta, times=20)
 wrong = weak_residual(path, lambda t, x: 0.5 * wind(t, x), zeta, times=20)
-say(f"off, as a share of all that crosses the edge: {right:.0e}; with half the wind {wrong:.2f}")
+say(f"missing, as a share of the traffic, in and out: {right:.0e}; half the wind {wrong:.2f}")
 
 # %% [markdown]
+# The traffic is all that the given wind carries over the edge, in *plus* out. Half the wind leaves out as much as it carries, but
+# missing arrivals and missing departures cancel in the books, all but 0.24.
+#
 # **Trap.** A window that is closed at $t=0$ and $t=1$ checks the way and not the ends: with such windows alone, a crowd that
 # stays at home and is *declared* to be at $\beta$ at $t=1$ passes. Keep some windows open at both ends, or ask that nobody
 # jump.
@@ -209,6 +220,8 @@ cost = {k: kinetic_energy(law_at, swirling(k), times=40) for k in (0, 1, 2, 4)}
 
 # %%
 say("energy:", {k: round(value, 1) for k, value in cost.items()})
+bend = cost[2] / 2 - cost[1] + cost[0] / 2  # the energy is a parabola in k
+say(f"least at k = {0.5 - (cost[1] - cost[0]) / (2 * bend):.2f}")
 say(f"the books with k = 4 agree to {weak_residual(path, swirling(4), zeta, times=20):.0e}")
 angle = torch.arange(6) * math.pi / 3
 starts = p.mean + torch.stack([angle.cos(), angle.sin()], 1) @ p.factor.T
@@ -226,17 +239,22 @@ axes[0].legend(loc="upper left", fontsize=8)
 show(
     figure,
     "swirl",
-    alt="Walks of six people between the same three ellipses: without swirl short arcs, with swirl 4 "
-    "long loops round the mean; in both panels they start and end on the same ellipses.",
+    alt="Walks of six people between the same three ellipses: without swirl short arcs, with "
+    "swirl 4 long arcs round the mean; in both panels they start and end on the same "
+    "ellipses.",
 )
 claim("S01-3", cost[4] / cost[0])
 
 # %% [markdown]
 # In the same law: the books agree as before, and the six end on the same ellipse, at other places. What is added blows
 # along lines of constant density, so as much leaves each window as enters it. But it is paid for: the energy is 6.7 without
-# swirl and 8.6, 14.9, 40.4 for $k=1,2,4$. Of all winds for one path, a gradient is the cheapest.
+# swirl and 8.6, 14.9, 40.4 for $k=1,2,4$.
 #
-# **Change this.** Swirl the other way, $k=-4$. → It costs five per cent more than $k=4$: the wind has a little swirl of its own.
+# Of all winds for one path, the cheapest is the gradient of a function, $v_t=\nabla\varphi_t$: what the books do not see is
+# orthogonal to all gradients, in the mean over the crowd, so adding it can only cost. Ours is no gradient, but nearly: it has a
+# little swirl of its own, and the least energy is at $k=0.06$, not at 0.
+#
+# **Change this.** Swirl the other way, $k=-4$. → It costs five per cent more than $k=4$, for the same reason.
 #
 # **Trap.** The *velocity* of a rotation is $Rx$ with $R^\top=-R$, such as $J$, and not $Qx$ with a rotation matrix $Q$.
 
@@ -256,8 +274,7 @@ say(f"Q turns by 0.9; who starts at distance 1 and moves with Qx ends at distanc
 #
 # A smooth wind can blow people to infinity in finite time, and a continuous one can leave it open where they go.
 #
-# **Guess.** In the wind $v(x)=x^2$ on the line, people with the law $N(0,1)$ set out at time 0. Who has not arrived anywhere at
-# time 1?
+# **Guess.** In the wind $v(x)=x^2$ on the line, people with the law $N(0,1)$ set out at time 0. Who is nowhere at time 1?
 
 # %% tags=["copy"]
 square = lambda t, x: x**2
@@ -268,7 +285,7 @@ density = torch.exp(-0.5 * (y / (1 + y)) ** 2) / math.sqrt(2 * math.pi) / (1 + y
 lost = 1 - torch.trapezoid(density, y)
 
 # %%
-say(f"solver and x / (1 − t x) agree at t = 0.9 to {agree:.0e}; lost at t = 1: {100 * lost:.1f} %")
+say(f"solver and x / (1 − t x) agree at t = 0.9 to {agree:.0e}; lost at t = 1: {lost:.1%}")
 figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.6))
 t = torch.linspace(0, 1, 201)
 for x in torch.linspace(-1.5, 2.4, 14):
@@ -279,28 +296,31 @@ for wait in torch.linspace(0, 1, 6):
 for x in torch.linspace(0.4, 1.6, 4):
     axes[2].plot(t, (1 - 2 * t) * x, color=ROLES["first"], lw=1.3)
     axes[2].plot(t, (1 - 2 * t).abs() * x, "--", color=ROLES["second"], lw=1.3)
-titles = "$x^2$: gone before $t=1$", r"$2\sqrt{|x|}$: wait, then go", "$-2x/(1-2t)$: pass or turn back"
+titles = ["$x^2$: gone before $t=1$", r"$2\sqrt{|x|}$: wait, then go"]
+titles.append("$-2x/(1-2t)$: pass or turn back")
 for ax, title, low, high in zip(axes, titles, (-1.7, -0.1, -1.8), (6.2, 1.1, 1.8)):
     ax.set(title=title, xlabel="time $t$", ylim=(low, high))
 axes[0].set_ylabel("place $x$")
 show(
     figure,
     "three_failures",
-    alt="Walks in three winds against time. With x squared, who starts above 1 runs to infinity before "
-    "time 1. With twice the root of |x|, many leave 0, each at its own time. With -2x/(1-2t), all meet in "
-    "0 at time one half, and then pass it (purple) or turn back (dashed, black).",
+    alt="Walks in three winds against time. With x squared, who starts above 1 runs to infinity "
+    "before time 1. With twice the root of |x|, many leave 0, each at its own time. With "
+    "-2x/(1-2t), all meet in 0 at time one half, and then pass it (purple) or turn back "
+    "(dashed, black).",
 )
 claim("S01-4", lost)
 
 # %% [markdown]
 # Those from above 1: the one from $x_0$ is at $x_0/(1-tx_0)$, which is infinite at time $1/x_0$. The density of all who are
-# still somewhere lacks 15.9 % of the mass. A smooth wind is not enough; it must not grow faster than $|x|$.
+# still somewhere lacks 15.9 % of the mass. The usual guess, nobody, trusts that the wind is smooth.
 #
 # In the middle the wind is continuous, and people at 0 may wait as long as they like. On the right, everybody meets in 0 at
-# $t=\frac12$; those who pass and those who turn back follow one and the same wind, at finite energy, and end in different laws.
+# $t=\frac12$; those who pass and those who turn back follow one and the same wind, at finite energy. If all have started on the
+# positive side, they end in different laws.
 #
 # **Where it stops working.** A wind decides the crowd if it is Lipschitz in $x$, with a constant that is integrable in time.
-# Each picture gives up one piece of this: growth, the constant, the integral.
+# $x^2$ has no such constant for the whole line, the root none at 0, and that of the third wind, $2/|1-2t|$, is not integrable.
 #
 # *Why: [proofs/01](proofs/01_continuity_equation.ipynb), section 4; winds without a flow:
 # [proofs/02](proofs/02_benamou_brenier.ipynb), section 3.*
@@ -308,10 +328,11 @@ claim("S01-4", lost)
 # %% [markdown]
 # ## 5. The straight wind
 #
-# If $T$ is the optimal map, give the one who is *now* at $y$ the velocity $T(x)-x$ of the one who started at
-# $x=T_t^{-1}(y)$, where $T_t=(1-t)\mathrm{Id}+tT$.
+# Let $T$ be the optimal map from $\alpha$ to $\beta$: $T(x)$ is the partner of $x$. Give the one who is *now* at $y$ the
+# velocity $T(x)-x$ of the one who started at $x=T_t^{-1}(y)$, where $T_t=(1-t)\mathrm{Id}+tT$.
 #
-# Then everybody walks straight and at constant speed: this is McCann's interpolation, $\mu_t=(T_t)_\#\alpha$.
+# Then everybody walks straight and at constant speed: this is McCann's interpolation,
+# $\mu_t=(T_t)_\#\alpha$, the law of $T_t(X)$ if $X$ has the law $\alpha$.
 #
 # **Guess.** Somebody forgets $T_t^{-1}$ and takes $v(x)=T(x)-x$ at all times. From $N(0,1)$ to $N(0,4)$ we have $T(x)=2x$: where
 # does the one from $x=1$ end?
@@ -322,7 +343,8 @@ energy = kinetic_energy(lambda t: geodesic(p, q, t).quadrature(3), straight, tim
 end = integrate_adaptive(lambda t, x: 2 * x - x, [[1.0]]).item()
 
 # %%
-say(f"energy of the straight wind {energy:.4f}, W₂² {w2_squared(p, q):.4f}; of the first wind {cost[0]:.2f}")
+say(f"energy of the straight wind {energy:.4f}, W₂² {w2_squared(p, q):.4f}")
+say(f"energy of the first wind {cost[0]:.2f}, {100 * (cost[0] / energy - 1):.0f} % more")
 claim("S01-5", energy / w2_squared(p, q))
 claim("S01-6", cost[0] / energy)
 say(f"without the inverse, 1 goes to {end:.2f}")
@@ -346,8 +368,11 @@ price = [100 * walks.diff(dim=0).square().sum(0).mean() for walks in (direct, be
 # %%
 say(f"energy: straight {price[0]:.2f}, bent {price[1]:.2f}")
 say(f"the two walks of a person end within {(bent[-1] - direct[-1]).abs().max():.0e}")
+apart = torch.stack([trajectory(field, starts, steps=100)[1][-1] for field in (wind, straight)])
+say(f"in the plane, the six of section 3: up to {apart.diff(dim=0).norm(dim=-1).max():.2f} apart")
 figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.9), sharey=True)
-panels = (direct, "optimal", "McCann: straight"), (bent, "independent", "flow matching: bent, same ends")
+panels = [(direct, "optimal", "McCann: straight")]
+panels.append((bent, "independent", "flow matching: bent, same ends"))
 for ax, (places, role, title) in zip(axes, panels):
     share = np.gradient(levels) / np.gradient(places, axis=1)
     clock = times[:, None].expand(places.shape)
@@ -360,17 +385,19 @@ figure.colorbar(picture, ax=axes, label="density", extend="max")
 show(
     figure,
     "straight_and_bent",
-    alt="Density in grey and the walks of twenty people against time, from two heaps to three on the "
-    "line: straight green lines for McCann's wind, bent blue lines for flow matching, which bunch "
-    "together on the way; both have the same ends.",
+    alt="Density in grey and the walks of twenty people against time, from two heaps to three on "
+    "the line: straight green lines for McCann's wind, bent blue lines for flow matching, "
+    "which bunch together on the way; both have the same ends.",
 )
 
 # %% [markdown]
-# The two winds carry each person to the same place, and the bent walk costs 3.20 instead of 1.72. Flow matching first
-# draws the crowd together and then parts it; McCann's people part at once, each on a line.
+# The two winds carry each person to the same place, and the bent walk costs 3.20 instead of 1.72. On the line that is so for any
+# two such winds: nobody overtakes, and only one increasing map takes the first law to the last. Flow matching first draws the
+# crowd together and then parts it; McCann's people part at once. In the plane people can turn round one another: of the six of
+# section 3, the two winds take one to places that are 0.12 apart.
 #
-# **Change this.** Take $m_0=m_1=0$ and $\Sigma_1=4\Sigma_0$. Do the two winds of the plane still end everybody in one
-# place? → Yes, both take $x$ to $2x$; the first wind then costs 86 % more.
+# **Change this.** In the plane, take $m_0=m_1=0$ and $\Sigma_1=4\Sigma_0$. Where do the two winds take $x$? → Both to $2x$; the
+# first wind then costs 86 % more.
 #
 # *Why: [proofs/01](proofs/01_continuity_equation.ipynb), section 5; that no wind is cheaper:
 # [proofs/02](proofs/02_benamou_brenier.ipynb).*
@@ -382,6 +409,9 @@ show(
 #
 # Two heaps lie far apart. One film lets all people walk across (McCann); the other one fades: at time $t$ a share $t$ of the
 # first heap has been swapped for people of the second, $(1-t)\alpha+t\beta$.
+#
+# The picture shows these two on the left. On the right it adds a third path, flow matching, between another pair of laws, which
+# are close (between heaps so far apart and so narrow, it hardly differs from McCann's).
 #
 # **Guess.** At $t=\frac12$, half of the people are in each heap. How far is that from the start, if the whole way is 1?
 
@@ -395,9 +425,10 @@ mixed = lambda t: (w2_squared(close[0], fm_law(*close, t)) / w2_squared(*close))
 walked = lambda t: (w2_squared(close[0], geodesic(*close, t)) / w2_squared(*close)).sqrt().item()
 
 # %%
-say(f"half-way in time: McCann {walked(0.5):.2f}, flow matching {mixed(0.5):.2f}, fading {faded(0.5):.2f}")
+say(f"at t = ½: McCann {walked(0.5):.2f}, flow matching {mixed(0.5):.2f}, fading {faded(0.5):.2f}")
 values, moments, figures = [k / 10 for k in range(11)], torch.linspace(0, 1, 41) ** 2, []
-films = (faded, "wrong", "fading"), (mixed, "independent", "flow matching"), (walked, "optimal", "McCann")
+films = [(faded, "wrong", "fading"), (mixed, "independent", "flow matching, close laws")]
+films.append((walked, "optimal", "McCann"))
 curves = [[distance(s) for s in moments.tolist()] for distance, _, _ in films]
 claim("S01-7", faded(0.5))
 claim("S01-8", mixed(0.5))
@@ -406,14 +437,15 @@ claim("S01-8", mixed(0.5))
 for t in values:
     figure, axes = plt.subplots(1, 2, figsize=(7.8, 3.0), width_ratios=(4, 3))
     swapped = torch.where(torch.arange(120)[:, None] < 120 * t, there, heap)
-    for height, people, role in ((1.0, torch.lerp(heap, there, t), "optimal"), (-1.0, swapped, "wrong")):
+    walking = torch.lerp(heap, there, t)
+    for height, people, role in ((1.0, walking, "optimal"), (-1.0, swapped, "wrong")):
         axes[0].plot(people[:, 0], people[:, 1] + height, ".", color=ROLES[role], markersize=3)
     axes[0].set(title=f"t = {t:.1f}: everybody walks – some are swapped", yticks=[])
     axes[0].set(xlim=(-1, 6), ylim=(-2, 2), xlabel="$x_1$")
     for curve, (distance, role, name) in zip(curves, films):
         axes[1].plot(moments, curve, color=ROLES[role], label=name)
         axes[1].plot(t, distance(t), "o", color=ROLES[role])
-    axes[1].set(title="only McCann's path is even", xlabel="time $t$", ylabel="share of the distance")
+    axes[1].set(title="only McCann's path is even", xlabel="time $t$", ylabel="share of the way")
     axes[1].legend(loc="lower right", fontsize=8)
     figures.append(figure)
 slide(
@@ -421,9 +453,10 @@ slide(
     values,
     name="how_far",
     still=5,
-    alt="Left, two films: in the upper one the whole heap walks across, in the lower one people are swapped "
-    "from one end to the other. Right, distance from the start against time: a straight line for McCann, "
-    "a curve above it for flow matching, a square root for fading.",
+    alt="Left, two films: in the upper one the whole heap walks across, in the lower one people "
+    "are swapped from one end to the other. Right, distance from the start against time: a "
+    "straight line for McCann, a curve above it for flow matching between close laws, a "
+    "square root for fading.",
 )
 
 # %% [markdown]
@@ -450,8 +483,8 @@ slide(
 #    first one squeezes the crowd to half its variance and lets it out again, at an energy of 43 % of the trace of $\Sigma_0$.
 # 2. Section 2: count 200 people instead of 20,000. Do the books still agree? → Just as well: each person's books agree, so
 #    there is no sampling noise. Ten steps in time instead of a hundred make the error a hundred times as large.
-# 3. Section 3: replace $J$ by the identity, `J = torch.eye(2)`. → The crowd is blown apart, and with $k=4$ 72 % of all that
-#    crosses the edge of the window is missing in the books.
+# 3. Section 3: replace $J$ by the identity, `J = torch.eye(2)`. → The crowd is blown apart, and with $k=4$ 72 % of the
+#    traffic over the edge of the window is missing in the books.
 
 # %% [markdown]
 # ## Problems
@@ -462,6 +495,6 @@ slide(
 # %% [markdown]
 # ## Proofs and limits
 #
-# [proofs/01_continuity_equation](proofs/01_continuity_equation.ipynb) has the exact definition with its end points, the theorem on
-# flows with its proof, McCann's pair for every pair of laws, and an example against each statement whose hypothesis is
-# dropped. Next: story [02](02_benamou_brenier.ipynb), in which nothing is cheaper than the straight wind.
+# [proofs/01_continuity_equation](proofs/01_continuity_equation.ipynb) has the exact definition with its end points, the theorem
+# on flows with its proof, McCann's pair for every pair of laws, and an example against each statement whose hypothesis is
+# dropped.

@@ -79,16 +79,6 @@ slabs = zip(morph.density, morph.density[1:], morph.velocity, strict=False)
 power = torch.stack([((a + b) / 2 * (v**2).sum(0)).mean() for a, b, v in slabs])
 
 # %%
-way = back_and_forth.solve(four, seven).w2_squared ** 0.5
-clock = [0.1, 0.25, 0.5, 0.75]
-fades = [torch.lerp(four, seven, t) for t in clock]
-share = [back_and_forth.solve(four, fade).w2_squared ** 0.5 / way for fade in fades]
-say(f"W2 from the four to the seven: {way:.3f} of the picture's side")
-say(f"share covered by the cross-fade at t = 1/4: {share[1]:.2f}, at t = 1/2: {share[2]:.2f}")
-claim("S02-1", (power / power.mean() - 1).abs().max())
-claim("S02-2", share[1])
-
-# %%
 figure, axes = plt.subplots(2, 5, figsize=(8.6, 3.7))
 rows, columns = np.indices((48, 48))[:, 3::6, 3::6]
 arrows = {"angles": "xy", "scale_units": "xy", "scale": 1 / 48, "width": 0.014}
@@ -110,6 +100,16 @@ figure.suptitle("Ink that moves, and ink that is replaced")
 alt = ("Upper row: the strokes of a four bend into a seven, arrows show where the ink goes. "
        "Lower row: the four grows pale while the seven appears on top of it.")
 show(figure, "four_to_seven", alt=alt)
+
+# %%
+way = back_and_forth.solve(four, seven).w2_squared ** 0.5
+clock = [0.1, 0.25, 0.5, 0.75]
+fades = [torch.lerp(four, seven, t) for t in clock]
+share = [back_and_forth.solve(four, fade).w2_squared ** 0.5 / way for fade in fades]
+say(f"W2 from the four to the seven: {way:.3f} of the picture's side")
+say(f"share covered by the cross-fade at t = 1/4: {share[1]:.2f}, at t = 1/2: {share[2]:.2f}")
+claim("S02-1", (power / power.mean() - 1).abs().max())
+claim("S02-2", share[1])
 
 # %% [markdown]
 # More: after a quarter of the time the cross-fade has covered 0.30 of the way, after half of it 0.54. A quarter of its ink is
@@ -255,7 +255,7 @@ say("Gaussians:", " ≤ ".join(f"{value:.4f}" for value in chain))
 # The same for the colours of two photographs, fitted by five Gaussians each: 1000 colours of the temple ride on the mean wind
 # towards the flower.
 
-# %%
+# %% tags=["copy"]
 clouds = [colour_sample(image, 4000, generator=g) for image in photographs(size=(100, 150))]
 fit = MixtureFit(5, reg_covar=1e-4, max_iter=500, random_state=seed)
 (w0, *law0), (w1, *law1) = [(f.weights_, f.means_, f.covariances_) for f in map(fit.fit, clouds)]
@@ -397,13 +397,13 @@ show(figure, "maze", alt=alt)
 # No: the particles of optimal transport ignore each other, and a crowded corridor costs no more than an empty one. The way is
 # 1.5 times as long as the straight line, and no mass is inside a wall.
 #
-# Now let mass grow. With a source, $\partial_t\mu+\mathrm{div}(\mu v)=\kappa\mu$, growth at the rate $\kappa$ costs $\delta^2\kappa^2$ per
-# unit of mass and time; no mass travels farther than $\pi\delta$.
+# Now let mass grow. With a source, $\partial_t\mu+\mathrm{div}(\mu v)=\kappa\mu$, growth at the rate $\kappa$ costs
+# $\delta^2\kappa^2$ per unit of mass and time; no mass travels farther than $\pi\delta$.
 #
 # **Guess.** Two blobs become two others, one of them far away and heavier. The total mass grows a little. Is it on the way
 # between what it is at the ends?
 
-# %%
+# %% tags=["copy"]
 centres = (torch.arange(32).double() + 0.5) / 32
 bump = lambda at: torch.exp(-((centres - at) ** 2) / (2 * 0.08**2))
 blob = lambda row, column: bump(row)[:, None] * bump(column)

@@ -133,14 +133,13 @@ def draw_ball(ax, matrix):
         rim = torch.cat([torch.zeros(1, 2), 2 * torch.stack([angle.cos(), angle.sin()], 1)])
         alpha = (0.2, 0.4)[k % 2] if role == "truth" else 1.0
         ax.fill(*(rim @ matrix.T).T, color=ROLES[role], alpha=alpha)
-    ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
 
 
 figure, axes = plt.subplots(1, 3, figsize=(9.6, 2.1), sharex=True, sharey=True)
 titles = "the sheared noise", "conjugated map = flow matching", "optimal map of the sheared laws"
 for ax, matrix, title in zip(axes, (A, conjugated @ A, optimal @ A), titles):
     draw_ball(ax, matrix)
-    ax.set_title(title)
+    ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
 show(figure, "sheared_map", alt="A sheared ball and its images under two maps: one ellipse, but "
      "the marked sectors lie elsewhere in it.")
 claim("S04-3", cost - least)
@@ -244,29 +243,24 @@ def turned(degrees, condition=100.0):
 # %%
 angles = (5, 10, 15, 20, 30, 45, 60, 75, 90)
 table = {degrees: turned(degrees) for degrees in angles}
-
-
-def draw_turned(degrees):
-    """Noise, its images under both maps, and the ratio of their costs against the angle."""
-    p, q, _, _ = table[degrees]
+ratio = [flow / least for _, _, flow, least in table.values()]
+figures = []
+for degrees, (p, q, flow, least) in table.items():
     figure, axes = plt.subplots(1, 4, figsize=(10.4, 2.8))
     maps = torch.eye(2), monge_map(p, q).matrix, fm_flow(p, q, 1.0).matrix
     titles = "the noise", f"the optimal map, {degrees}°", "flow matching turns inside"
     for ax, matrix, title in zip(axes, maps, titles):
         draw_ball(ax, matrix @ p.cov.sqrt())
-        ax.set(title=title, xlim=(-21, 21), ylim=(-21, 21))
-    ratio = [flow / least for _, _, flow, least in table.values()]
+        ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", xlim=(-21, 21), ylim=(-21, 21))
+        ax.set_aspect("equal")
     axes[3].plot(angles, ratio, "o-", ms=3, color=ROLES["independent"])
-    axes[3].plot(degrees, ratio[angles.index(degrees)], "o", ms=9, color=ROLES["independent"])
+    axes[3].plot(degrees, flow / least, "o", ms=9, color=ROLES["independent"])
     axes[3].axhline(1, color=ROLES["optimal"], ls="--")
     axes[3].set(title="and pays", xlabel="angle in degrees", ylabel=r"cost of $\varphi_1/W_2^2$")
-    return figure
-
-
-slide(map(draw_turned, angles), angles, name="inside_the_ellipse", label="angle", still=5, alt="In "
-      "a long ellipse the optimal map leaves the marked sectors where they are; flow matching "
-      "pulls the sector at the tip inside. The ratio of the costs falls from 22 to 1.")
-
+    figures.append(figure)
+slide(figures, angles, name="inside_the_ellipse", label="angle", still=5, alt="In a long ellipse "
+      "the optimal map leaves the marked sectors where they are; flow matching pulls the sector "
+      "at the tip inside. The ratio of the costs falls from 22 to 1.")
 # %%
 for degrees, (_, _, flow, least) in table.items():
     numbers = f"cost of φ₁ {flow:.1f}, W₂² {least:.1f}"
@@ -382,22 +376,17 @@ noise = torch.randn(64, 64, generator=g)
 moments, sizes = (0, 20, 40, 60, 99), (3, 12, 100, 400, 1197)
 films = {size: journey(digits[:size], noise) for size in sizes}
 say_of = lambda n, k: voters(films[n][k], k / 100, digits[:n]).median().item()
-
-
-def draw_digits(size):
-    """Three noises on their way, and how many of so many digits have a say."""
+figures = []
+for size, film in films.items():
     figure, axes = plt.subplots(3, 5, figsize=(6.4, 4.2))
     for column, k in zip(axes.T, moments):
         column[0].set_title(f"$t={k / 100:g}$\n{say_of(size, k):.4g} of {size}", fontsize=9)
-        for ax, picture in zip(column, films[size][k]):
+        for ax, picture in zip(column, film[k]):
             ax.imshow(picture.reshape(8, 8), cmap="gray_r", vmin=-1, vmax=2)
             ax.axis("off")
-    return figure
-
-
-slide(map(draw_digits, sizes), sizes, name="digits_decide", label="images", still=4, alt="Three "
-      "noises become digits; above, how many images have a say: of 1197 one is left at time 0.6.")
-
+    figures.append(figure)
+slide(figures, sizes, name="digits_decide", label="images", still=4, alt="Three noises become "
+      "digits; above, how many images have a say: of 1197 one is left at time 0.6.")
 # %%
 film = films[1197]
 agreed = film[-1] + 0.01 * drift(digits)(0.99, film[-1])  # the mean of the voters at t = 0.99
@@ -419,16 +408,20 @@ three = [ROLES[role] for role in ("first", "second", "target")]
 mesh = torch.cartesian_prod(torch.linspace(3.4, -2.6, 121), torch.linspace(-3, 3, 121)).flip(1)
 
 
-def draw_atoms(ax, k):
-    """Tinted: where one atom has most of the say at time k/100; lines: the way so far."""
+def tinted(k):
+    """The colour of the atom that has most of the say at time k/100; white if none has."""
     squares = torch.cdist(mesh, k / 100 * atoms).square()
     share, owner = torch.softmax(-squares / (2 * (1 - k / 100) ** 2), 1).max(1)
-    depth = 0.24 * (share > 0.5).double()[:, None]
     tint = torch.tensor([plt.matplotlib.colors.to_rgb(colour) for colour in three])[owner]
-    ax.imshow((1 - depth * (1 - tint)).reshape(121, 121, 3), extent=(-3, 3, -2.6, 3.4))
+    return (1 - 0.24 * (share > 0.5).double()[:, None] * (1 - tint)).reshape(121, 121, 3)
+
+
+def draw_atoms(ax, k):
+    """The tints, and the trajectories up to time k/100 in the colour of their end."""
+    ax.imshow(tinted(k), extent=(-3, 3, -2.6, 3.4))
     for j, colour in enumerate(three):
         draw_trajectories(ax, paths[: k + 1, ends == j], colour=colour)
-        ax.plot(*atoms[j], "s", ms=8, color=colour, mec=ROLES["truth"])
+    ax.scatter(*atoms.T, s=60, c=three, marker="s", edgecolors=ROLES["truth"], zorder=4)
     ax.set(xlim=(-3, 3), ylim=(-2.6, 3.4), title=f"$t={k / 100:g}$", xticks=[], yticks=[])
 
 

@@ -383,9 +383,9 @@ print("u at t = 0.5, x = 0.3:", ", ".join(f"{value:.3f}" for value in fields))
 #
 # > **Erratum A-01 (false).** Action matching, review, *Failure signatures (1)*: “The equivalence breaks down if: (1) the Brenier potential doesn't exist or isn't unique”.
 # >
-# > *Correct:* $L_{AM}(s^\Psi)=L_{OT}(\Psi)-\frac12\big(m_2(\alpha)+m_2(\beta)\big)$ for every convex, differentiable $\Psi$ of quadratic growth and every film. Existence and uniqueness decide only what the minimiser says about a map.
+# > *Correct:* $L_{AM}(s^\Psi)=L_{OT}(\Psi)-\frac12\big(m_2(\alpha)+m_2(\beta)\big)$ for every finite convex $\Psi$, all $\alpha,\beta\in\mathcal P_2$ and every film. Existence and uniqueness decide only what the minimiser says about a map.
 # >
-# > *Smallest counter-example:* $\alpha=\delta_0$, $\beta=\mathcal N(0,1)$, no map from $\alpha$ to $\beta$: for $\Psi=\frac M2x^2$ every film has the loss $\frac1{2M}-\frac12$. Two separate supports: three Brenier potentials, one loss $\frac73$. (AM-20, LIM-24, LIM-25, LIM-30; [the sheet](../figures/errata.md#a-01))
+# > *Smallest counter-example:* $\alpha=\delta_0$, $\beta=\mathcal N(0,1)$, no map from $\alpha$ to $\beta$: for $\Psi=\frac M2x^2$ every film has the loss $\frac1{2M}-\frac12$. Two separate supports: three Brenier potentials, one loss $\frac73$. (AM-20, AM-49, LIM-24, LIM-25, LIM-30; [the sheet](../figures/errata.md#a-01))
 
 # %%
 atom, normal = torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]])

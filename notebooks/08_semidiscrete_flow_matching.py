@@ -34,13 +34,11 @@ seed = 0
 # %%
 import math
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
-from PIL import Image
 from scipy.integrate import quad
 from scipy.stats import norm
 from sklearn.svm import SVC
@@ -49,6 +47,7 @@ from dynot_lite.couplings import batches, plans
 from dynot_lite import datasets
 from dynot_lite.matching import mean_flow
 from dynot_lite.companion import claim, say, show, start
+from dynot_lite.companion.numerics import difference
 from dynot_lite.matching.flow_matching import FlowMatching, guided, sample
 from dynot_lite.matching.networks import MeanVelocityNetwork, VelocityNetwork
 from dynot_lite.matching.training import fit
@@ -56,6 +55,7 @@ from dynot_lite.paths.flows import integrate_adaptive, trajectory
 from dynot_lite.metrics import energy_distance, path_energy, sample_w2_squared
 from dynot_lite.laws.mixtures import fm_velocity_diracs
 from dynot_lite.plots import COLOURS, draw_trajectories, image_grid
+from dynot_lite.datasets.files import load_points
 from dynot_lite.datasets.samplers import clusters, from_points, normal
 from dynot_lite.couplings.certificate import pooled_chi2
 from dynot_lite.couplings.conditional import ClassCouplings
@@ -147,11 +147,6 @@ def semidual(y, b, g, epsilon):
     return sum(quad(lambda x: transform(x) * norm.pdf(x), *ends, epsabs=1e-13)[0] for ends in zip(breaks, breaks[1:])) + b @ g
 
 
-def derivative(function, step=0.005):
-    """Sixth-order central difference at 0."""
-    return sum(c * (function(k * step) - function(-k * step)) for k, c in {1: 45, 2: -9, 3: 1}.items()) / (60 * step)
-
-
 y, b = randn(5).sort().values.numpy() * 1.5, random_weights(5).numpy()
 g_near = 0.5 * y**2 * 0.6 + 0.05 * randn(5).numpy()  # flat enough that no cell is empty
 grid = np.linspace(-9, 9, 6001)
@@ -160,7 +155,7 @@ shares = b * np.exp(slack - slack.max(1, keepdims=True))
 soft_masses = (norm.pdf(grid) * (grid[1] - grid[0])) @ (shares / shares.sum(1, keepdims=True))
 gradients = {}
 for epsilon, masses in ((0.0, interval_masses(y, g_near)), (0.3, soft_masses)):
-    slope = np.array([derivative(lambda s: semidual(y, b, g_near + s * e, epsilon)) for e in np.eye(5)])
+    slope = np.array([difference(lambda s: semidual(y, b, g_near + s * e, epsilon), 0.005) for e in np.eye(5)])
     gradients[epsilon] = np.abs(slope - (b - masses)).max()
 claim("SD-1", gradients[0.0])
 claim("SD-2", gradients[0.3])
@@ -535,20 +530,6 @@ show(
 
 
 # %%
-def in_blocks(pairs, size):
-    """The pair sampler that solves ``size`` pairs at a time and hands them out as they are asked for."""
-    stock = []
-
-    def draw(n, *, generator=None):
-        while sum(len(block[0]) for block in stock) < n:
-            stock.append(pairs(size, generator=generator))
-        joined = [torch.cat(parts) for parts in zip(*stock)]
-        stock[:] = [tuple(part[n:] for part in joined)]
-        return tuple(part[:n] for part in joined)
-
-    return draw
-
-
 def mean_cost(pairs, generator, number=8192):
     return np.mean(
         [
@@ -569,7 +550,7 @@ for k in range(3):
         noise, target = normal(data.shape[1]), from_points(data)
         costs[kind, k] = row = {"independent": mean_cost(batches.independent(noise, target), gen)}
         for n in batch_sizes:
-            row[f"batch {n}"] = mean_cost(in_blocks(batches.exact(noise, target), n), gen)
+            row[f"batch {n}"] = mean_cost(batches.in_blocks(batches.exact(noise, target), n), gen)
         coupling = SemidiscreteCoupling(data)
         early = coupling.fit(max_iterations=200, generator=gen)
         result = coupling.fit(tol=tol, max_iterations=10_000, generator=gen).require()
@@ -673,7 +654,9 @@ for k in seeds:
     noise, target = normal(2), from_points(plane[k])
     plane_floor.append(root_w2(target(1000, generator=gen), fresh_moons))
     samplers = {"independent": batches.independent(noise, target), "semidiscrete": solved["moons", k][0].pair}
-    samplers |= {name: in_blocks(batches.exact(noise, target), int(name.split()[1])) for name in plane_names if "batch" in name}
+    samplers |= {
+        name: batches.in_blocks(batches.exact(noise, target), int(name.split()[1])) for name in plane_names if "batch" in name
+    }
     for name in plane_names:
         plane_runs[name, k] = plane_fit(samplers[name], k)
         plane_results[name, k] = judge(plane_runs[name, k], z, fresh_moons, root_w2)
@@ -762,7 +745,7 @@ for k in seeds:
     z = torch.randn(len(x_kept), 64, generator=gen)
     noise, target = normal(64), from_points(x_train)
     samplers = {"independent": batches.independent(noise, target), "semidiscrete": solved["digits", k][0].pair}
-    samplers[batch_name] = in_blocks(batches.exact(noise, target), int(batch_name.split()[1]))
+    samplers[batch_name] = batches.in_blocks(batches.exact(noise, target), int(batch_name.split()[1]))
     for name in digit_names:
         gen = torch.Generator().manual_seed(100 * seed + k)
         network = VelocityNetwork(64, width=width, generator=gen)
@@ -907,11 +890,7 @@ for ax, pick, title in ((axes[3], 0, "accuracy of the judge"), (axes[4], 1, "ene
     ax.set(title=title, xlabel="evaluations")
 axes[3].set_ylim(0, 1.03)
 axes[4].legend(fontsize=7)
-show(
-    fig,
-    "classes",
-    alt="Digits generated by class from three kinds of pairs, accuracy of a judge and energy distance",
-)
+show(fig, "classes", alt="Digits generated by class from three kinds of pairs, accuracy of a judge and energy distance")
 
 # %% [markdown]
 # The columns are the classes 0 to 9, without guidance; the judge is a support vector machine trained on the real training images.
@@ -960,11 +939,7 @@ for place, (group, values) in enumerate(groups.items()):
         axes[4].plot([place + shift_] * 2, [min(value), max(value)], color="black", linewidth=1.2)
 axes[4].set_xticks([0, 1], ["flow\nmatching", "mean\nflow"], fontsize=8)
 axes[4].set_title("energy distance,\none evaluation")
-show(
-    fig,
-    "mean_flow",
-    alt="Digits generated with one evaluation by flow matching and by mean flow, and their energy distances",
-)
+show(fig, "mean_flow", alt="Digits generated with one evaluation by flow matching and by mean flow, and their energy distances")
 
 # %% [markdown]
 # Mean flow from semidiscrete pairs draws digits with one evaluation (SD-37). After the long training shown here, mean flow from
@@ -1188,7 +1163,7 @@ show(
 # %%
 def differences(function, x, step):
     """Sixth-order central differences of a function (n, d) -> (n, ...) along each axis."""
-    return torch.stack([derivative(lambda h: function(x + h * axis), step) for axis in torch.eye(x.shape[1], dtype=x.dtype)], -1)
+    return torch.stack([difference(lambda h: function(x + h * axis), step) for axis in torch.eye(x.shape[1], dtype=x.dtype)], -1)
 
 
 six, six_weights, epsilon = 1.5 * randn(6, 2), random_weights(6), 1.0
@@ -1216,12 +1191,10 @@ for t in (0.2, 0.4, 0.6):
     found["ours"].append(((t * velocity - x + delta) / (1 - t) - slope).norm(dim=1).max() / size)
     found["quoted"].append(((t * velocity - x + (1 - t) * delta) / (1 - t) ** 2 - slope).norm(dim=1).mean() / size)
     found["Tweedie"].append(((t * velocity - x) / (1 - t) - slope).norm(dim=1).mean() / size)
-    in_time = derivative(lambda h: from_definition(t + h, x)[0], step)
+    in_time = difference(lambda h: from_definition(t + h, x)[0], step)
     divergence = differences(lambda x: from_definition(t, x)[1], x, step).diagonal(dim1=1, dim2=2).sum(1)
     found["continuity"].append((in_time + (velocity * slope).sum(1) + divergence).abs().max())
-    found["package"].append(
-        max((flow.score(t, x) - slope).abs().max() / size, (flow.velocity(t, x) - velocity).abs().max())
-    )
+    found["package"].append(max((flow.score(t, x) - slope).abs().max() / size, (flow.velocity(t, x) - velocity).abs().max()))
 claim("SD-47", max(found["ours"]))
 claim("SD-48", min(found["quoted"]))
 claim("SD-49", min(found["Tweedie"]))
@@ -1251,24 +1224,6 @@ claim("SD-51", max(found["package"]))
 
 # %%
 data = ""  # "" for the digits; or a .npy or .npz file of shape (n, ...); or a folder of images
-
-
-def load_points(path, size=16):
-    """Points (n, d) of mean 0 and mean variance 1: the digits, an array file, or a folder of images (in grey, size × size)."""
-    if not path:
-        array = datasets.images.digits()[0].numpy()
-    elif Path(path).is_dir():
-        files = sorted(
-            file for file in Path(path).iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-        )
-        array = np.stack([np.asarray(Image.open(file).convert("L").resize((size, size))) / 255 for file in files])
-    else:
-        loaded = np.load(path, allow_pickle=False)
-        array = loaded[loaded.files[0]] if hasattr(loaded, "files") else loaded
-    points = torch.tensor(np.asarray(array, dtype=np.float32)).flatten(1)
-    points = points - points.mean(0)
-    return points / points.std()
-
 
 own_points = load_points(data)
 own_coupling = SemidiscreteCoupling(own_points)

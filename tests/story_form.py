@@ -27,7 +27,7 @@ RUNS = "DYNOT_RUNS"  # a folder of executed notebooks, such as build/full/notebo
 
 WORDS, LINES = 1800, 250  # in all
 FIRST_WORDS, FIRST_LINES = 300, 30  # before the first picture is drawn, without parameters, installation and imports
-LONGEST_CELL, LONGEST_COPY, LONGEST_FUNCTION = 25, 10, 5
+LONGEST_CELL, LONGEST_COPY, LONGEST_FUNCTION, LONGEST_DRAWING = 25, 10, 5, 15
 SECTIONS, GUESSES, CHANGES, CLAIMS = (4, 6), 3, 2, 8
 BYTES, FRAMES, WIDTH = 400_000, 40, 480
 ENDS = ["What to remember", "Change this", "Problems", "Proofs and limits"]
@@ -271,10 +271,13 @@ def ending(story: Story) -> list[str]:
 
 
 def reasons(story: Story) -> list[str]:
-    """Every section links to its proofs, and the sections that it names exist there."""
-    found = []
+    """Every section that computes links to its proofs, and the sections that it names exist there."""
+    found, computing, last = [], set(), ""
+    for cell in story.cells:
+        last = (re.findall(r"^## (.+)$", cell.source, re.MULTILINE) or [last])[-1] if cell.cell_type == "markdown" else last
+        computing |= {last} if cell.cell_type == "code" else set()
     for heading, text in story.sections:
-        if not re.match(r"\d", heading):
+        if not re.match(r"\d", heading) or heading not in computing:
             continue
         flat = re.sub(r"\s+", " ", text)
         if "](proofs/" not in flat:
@@ -329,7 +332,7 @@ def cells(story: Story) -> list[str]:
 
 
 def functions(story: Story) -> list[str]:
-    """No function of more than five lines, but in a cell to copy: there it is the subject."""
+    """No function of more than five lines, but in a cell to copy, where it is the subject; one that draws may have fifteen."""
     found = []
     for cell in story.code:
         if "copy" in tags(cell):
@@ -338,12 +341,23 @@ def functions(story: Story) -> list[str]:
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 size = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
-                if size > LONGEST_FUNCTION:
-                    found.append(f"{node.name} has {size} lines, more than {LONGEST_FUNCTION}, and is in no cell to copy")
+                most = LONGEST_DRAWING if node.name.startswith("draw_") else LONGEST_FUNCTION
+                if size > most:
+                    found.append(f"{node.name} has {size} lines, more than {most}, and is in no cell to copy")
     return found
 
 
+COLOURS = (
+    r"\bCOLOURS\b|[\"']#[0-9a-fA-F]{3,8}[\"']|[\"'](?:tab:\w+|C\d)[\"']",
+    r"\b(?:face|marker\w*)?colou?rs?=[\"'](?!none|white)[^\"']*[\"']|\bc=[\"']\w+[\"']",
+    r"\bedgecolors?=[\"'](?!none|face|white|black)[^\"']*[\"']",
+)
 RANDOM = {f"torch.{name}" for name in ("rand", "randn", "randint", "randperm", "normal", "multinomial", "bernoulli")}
+
+
+def colours(source: str) -> list[str]:
+    """The colours that code names itself, not by their role."""
+    return [hit[0] for pattern in COLOURS for hit in re.finditer(pattern, source)]
 
 
 def conduct(story: Story) -> list[str]:
@@ -359,9 +373,8 @@ def conduct(story: Story) -> list[str]:
                 and not any(w.arg == "generator" for w in node.keywords)
             ):
                 found.append(f"a draw without a generator: {ast.unparse(node)[:60]}")
+        found += [f"a literal colour: {colour}" for colour in colours(cell.source)]
         for pattern, what in {
-            r"\bCOLOURS\b|[\"']#[0-9a-fA-F]{3,8}[\"']|[\"'](?:tab:\w+|C\d)[\"']": "a literal colour",
-            r"\b(?:edge|face|marker\w*)?colou?rs?=[\"'](?!none|face|white)[^\"']*[\"']|\bc=[\"']\w+[\"']": "a literal colour",
             r"\bperf_counter\b|\bimport time\b|%time": "a clock",
             r"\burlopen\b|\brequests\b|\bdownload\b": "the network",
             r"\bnp\.random\.\w+|\bmanual_seed\((?!seed)(?![^)]*seed)": "random numbers of another source",

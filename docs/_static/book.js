@@ -38,7 +38,7 @@ function ledger(table, names) {
   const shown = make("output", {}), bar = make("div", {className: "ledger-bar"}, search);
   const choices = names.map((name, i) => {
     const values = [...new Set(rows.map(row => row.texts[i]))];
-    if (values.length < 2 || values.length > 20 || values.length > rows.length / 2) return null;
+    if (values.length < 2 || values.length > 30 || values.length > rows.length / 2) return null;
     const choice = make("select", {}, new Option(`${name}: all`, ""), ...values.sort(collator.compare).map(value => new Option(value, value)));
     choice.setAttribute("aria-label", name);
     if (values.includes(query.get(name))) choice.value = query.get(name);

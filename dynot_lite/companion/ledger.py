@@ -56,9 +56,9 @@ class Claim:
         """The acceptance interval in words, the same on every machine."""
         bounds = []
         if self.at_least > -math.inf:
-            bounds.append(f"≥ {self.at_least:g}")
+            bounds.append(f"≥ {_exactly(self.at_least)}")
         if self.at_most < math.inf:
-            bounds.append(f"≤ {self.at_most:g}")
+            bounds.append(f"≤ {_exactly(self.at_most)}")
         return ", ".join(bounds)
 
     def accepts(self, value: float) -> bool:
@@ -73,11 +73,21 @@ class Claim:
         """What a measured value says in this preset: PASS, FAIL, or SEEN if nothing is asserted."""
         return ("PASS" if self.accepts(value) else "FAIL") if self.asserted(preset) else "SEEN"
 
+    def rounded(self, value: float) -> str:
+        """The value in two digits, or in as many more as it takes to see on which side of the bounds it is."""
+        texts = (f"{value:.{digits}g}" for digits in range(2, 18))
+        return next((text for text in texts if self.accepts(float(text)) == self.accepts(value)), repr(value))
+
     def line(self, verdict: str, value: float | None = None, missing: str = "") -> str:
         """What a notebook prints for this claim; ``missing`` is what a skipped one lacks."""
-        measured = "" if value is None else f"  measured {value:.2g}"
+        measured = "" if value is None else f"  measured {self.rounded(value)}"
         remarks = {"SEEN": "  [asserted in the full preset]", "SKIP": f"  [{missing}]"}
         return f"{verdict} {self.id}  {self.statement}  ({self.bound})" + measured + remarks.get(verdict, "")
+
+
+def _exactly(bound: float) -> str:
+    text = f"{bound:g}"
+    return text if float(text) == bound else repr(bound)
 
 
 def read_registry(folder: Path) -> dict[str, Claim]:

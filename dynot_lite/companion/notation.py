@@ -1,22 +1,14 @@
-"""The notation of the companion, as data: what a symbol means, and what it is never used for.
-
-``notation.toml`` has it, ``notebooks/NOTATION.md`` is :func:`page`, and :func:`faults` finds what a notebook should not use.
-"""
+"""The notation of the companion, as data in ``notation.toml``; ``notebooks/NOTATION.md`` is :func:`page`."""
 
 import functools
-import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nbformat import NotebookNode
-
-__all__ = ["faults", "page", "read", "write"]
+__all__ = ["page", "read", "write"]
 
 DATA = Path(__file__).with_name("notation.toml")
 PAGE = Path("notebooks", "NOTATION.md")
-EXERCISES = "04_gaussian_exercises"  # the notebooks that state and solve those of the notes
 HEAD = """\
 # Notation
 
@@ -28,7 +20,10 @@ what the letter stands for elsewhere, or another letter for the same thing: a te
 
 @functools.cache
 def read() -> dict[str, Any]:
-    """The data: ``symbol``, a list of rows, ``words`` by what they name, and patterns of ``programs`` by their rule."""
+    """The data: ``symbol``, a list of rows, ``words`` by what they name, and patterns of ``programs`` by their rule.
+
+    The patterns are for a test, which finds them in notebooks.
+    """
     return tomllib.loads(DATA.read_text(encoding="utf-8"))
 
 
@@ -38,24 +33,6 @@ def page() -> str:
     lines += [f"| {row['symbol']} | {row['meaning']} | {row['code']} | {row.get('never', '–')} |" for row in read()["symbol"]]
     lines += ["", "| word | meaning |", "|---|---|", *(f"| *{word}* | {meaning} |" for word, meaning in read()["words"].items())]
     return "\n".join(lines) + "\n"
-
-
-def faults(name: str, cells: list[NotebookNode]) -> list[str]:
-    """What the notebook ``name`` uses and should not, with the number of the cell; quotations are free."""
-    found = []
-    for number, cell in enumerate(cells, 1):
-        text = re.sub(r"^>.*$", "", cell.source, flags=re.MULTILINE) if cell.cell_type == "markdown" else cell.source
-        for rule, pattern in _patterns(name, "text" if cell.cell_type == "markdown" else "program"):
-            found += [f"cell {number}: {hit[0]} (see {rule})" for hit in re.finditer(pattern, text)]
-    return found
-
-
-def _patterns(name: str, kind: str) -> Iterator[tuple[str, str]]:
-    for row in read()["symbol"]:
-        if not (row.get("exercises") and name.endswith(EXERCISES)):
-            yield from ((row["symbol"], pattern) for pattern in row.get(kind, ()))
-    for rule, patterns in read()["programs"].items() if kind == "program" else ():
-        yield from ((rule, pattern) for pattern in patterns)
 
 
 def write(home: Path) -> Path:

@@ -30,7 +30,7 @@ def terminal(claims: Mapping[str, Claim], results: Results, *, absent: str = "NO
         lines += ["", notebook]
         for entry in entries:
             verdicts.append(results[entry.id]["verdict"] if entry.id in results else absent)
-            value = measured(results.get(entry.id))
+            value = measured(entry, results.get(entry.id))
             lines.append(f"  {verdicts[-1]:<12}  {entry.id:<8} {value:>10}  ({entry.bound})  {entry.statement}")
     counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("PASS", "SEEN", "SKIP", "FAIL", absent))
     return "\n".join([*lines, "", f"{len(verdicts)} claims: {counts}"])
@@ -43,10 +43,9 @@ def markdown(claims: Mapping[str, Claim], recorded: Results) -> str:
         path = notebooks.source_path(home / "notebooks", notebook).with_suffix(".ipynb").relative_to(home)
         lines += [f"## [{notebook}](../{path.as_posix()})", ""]
         lines += ["| claim | statement | kind | required | measured |", "|---|---|---|---|---|"]
-        lines += [
-            f"| {entry.id} | {escape(entry.statement)} | {entry.kind} | {entry.bound} | {measured(recorded.get(entry.id))} |"
-            for entry in entries
-        ]
+        for entry in entries:
+            cells = entry.id, escape(entry.statement), entry.kind, entry.bound, measured(entry, recorded.get(entry.id))
+            lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -63,11 +62,11 @@ def _by_notebook(claims: Mapping[str, Claim]) -> Iterator[tuple[str, Iterator[Cl
     return itertools.groupby(claims.values(), key=lambda entry: entry.notebook)
 
 
-def measured(result: Mapping[str, Any] | None) -> str:
-    """The value of a result in two digits, "–" where there is none."""
+def measured(claim: Claim, result: Mapping[str, Any] | None) -> str:
+    """The value of a result in as few digits as show that it is within the bounds, "–" where there is none."""
     if result is None or result["verdict"] == "SKIP":
         return "–"
-    return "not finite" if result["value"] is None else f"{result['value']:.2g}"
+    return "not finite" if result["value"] is None else claim.rounded(result["value"])
 
 
 def escape(text: str) -> str:

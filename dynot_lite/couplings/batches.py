@@ -173,7 +173,8 @@ def in_blocks(pairs: PairSampler, size: int) -> PairSampler:
     Raises:
         ValueError: ``size`` is no positive integer; on a draw, pairs that are no tensors of ``size`` rows, finite ones.
     """
-    samplers.function(pairs, "pairs"), check.count(size, "size")
+    samplers.function(pairs, "pairs")
+    check.count(size, "size")
     stock: list[tuple[Tensor, ...]] = []
 
     def draw(n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:

@@ -36,7 +36,8 @@ def path_quadrature(law_at: Callable, order: int = 20) -> Path:
     Of Gaussians, order**d nodes that integrate polynomials of degree < 2 order in each variable exactly. Raises ValueError, on a
     call, for a law without quadrature, and what its quadrature raises.
     """
-    samplers.function(law_at, "law_at"), check.count(order, "order")
+    samplers.function(law_at, "law_at")
+    check.count(order, "order")
 
     def path(t: float) -> tuple[Tensor, Tensor]:
         law = law_at(t)

@@ -135,9 +135,8 @@ errata.box("N-01")
 #
 # The notes test only with $\zeta\in C_c^\infty(]0,1[\times\mathbb R^d)$ and do not ask for continuity in time. With continuity
 # this makes no difference (Lemma 1); without it, everything is lost. Of a solution in the sense of the notes one may always
-# choose a narrowly
-# continuous representative, equal to it for almost every $t$ (Ambrosio, Gigli and Savaré, *Gradient Flows*, Lemma 8.1.2); its
-# end points are those that count.
+# choose a narrowly continuous representative, equal to it for almost every $t$ (Ambrosio, Gigli and Savaré, *Gradient Flows*,
+# Lemma 8.1.2); its end points are those that count.
 #
 # **Lemma 1 (three forms).** *With a path that is continuous in time, it does not matter whether the test functions see the end
 # points.* Let $(\mu_t)$ be narrowly continuous on $[0,1]$ and $\int_0^1\int|v_t|\,d\mu_t\,dt<\infty$. Equivalent are:
@@ -153,8 +152,7 @@ errata.box("N-01")
 # integrable because $\nabla\xi$ is bounded. Test with $\zeta(t,x)=\eta(t)\xi(x)$, $\eta\in C_c^\infty(]0,1[)$:
 # $\int_0^1(\eta' f+\eta g)\,dt=0$. So $g$ is the distributional derivative of $f$ on $]0,1[$, and
 # $f(t)-\int_0^t g(s)\,ds$, whose distributional derivative is zero, is almost everywhere equal to a constant. It is continuous
-# on the closed
-# interval $[0,1]$, so it is that constant everywhere, the end points included. This is 2.
+# on the closed interval $[0,1]$, so it is that constant everywhere, the end points included. This is 2.
 #
 # *2 ⇒ 3.* Let $t_j=j/n$ and split
 #
@@ -165,17 +163,16 @@ errata.box("N-01")
 #
 # The first term is $\int_{t_j}^{t_{j+1}}\int\partial_t\zeta(t,x)\,d\mu_{t_{j+1}}(x)\,dt$, the second, by 2 with $\xi=\zeta_{t_j}$, is
 # $\int_{t_j}^{t_{j+1}}\int\langle\nabla\zeta_{t_j},v_t\rangle\,d\mu_t\,dt$. Sum over $j$: the left side is the right side of
-# (1). On the right
-# let $n\to\infty$. For fixed $t$, with $\tau_n(t)=t_{j+1}$ for $t\in[t_j,t_{j+1}[$, narrow continuity gives
+# (1). On the right let $n\to\infty$. For fixed $t$, with $\tau_n(t)=t_{j+1}$ for $t\in[t_j,t_{j+1}[$, narrow continuity gives
 # $\int\partial_t\zeta(t,\cdot)\,d\mu_{\tau_n(t)}\to\int\partial_t\zeta(t,\cdot)\,d\mu_t$, and these integrals are bounded, so the first sum
 # converges to $\int_0^1\int\partial_t\zeta\,d\mu_t\,dt$ by dominated convergence. In the second,
-# $\nabla\zeta_{t_j}\to\nabla\zeta_t$ uniformly
-# in $x$ and $t$, and $\int\int|v_t|\,d\mu_t\,dt<\infty$: it converges to $\int_0^1\int\langle\nabla\zeta,v_t\rangle\,d\mu_t\,dt$. $\square$
+# $\nabla\zeta_{t_j}\to\nabla\zeta_t$ uniformly in $x$ and $t$, and $\int\int|v_t|\,d\mu_t\,dt<\infty$: it converges to
+# $\int_0^1\int\langle\nabla\zeta,v_t\rangle\,d\mu_t\,dt$. $\square$
 #
 # **Lemma 2 (test functions that grow).** *Polynomials may be used as test functions, if the moments allow it.* Let (CE) hold
-# and, for some $k\ge1$, let $\sup_t\int|x|^k\,d\mu_t<\infty$ and
-# $\int_0^1\int(1+|x|^{k-1})|v_t|\,d\mu_t\,dt<\infty$. Then (1) holds for all $\zeta\in C^\infty([0,1]\times\mathbb R^d)$ with
-# $|\zeta|+|\partial_t\zeta|\le C(1+|x|^k)$ and $|\nabla\zeta|\le C(1+|x|^{k-1})$.
+# and, for some $k\ge1$, let $\sup_t\int|x|^k\,d\mu_t<\infty$ and $\int_0^1\int(1+|x|^{k-1})|v_t|\,d\mu_t\,dt<\infty$. Then (1)
+# holds for all $\zeta\in C^\infty([0,1]\times\mathbb R^d)$ with $|\zeta|+|\partial_t\zeta|\le C(1+|x|^k)$ and
+# $|\nabla\zeta|\le C(1+|x|^{k-1})$.
 #
 # *Proof.* Let $\kappa\in C_c^\infty(\mathbb R^d)$ be 1 on the unit ball, 0 outside the ball of radius 2, with values in $[0,1]$.
 # Test with $\zeta(t,x)\kappa(x/R)$ and let $R\to\infty$. Everything converges by
@@ -242,15 +239,13 @@ errata.box("N-03")
 
 # %% [markdown]
 # Test functions with support in $]0,1[\times\mathbb R^d$ do not see $\mu_0$ and $\mu_1$ at all. So $\mu_0=\alpha$,
-# $\mu_1=\beta$ in the definition of
-# $\mathcal V(\alpha,\beta)$ say nothing, and the Benamou–Brenier theorem is *false* as stated: $v=0$, $\mu_t=\alpha$ for $t<1$ and
-# $\mu_1=\beta$ passes all tests of the notes with energy 0. Or go a fraction $\lambda$ of the way and jump at $t=1$: the energy
-# is $\lambda^2W_2^2$.
+# $\mu_1=\beta$ in the definition of $\mathcal V(\alpha,\beta)$ say nothing, and the Benamou–Brenier theorem is *false* as
+# stated: $v=0$, $\mu_t=\alpha$ for $t<1$ and $\mu_1=\beta$ passes all tests of the notes with energy 0. Or go a fraction
+# $\lambda$ of the way and jump at $t=1$: the energy is $\lambda^2W_2^2$.
 #
 # The cell takes a translation by $e$ that goes half the way and jumps at $t=1$ (so that $W_2^2=|e|^2$, and the energy is a
-# quarter of it), and a pair as above
-# with a wrong start. Test functions with support inside $]0,1[$ find nothing; a test function that does not vanish at the end
-# points finds the jump.
+# quarter of it), and a pair as above with a wrong start. Test functions with support inside $]0,1[$ find nothing; a test
+# function that does not vanish at the end points finds the jump.
 
 # %%
 def replace_end(path, *, at, law):
@@ -287,8 +282,7 @@ claim("CE-7", 1 - max(energies))
 #
 # **Lemma 3.** *Where everything is smooth, the equation holds at every point, and integration by parts is all there is to it.*
 # Let $\mu_t=\rho_t\,dx$ with $\rho$ and $v$ of class $C^1$ on $[0,1]\times\mathbb R^d$ (and $(\mu_t,v_t)$ as in the
-# definition). Then (CE) holds if
-# and only if
+# definition). Then (CE) holds if and only if
 #
 # $$
 # \partial_t\rho+\mathrm{div}(\rho v)=0 \qquad\text{at every point of } ]0,1[\times\mathbb R^d .
@@ -344,15 +338,14 @@ claim("CE-9", max(by_parts))
 # **Proposition 1.** *A wind along the level lines of a Gaussian does not move it.* Let $\mu=N(m,\Sigma)$ with $\Sigma\succ0$,
 # $d\ge2$, and $R\in\mathbb R^{d\times d}$
 # *antisymmetric*, $R^\top=-R$. The constant path $\mu_t=\mu$ with $v(x)=R\,\Sigma^{-1}(x-m)$ satisfies (CE). For
-# $\mu=N(0,\mathrm{Id})$: $v(x)=Rx$. Its flow
-# $\varphi_t=e^{tR}$ consists of rotations.
+# $\mu=N(0,\mathrm{Id})$: $v(x)=Rx$. Its flow $\varphi_t=e^{tR}$ consists of rotations.
 #
 # *Proof.* Let $\rho$ be the density, so $\nabla\rho=-\rho\,\Sigma^{-1}(x-m)$, and put $y=\Sigma^{-1}(x-m)$. Then
 # $\mathrm{div}(\rho v)=\langle\nabla\rho,v\rangle+\rho\,\mathrm{div}\,v=\rho\,(-\langle y,Ry\rangle+\mathrm{tr}(R\Sigma^{-1}))$. The first term
 # is zero because $\langle y,Ry\rangle=\langle R^\top y,y\rangle=-\langle y,Ry\rangle$, the second because
 # $\mathrm{tr}(R\Sigma^{-1})=\mathrm{tr}((R\Sigma^{-1})^\top)=-\mathrm{tr}(\Sigma^{-1}R)=-\mathrm{tr}(R\Sigma^{-1})$. Also
-# $\partial_t\rho=0$, so
-# (2) holds. Finally $e^{tR}(e^{tR})^\top=e^{tR}e^{-tR}=\mathrm{Id}$ and $\det e^{tR}=e^{t\,\mathrm{tr}R}=1$. $\square$
+# $\partial_t\rho=0$, so (2) holds. Finally $e^{tR}(e^{tR})^\top=e^{tR}e^{-tR}=\mathrm{Id}$ and
+# $\det e^{tR}=e^{t\,\mathrm{tr}R}=1$. $\square$
 
 # %%
 stationary, spins = [], []
@@ -373,12 +366,10 @@ claim("CE-11", max(spins))
 
 # %% [markdown]
 # **Trap.** "Any rotation is a solution." The notes speak of a *velocity that performs a rotation*, which is $Rx$ with an
-# antisymmetric $R$, the generator of
-# rotations, and not $Qx$ with a rotation matrix $Q$. In the plane, for the angle $\omega$,
-# $\mathrm{div}(\rho\,Qx)=\rho\cos\omega\,(2-|x|^2)$, which is 0.105
-# at $(0.7,-0.3)$ for $\omega=0.9$. Whoever moves with the velocity $Qx$ spirals outwards:
-# $\frac{d}{dt}|x|^2=2\cos\omega\,|x|^2$, so after time 1
-# the law is $N(0,e^{2\cos\omega}\mathrm{Id})$. (For $\omega=\pm\frac\pi2$ the matrix $Q$ is both a rotation and antisymmetric.)
+# antisymmetric $R$, the generator of rotations, and not $Qx$ with a rotation matrix $Q$. In the plane, for the angle $\omega$,
+# $\mathrm{div}(\rho\,Qx)=\rho\cos\omega\,(2-|x|^2)$, which is 0.105 at $(0.7,-0.3)$ for $\omega=0.9$. Whoever moves with the
+# velocity $Qx$ spirals outwards: $\frac{d}{dt}|x|^2=2\cos\omega\,|x|^2$, so after time 1 the law is
+# $N(0,e^{2\cos\omega}\mathrm{Id})$. (For $\omega=\pm\frac\pi2$ the matrix $Q$ is both a rotation and antisymmetric.)
 
 # %%
 def turn(angle):
@@ -407,23 +398,22 @@ for ax, matrix, title in zip(axes, (angle * J, turn(angle)), titles):
     ax.quiver(*grid.T, *field(0, grid).T, color=ROLES["truth"], alpha=0.55, angles="xy", scale_units="xy", scale=4.5, width=0.004)
     ax.plot(*ring.T, color=ROLES["source"], label=r"one standard deviation, $t=0$")
     ax.plot(*integrate_adaptive(field, ring).T, "--", color=ROLES["target"], lw=2.4, label=r"the same, $t=1$")
-    walks = trajectory(field, directions(6), steps=50, method="rk4")[1]
+    walks = trajectory(field, directions(4), steps=50, method="rk4")[1]
     ax.plot(*walks.permute(2, 0, 1), color=ROLES["first"], lw=2.6)
     ax.plot(*walks[0].T, "o", mfc="white", color=ROLES["first"], ms=5, zorder=3)
     ax.plot(*walks[-1].T, "o", color=ROLES["first"], ms=5, zorder=3, label="particles from $t=0$ (open) to $t=1$")
     ax.set(title=title, xlabel="$x_1$", aspect="equal", xlim=(-2.35, 2.35), ylim=(-2.35, 2.35))
 axes[0].set_ylabel("$x_2$")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-show(fig, "rotation_field_against_map", alt="Two fields with the walks of six particles from the unit circle: with velocity Rx they stay on the circle, with velocity Qx they spiral outwards and the circle grows by the factor 1.86.")
+show(fig, "rotation_field_against_map", alt="Two fields with the walks of four particles from the unit circle: with velocity Rx they stay on the circle, with velocity Qx they spiral outwards and the circle grows by the factor 1.86.")
 
 # %% [markdown]
 # **Remark (what "no divergence" means).** The notes say that this velocity "yields no divergence at all". For
-# $N(0,\mathrm{Id})$ and $Rx$ that is true in both senses. What
-# counts in general is $\mathrm{div}(\mu v)=0$, and not $\mathrm{div}\,v=0$: neither implies the other. The field $Jx$ has
-# $\mathrm{div}\,v=0$ and does not
+# $N(0,\mathrm{Id})$ and $Rx$ that is true in both senses. What counts in general is $\mathrm{div}(\mu v)=0$, and not
+# $\mathrm{div}\,v=0$: neither implies the other. The field $Jx$ has $\mathrm{div}\,v=0$ and does not
 # preserve $N(0,\Sigma)$ unless $\Sigma$ is a multiple of the identity. The field $v(x)=(x_1x_2,\,1-x_1^2)$ has
-# $\mathrm{div}\,v=x_2\ne0$ and
-# preserves $N(0,\mathrm{Id})$, because $\mathrm{div}\,v-\langle x,v\rangle=x_2-x_1^2x_2-x_2+x_1^2x_2=0$. (ours)
+# $\mathrm{div}\,v=x_2\ne0$ and preserves $N(0,\mathrm{Id})$, because
+# $\mathrm{div}\,v-\langle x,v\rangle=x_2-x_1^2x_2-x_2+x_1^2x_2=0$. (ours)
 #
 # **Remark (loops cost energy).** These solutions are loops: $\mu_0=\mu_1$, so $W_2=0$, but their energy is
 # $\int_0^1\int|Rx|^2\,d\mu\,dt=\mathrm{tr}(RR^\top)=\lVert R\rVert_F^2>0$: for $R=0.9\,J$ in the plane it is $1.62$. A solution of (CE) is
@@ -448,9 +438,8 @@ claim("CE-17", kinetic_energy(lambda t: normal2.quadrature(), lambda t, x: angle
 # ### 3.2 What a path leaves open
 #
 # **Proposition 2.** *A path determines its velocity up to fields that move no mass, and the gradient is the cheapest.* If
-# $(\mu_t,v_t)$ satisfies (CE), then so does
-# $(\mu_t,v_t+w_t)$ if and only if $\int\int\langle\nabla\zeta,w_t\rangle\,d\mu_t\,dt=0$ for all test functions, that is
-# $\mathrm{div}(\mu_tw_t)=0$ for almost
+# $(\mu_t,v_t)$ satisfies (CE), then so does $(\mu_t,v_t+w_t)$ if and only if
+# $\int\int\langle\nabla\zeta,w_t\rangle\,d\mu_t\,dt=0$ for all test functions, that is $\mathrm{div}(\mu_tw_t)=0$ for almost
 # every $t$. If $v_t=\nabla s_t$ is a gradient (with Lemma 2 allowing $\zeta=s$), then it has the least energy of all:
 #
 # $$
@@ -462,9 +451,8 @@ claim("CE-17", kinetic_energy(lambda t: normal2.quadrature(), lambda t, x: angle
 # $2\int\int\langle\nabla s_t,w_t\rangle\,d\mu_t\,dt=0$. $\square$
 #
 # For a Gaussian path, $w_t=R\,\Sigma_t^{-1}(x-m_t)$ with any antisymmetric $R$ does it (Proposition 1). So "the" velocity of a
-# path is a choice. The cell takes
-# McCann's velocity between Gaussians, which is a gradient and solves (CE) (section 5), plus such a $w_t$. The path stays, the
-# velocity does not, nor does the flow.
+# path is a choice. The cell takes McCann's velocity between Gaussians, which is a gradient and solves (CE) (section 5), plus
+# such a $w_t$. The path stays, the velocity does not, nor does the flow.
 
 # %%
 unchanged, changed, pythagoras = [], [], []
@@ -512,11 +500,10 @@ errata.box("N-04")
 #   derivatives, then the densities satisfy $\log\rho_t(\varphi_t(x))=\log\alpha(x)-\int_0^t\mathrm{div}\,v(s,\varphi_s(x))\,ds$.
 #
 # *Proof of (a).* With $C=\max(\mathrm{Lip},\max_t|v(t,0)|)$, $|v(t,x)|\le C(1+|x|)$. Picard–Lindelöf gives a unique local
-# solution through each
-# point at each time. By Gronwall's inequality $1+|\gamma(t)|\le e^{C|t-s|}(1+|\gamma(s)|)$, so it stays bounded and exists on
-# all of $[0,1]$. Write $\varphi_{t\to s}(x)$ for the place at time $s$ of the line that is at $x$ at time $t$: then $\varphi_{t\to s}$ and
-# $\varphi_{s\to t}$ are inverse to each other. For two lines, $r(t)=|\varphi_t(x)-\varphi_t(y)|^2$ satisfies
-# $|r'|\le 2\,\mathrm{Lip}\,r$, which gives both bounds.
+# solution through each point at each time. By Gronwall's inequality $1+|\gamma(t)|\le e^{C|t-s|}(1+|\gamma(s)|)$, so it stays
+# bounded and exists on all of $[0,1]$. Write $\varphi_{t\to s}(x)$ for the place at time $s$ of the line that is at $x$ at time
+# $t$: then $\varphi_{t\to s}$ and $\varphi_{s\to t}$ are inverse to each other. For two lines,
+# $r(t)=|\varphi_t(x)-\varphi_t(y)|^2$ satisfies $|r'|\le 2\,\mathrm{Lip}\,r$, which gives both bounds.
 #
 # *Proof of (b).* For fixed $x$ the chain rule gives
 # $\frac{d}{dt}\zeta(t,\varphi_t(x))=(\partial_t\zeta+\langle\nabla\zeta,v\rangle)(t,\varphi_t(x))$,
@@ -532,8 +519,8 @@ errata.box("N-04")
 # $$
 #
 # (i) *$\zeta$ has compact support and is Lipschitz.* If $h$ lives in the ball of radius $\varrho$, then $\zeta(t,x)=0$ as soon
-# as $e^{-C}(1+|x|)-1>\varrho$. In $x$
-# the Lipschitz constant is at most $e^{\mathrm{Lip}}\,\mathrm{Lip}(h)$, by (a). In $t$: for $t < t'\le s$,
+# as $e^{-C}(1+|x|)-1>\varrho$. In $x$ the Lipschitz constant is at most $e^{\mathrm{Lip}}\,\mathrm{Lip}(h)$, by (a). In $t$:
+# for $t < t'\le s$,
 # $|\varphi_{t\to s}(x)-\varphi_{t'\to s}(x)|=|\varphi_{t'\to s}(\varphi_{t\to t'}(x))-\varphi_{t'\to s}(x)|\le e^{\mathrm{Lip}}|\varphi_{t\to t'}(x)-x|\le e^{\mathrm{Lip}}C'|t-t'|$ for $x$
 # in a bounded set, and the shorter interval of integration costs at most $|t-t'|\max|h|$. Also $\zeta=0$ for $t$ near 1; put
 # $\zeta=0$ for $t\ge1$.
@@ -545,8 +532,7 @@ errata.box("N-04")
 # (iii) *Smoothing.* $\zeta$ is not smooth, and $\nu_t$ may live on the null set that (ii) leaves out. So take a smooth
 # probability density $\eta_\varepsilon(s,y)$ supported in $0\le s\le\varepsilon$, $|y|\le\varepsilon$, and
 # $\zeta^\varepsilon(t,x)=\int\zeta(t+s,x-y)\,\eta_\varepsilon(s,y)\,ds\,dy$, which is smooth on $[0,1]\times\mathbb R^d$, has
-# compact support, and vanishes at $t=1$.
-# Averaging (ii), with $h^\varepsilon$ the average of $h$,
+# compact support, and vanishes at $t=1$. Averaging (ii), with $h^\varepsilon$ the average of $h$,
 #
 # $$
 # \partial_t\zeta^\varepsilon+\langle v,\nabla\zeta^\varepsilon\rangle=h^\varepsilon+r^\varepsilon,\qquad
@@ -566,22 +552,21 @@ errata.box("N-04")
 # every $t$, so $\nu=0$.
 #
 # *Proof of (d).* If $\lambda^d(N)=0$, then $\mu_t(N)=\alpha(\varphi_t^{-1}(N))=0$, because the Lipschitz map $\varphi_t^{-1}$
-# takes null sets to
-# null sets. If $v$ is $C^1$ in $x$, then so is $\varphi_t$, and $\rho_t(\varphi_t(x))\,\det\nabla\varphi_t(x)=\alpha(x)$ is the change of
-# variables. From $\partial_t\nabla\varphi_t=\nabla v(t,\varphi_t)\nabla\varphi_t$ and Jacobi's formula,
+# takes null sets to null sets. If $v$ is $C^1$ in $x$, then so is $\varphi_t$, and
+# $\rho_t(\varphi_t(x))\,\det\nabla\varphi_t(x)=\alpha(x)$ is the change of variables. From
+# $\partial_t\nabla\varphi_t=\nabla v(t,\varphi_t)\nabla\varphi_t$ and Jacobi's formula,
 # $\partial_t\log\det\nabla\varphi_t=\mathrm{div}\,v(t,\varphi_t)$. $\square$
 #
 # *More general.* The same proof works if $v$ is continuous and, in $x$, Lipschitz with a constant $\mathrm{Lip}(t)$ that is
-# integrable in $t$; Ambrosio, Gigli and
-# Savaré (*Gradient Flows*, Prop. 8.1.8) need only $\int_0^1(\sup_B|v_t|+\mathrm{Lip}_B(v_t))\,dt<\infty$ for each ball $B$, and
-# $\int_0^1\int|v_t|\,d\mu_t\,dt<\infty$.
+# integrable in $t$; Ambrosio, Gigli and Savaré (*Gradient Flows*, Prop. 8.1.8) need only
+# $\int_0^1(\sup_B|v_t|+\mathrm{Lip}_B(v_t))\,dt<\infty$ for each ball $B$, and $\int_0^1\int|v_t|\,d\mu_t\,dt<\infty$.
 #
 # ### 4.2 Checks of the theorem
 #
 # The field is $v(t,x)=Ax+A'\sin(A''x+2t)$: neither bounded nor linear, with
-# $\mathrm{Lip}\le\lVert A\rVert+\lVert A'\rVert\,\lVert A''\rVert$.
-# (a) is checked on pairs of points, (b) with *atoms* as initial law, because the theorem does not ask for a density:
-# $\mu_t=\sum_iw_i\,\delta_{\varphi_t(x_i)}$, with the flow lines from an adaptive eighth-order solver.
+# $\mathrm{Lip}\le\lVert A\rVert+\lVert A'\rVert\,\lVert A''\rVert$. (a) is checked on pairs of points, (b) with *atoms* as
+# initial law, because the theorem does not ask for a density: $\mu_t=\sum_iw_i\,\delta_{\varphi_t(x_i)}$, with the flow lines
+# from an adaptive eighth-order solver.
 
 # %%
 def carried(velocity, x0, weights, times):
@@ -674,18 +659,16 @@ claim("CE-23", min(mass_on_line))
 #
 # **Not Lipschitz: two flow lines from one point.** $v(x)=2\sqrt{|x|}$ is continuous and of linear growth. From $x_0=0$ both
 # $\gamma=0$ and $\gamma(t)=t^2$ are flow lines, and both $\delta_0$ and $\delta_{t^2}$ solve (CE). From $x_0>0$ the line is
-# unique, $(\sqrt{x_0}+t)^2$: an
-# error of $10^{-16}$ in the start is an error of 1 at the end.
+# unique, $(\sqrt{x_0}+t)^2$: an error of $10^{-16}$ in the start is an error of 1 at the end.
 #
 # **Lipschitz for each $t$, but with $\int_0^1\mathrm{Lip}(v_t)\,dt=\infty$: one field, two solutions.** Let $X_1=-X_0$. All lines
 # $(1-2t)x$ meet at time $\frac12$, in the point 0. Their velocity is $v_t(x)=-\frac{2x}{1-2t}$ for $t\ne\tfrac12$, $v_{1/2}=0$,
-# with $\mathrm{Lip}(v_t)=\frac2{|1-2t|}$.
-# $\int\int|v_t|\,d\mu_t\,dt=2\,\mathbb E|X_0|$ and the energy $4\,\mathbb E|X_0|^2$ are finite, and yet after time $\frac12$ the lines
-# $(1-2t)x$ and $|1-2t|x$ *both* solve $\dot\gamma=v_t(\gamma)$: there is no flow on $[0,1]$. So $\mu_t=\mathrm{Law}((1-2t)X_0)$
-# and $\mu_t=\mathrm{Law}(|1-2t|X_0)$ both solve
+# with $\mathrm{Lip}(v_t)=\frac2{|1-2t|}$. $\int\int|v_t|\,d\mu_t\,dt=2\,\mathbb E|X_0|$ and the energy $4\,\mathbb E|X_0|^2$
+# are finite, and yet after time $\frac12$ the lines $(1-2t)x$ and $|1-2t|x$ *both* solve $\dot\gamma=v_t(\gamma)$: there is no
+# flow on $[0,1]$. So $\mu_t=\mathrm{Law}((1-2t)X_0)$ and $\mu_t=\mathrm{Law}(|1-2t|X_0)$ both solve
 # (CE), with the same $v$ and the same $\mu_0$. They end in the laws of $-X_0$ and of $X_0$, which are $2|m|$ apart for
-# $X_0\sim N(m,\Sigma)$. What takes the place of the flow,
-# superposition and mollification, and the energy of this pair: [proofs/02](02_benamou_brenier.ipynb), section 3.
+# $X_0\sim N(m,\Sigma)$. What takes the place of the flow, superposition and mollification, and the energy of this pair:
+# [proofs/02](02_benamou_brenier.ipynb), section 3.
 
 # %%
 arrived, _ = quad(lambda y: math.exp(-0.5 * (y / (1 + y)) ** 2) / math.sqrt(2 * math.pi) / (1 + y) ** 2, -1, math.inf)
@@ -733,22 +716,19 @@ errata.box("N-07")
 # $$
 #
 # A particle that starts in $x$ is in $T_t(x)$ at time $t$ and always has the velocity $T(x)-x$. To call this a *field*, one
-# needs to know which
-# particle is in the point $y$ at time $t$: that $T_t$ is injective.
+# needs to know which particle is in the point $y$ at time $t$: that $T_t$ is injective.
 #
 # **Proposition 3.** *Before the end no two particles meet, so that each point has one velocity.* For $0\le t<1$:
 #
 # - (a) $\langle T_t(x)-T_t(y),x-y\rangle\ge(1-t)\,|x-y|^2$ for $x,y\in D$. So $T_t$ is injective on $D$, and
-#   $T_t^{-1}:T_t(D)\to D$ is Lipschitz with
-#   constant $\frac1{1-t}$;
+#   $T_t^{-1}:T_t(D)\to D$ is Lipschitz with constant $\frac1{1-t}$;
 # - (b) $\mu_t\ll\lambda^d$;
 # - (c) $v_t=(T-\mathrm{Id})\circ T_t^{-1}$ is defined on $T_t(D)$, hence $\mu_t$-almost everywhere, and
 #   $v_t\circ T_t=T-\mathrm{Id}$ on $D$;
 # - (d) (ours) for $0 < t < 1$, $v_t$ is Lipschitz on $T_t(D)$ with constant $\max\big(\frac1t,\frac1{1-t}\big)$.
 #
 # *Proof.* (a) Gradients of convex functions are monotone: add $\Psi(y)\ge\Psi(x)+\langle T(x),y-x\rangle$ and the same
-# inequality with $x$ and $y$ exchanged
-# to get $\langle T(x)-T(y),x-y\rangle\ge0$. So
+# inequality with $x$ and $y$ exchanged to get $\langle T(x)-T(y),x-y\rangle\ge0$. So
 # $\langle T_t(x)-T_t(y),x-y\rangle=(1-t)|x-y|^2+t\langle T(x)-T(y),x-y\rangle\ge(1-t)|x-y|^2$. By Cauchy–Schwarz
 # $|T_t(x)-T_t(y)|\ge(1-t)|x-y|$, which is the rest.
 #
@@ -784,8 +764,7 @@ errata.box("N-06")
 # - *A Brenier map that is not affine*, in dimensions 2, 3 and 5: $T=\nabla\Psi$ with
 #   $\Psi(x)=\frac12\langle x,Mx\rangle+\log\sum_ke^{\langle w_k,x\rangle+e_k}$,
 #   that is $T(x)=Mx+\sum_kp_k(x)\,w_k$ with $p=\mathrm{softmax}$. Being the gradient of a convex function, $T$ is optimal
-#   between *any* $\alpha$ of $\mathcal P_2$
-#   and $T_\#\alpha$. $T_t^{-1}$ is found by Newton's method.
+#   between *any* $\alpha$ of $\mathcal P_2$ and $T_\#\alpha$. $T_t^{-1}$ is found by Newton's method.
 
 # %%
 @dataclass
@@ -851,7 +830,9 @@ def solve_pair(a, b, t, y):
 def line_interpolation(a, b, n=300, reach=9.0):
     transport = lambda x: solve_pair(a, b, 0.0, x)[1]
     cells = reach * (2 * torch.arange(n) + 1 - n) / n
-    return Interpolation(transport, lambda t, y: solve_pair(a, b, t, y)[0], cells[:, None], pdf(a, cells) * 2 * reach / n)
+    case = Interpolation(transport, lambda t, y: solve_pair(a, b, t, y)[0], cells[:, None], pdf(a, cells) * 2 * reach / n)
+    case.velocity = lambda t, y: torch.sub(*reversed(solve_pair(a, b, t, y)))  # z − x: one bisection in the place of two
+    return case
 
 # %%
 @dataclass
@@ -915,12 +896,13 @@ claim("CE-31", max(steepness))
 
 # %% [markdown]
 # **The bound (d) is sharp at every time, and $t=1$ is excluded with reason (ours).** *For $t\ge\frac12$ it is attained.* Let
-# $\alpha=N(0,1)$ and
-# $\beta=\frac12(\delta_{-1}+\delta_1)$, so $T(x)=\mathrm{sign}(x)$. For $|y|>t$ the particle in $y$ started from
-# $\frac{y-t\,\mathrm{sign}(y)}{1-t}$, and
-# $v_t(y)=\frac{\mathrm{sign}(y)-y}{1-t}$; no particle is in $]-t,t[$. On either side the Lipschitz constant is exactly $\frac1{1-t}$.
+# $\alpha=N(0,1)$ and $\beta=\frac12(\delta_{-1}+\delta_1)$, so $T(x)=\mathrm{sign}(x)$. For $|y|>t$ the particle in $y$ started
+# from $\frac{y-t\,\mathrm{sign}(y)}{1-t}$, and $v_t(y)=\frac{\mathrm{sign}(y)-y}{1-t}$; no particle is in $]-t,t[$. On either
+# side the Lipschitz constant is exactly $\frac1{1-t}$.
+#
 # *For $t\le\frac12$ it is approached.* $T(x)=kx$ has $v_t(y)=\frac{k-1}{1-t+tk}\,y$, whose slope tends to $\frac1t$ as
 # $k\to\infty$; it is less than $\frac1t$ for every $k$.
+#
 # *At $t=1$*, for $T=\mathrm{sign}$, all particles with $x>0$ are in the point 1, with the velocities $1-x$: their variance
 # is $1-\frac2\pi=0.363$, where a field $v_1$ would give one velocity, hence variance 0.
 
@@ -986,8 +968,7 @@ show(fig, "mccann_path", alt="The density of McCann's interpolation at times 0, 
 # $$
 #
 # $\square$ The computation in the notes is right. Each line has its reason, and each is checked with different means: line 1
-# compares an integral
-# over space with the density of $\mu_t$ (*Eulerian*: Gauss–Hermite nodes of $N(m_t,\Sigma_t)$; on the line a grid with
+# compares an integral over space with the density of $\mu_t$ (*Eulerian*: Gauss–Hermite nodes of $N(m_t,\Sigma_t)$; on the line a grid with
 # $\rho_t(y)=\big(\frac{1-t}{\alpha(x)}+\frac t{\beta(z)}\big)^{-1}$, the notation of 5.1) with one over the particles (*Lagrangian*);
 # lines 2 and 3 look at the energy of *each* time; line 4 compares with POT's Bures distance for Gaussians, with the
 # quantile formula $W_2^2=\int_0^1|F_\beta^{-1}-F_\alpha^{-1}|^2du$ on the line, and with a linear program over all couplings
@@ -1003,8 +984,8 @@ def eulerian_line(a, b, times, n, reach=9.0):
     return lambda t: (cells[:, None], table[t][0] * 2 * reach / n), lambda t, y: table[t][1][:, None]
 
 
-time_order = 240 if preset == "full" else 150
-line_path, line_velocity = eulerian_line(*mixtures, gauss_legendre(time_order)[0], 1600 if preset == "full" else 600)
+time_order = 240 if preset == "full" else 130
+line_path, line_velocity = eulerian_line(*mixtures, gauss_legendre(time_order)[0], 1600 if preset == "full" else 450)
 
 line1, line23, line4 = [], [], []
 for (p, q), case in zip(laws, gaussians):
@@ -1034,8 +1015,7 @@ claim("CE-36", max(line4))
 
 # %% [markdown]
 # Line 4 needs the optimality of $T$, and so does the definition of $v_t$ (for $T=-\mathrm{Id}$ all particles meet at
-# $t=\frac12$). For another map
-# $S$ with $S_\#\alpha=\beta$ line 3 ends at $\int|S(x)-x|^2\,d\alpha>W_2^2$. For the example and
+# $t=\frac12$). For another map $S$ with $S_\#\alpha=\beta$ line 3 ends at $\int|S(x)-x|^2\,d\alpha>W_2^2$. For the example and
 # $S=\varphi_1$, the end map of flow matching with independent ends, the excess is 0.0141: small, because $\varphi_1$ is nearly
 # symmetric there, but not 0 ([proofs/04](04_gaussian_exercises.ipynb), exercise 4).
 
@@ -1054,8 +1034,7 @@ claim("CE-37", mass @ (S(x) - x).square().sum(-1) - w2_squared(*example))
 #
 # *Proof.* *The path.* $T_0=\mathrm{Id}$ and $T_1=T$, so $\mu_0=\alpha$ and $\mu_1=T_\#\alpha=\beta$. For $f$ bounded and continuous,
 # $t\mapsto f(T_t(x))$ is continuous for each $x\in D$ and bounded by $\max|f|$, so
-# $t\mapsto\int f\,d\mu_t=\int f(T_t(x))\,d\alpha(x)$ is continuous by
-# dominated convergence: the path is narrowly continuous.
+# $t\mapsto\int f\,d\mu_t=\int f(T_t(x))\,d\alpha(x)$ is continuous by dominated convergence: the path is narrowly continuous.
 #
 # *The field.* It is Borel and defined $\mu_t$-a.e. for $t<1$ (Proposition 3). By change of variables and Cauchy–Schwarz,
 # $\int|v_t|\,d\mu_t=\int|T(x)-x|\,d\alpha\le W_2(\alpha,\beta)$ for each $t<1$, so $\int_0^1\int|v_t|\,d\mu_t\,dt<\infty$.
@@ -1082,14 +1061,14 @@ claim("CE-37", mass @ (S(x) - x).square().sum(-1) - w2_squared(*example))
 #
 # With Proposition 4 this gives the inequality of the notes,
 # $W_2^2(\alpha,\beta)\ge\inf_{(\mu,v)\in\mathcal V(\alpha,\beta)}\int_0^1\int|v_t|^2\,d\mu_t\,dt$; that it is an equality is
-# proved in [proofs/02](02_benamou_brenier.ipynb).
-# Optimality of $T$ was used for one thing only: $T_t$ is injective, so that a field exists.
+# proved in [proofs/02](02_benamou_brenier.ipynb). Optimality of $T$ was used for one thing only: $T_t$ is injective, so that a
+# field exists.
 #
 # **Checks.** Gaussians in dimensions 1 to 6 with smooth test functions (the nodes are those of the law $N(m_t,\Sigma_t)$, not
-# moved particles); the same with bumps
-# of compact support on a grid in the plane; the mixtures on the line with bumps, on a grid, with $\rho_t$ and $v_t$ from the pair $(x,z)$;
-# the softmax map with particles, where $v_t$ has to find out by Newton's method which particle is where; and, for Gaussians, the
-# strong form at random points. A bump centred at time $\frac12$ vanishes near the ends; those centred at times 0 and 1 do not.
+# moved particles); the same with bumps of compact support on a grid in the plane; the mixtures on the line with bumps, on a
+# grid, with $\rho_t$ and $v_t$ from the pair $(x,z)$; the softmax map with particles, where $v_t$ has to find out by Newton's
+# method which particle is where; and, for Gaussians, the strong form at random points. A bump centred at time $\frac12$
+# vanishes near the ends; those centred at times 0 and 1 do not.
 
 # %%
 smooth, in_plane, strong = [], [], []
@@ -1160,12 +1139,11 @@ show(fig, "residual_against_quadrature", alt="Relative weak residual against qua
 # ### 5.4 $T_t$ is the flow of $v_t$
 #
 # **Proposition 6.** *The walks of the particles are the only flow lines of the field.* For $x\in D$, $t\mapsto T_t(x)$ is a
-# flow line of $v_t$ on $[0,1[$. It is the only continuous curve $\gamma$ on $[0,1]$ with
-# $\gamma(0)=x$ that is a flow line in $\lbrace(t,y):0 < t < 1,\ y\in T_t(D)\rbrace$ (uniqueness is ours).
+# flow line of $v_t$ on $[0,1[$. It is the only continuous curve $\gamma$ on $[0,1]$ with $\gamma(0)=x$ that is a flow line in
+# $\lbrace(t,y):0 < t < 1,\ y\in T_t(D)\rbrace$ (uniqueness is ours).
 #
 # *Proof.* $\partial_tT_t(x)=T(x)-x=v_t(T_t(x))$ by Proposition 3(c). Uniqueness: at some time $t_0\in]0,1[$ we have
-# $\gamma(t_0)=T_{t_0}(x')$ with an
-# $x'\in D$. By Proposition 3(d), $r(t)=|\gamma(t)-T_t(x')|$ satisfies
+# $\gamma(t_0)=T_{t_0}(x')$ with an $x'\in D$. By Proposition 3(d), $r(t)=|\gamma(t)-T_t(x')|$ satisfies
 # $|r(t)-r(t_0)|\le\big|\int_{t_0}^t\max(\frac1s,\frac1{1-s})\,r(s)\,ds\big|$, and $r(t_0)=0$.
 # Gronwall's inequality on compact intervals in $]0,1[$ gives $r=0$ on $]0,1[$. As $t\to0$, $\gamma(t)=T_t(x')\to x'$, so
 # $x'=x$; and $\gamma(1)=T(x)$ by continuity. $\square$
@@ -1223,8 +1201,7 @@ claim("CE-46", min(bent))
 # proof is the same, so $\mathcal P_2$ is a geodesic space.)
 #
 # Checked with distances that know nothing of the map: Bures' formula of POT between $N(m_s,\Sigma_s)$ and $N(m_t,\Sigma_t)$ in
-# dimensions 1 to 6;
-# on the line the coupling by quantiles; a linear program over all couplings of 60 particles for the softmax map of 5.1.
+# dimensions 1 to 6; on the line the coupling by quantiles; a linear program over all couplings of 60 particles for the softmax map of 5.1.
 
 # %%
 on_gaussians, on_the_line, by_program = [], [], []
@@ -1248,11 +1225,10 @@ claim("CE-52", max(by_program))
 
 # %% [markdown]
 # **Other paths are not geodesics (ours).** The path of flow matching with independent ends, $X_t=(1-t)X_0+tX_1$, makes a detour
-# through a smaller variance: for the covariances of the
-# example, with means 0, $W_2(\mu_0,\mu_{1/2})-\frac12W_2(\mu_0,\mu_1)=0.0976$, and for random laws its two halves are not half
-# as long as the whole. The blend $(1-t)\alpha+t\beta$ of the *measures* does not transport at
-# all: for measures with a gap between their supports, mass $t$ has to cross the gap, so that
-# $W_2(\mu_0,\mu_t)\ge\mathrm{gap}\,\sqrt t$, a curve of infinite speed at $t=0$.
+# through a smaller variance: for the covariances of the example, with means 0,
+# $W_2(\mu_0,\mu_{1/2})-\frac12W_2(\mu_0,\mu_1)=0.0976$, and for random laws its two halves are not half as long as the whole.
+# The blend $(1-t)\alpha+t\beta$ of the *measures* does not transport at all: for measures with a gap between their supports,
+# mass $t$ has to cross the gap, so that $W_2(\mu_0,\mu_t)\ge\mathrm{gap}\,\sqrt t$, a curve of infinite speed at $t=0$.
 
 # %%
 centred = [Gaussian(torch.zeros(2), law.cov) for law in example]
@@ -1295,9 +1271,8 @@ show(fig, "distance_along_paths", alt="Distance from the start against time: a s
 # | N-06 | imprecise | $v_t=(T-\mathrm{Id})\circ T_t^{-1}$ for $t<1$, $\mu_t$-almost everywhere | 5.1 |
 #
 # All entries, and how to cite them: [the sheet](../../figures/errata.md). Not errata, but easily misread: the rotations (3.1,
-# trap), "no divergence at all" (3.1, remark). What the notes leave
-# out is the proof of $(\mu_t,v_t)\in\mathcal V(\alpha,\beta)$: it is section 5.3.
+# trap), "no divergence at all" (3.1, remark). What the notes leave out is the proof of
+# $(\mu_t,v_t)\in\mathcal V(\alpha,\beta)$: it is section 5.3.
 #
 # Next: [proofs/02](02_benamou_brenier.ipynb) proves that McCann's pair is the cheapest of all (Benamou–Brenier), and
-# [proofs/04](04_gaussian_exercises.ipynb) solves the
-# exercises.
+# [proofs/04](04_gaussian_exercises.ipynb) solves the exercises.

@@ -52,7 +52,7 @@ from dynot_lite.laws.coupled import MixtureCoupling, fm_law, mccann_velocity
 from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_velocity, geodesic, monge_map, w2_squared
 from dynot_lite.laws.linear_algebra import geometric_mean
 from dynot_lite.laws.mixtures import GaussianMixture
-from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, strong_residual, weak_residual
+from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, path_quadrature, strong_residual, weak_residual
 from dynot_lite.paths.flows import trajectory
 from dynot_lite.plots import ROLES, bars
 
@@ -98,14 +98,7 @@ Sigma0 = torch.tensor([[2.0, 0.6], [0.6, 1.0]]).double()
 Sigma1 = torch.tensor([[1.0, -0.5], [-0.5, 3.0]]).double()
 p, q = Gaussian(torch.tensor([0.3, -1.0]).double(), Sigma0), Gaussian(torch.tensor([1.5, 0.7]).double(), Sigma1)
 velocity = mccann_velocity(p, q)
-
-
-def quadrature(path, order=20):
-    """The path of measures t -> (points, weights) for a path of Gaussians."""
-    return lambda t: path(t).quadrature(order)
-
-
-energy = kinetic_energy(quadrature(lambda t: geodesic(p, q, t)), velocity)
+energy = kinetic_energy(path_quadrature(lambda t: geodesic(p, q, t)), velocity)
 claim("BB-1", abs(energy - w2_squared(p, q).item()))
 
 
@@ -113,7 +106,7 @@ def wave(t, x):
     return torch.sin(1.3 * t + x[:, 0]) * torch.cos(0.4 * x.sum(-1))
 
 
-claim("BB-2", weak_residual(quadrature(lambda t: geodesic(p, q, t), 40), velocity, wave))
+claim("BB-2", weak_residual(path_quadrature(lambda t: geodesic(p, q, t), 40), velocity, wave))
 
 # %% [markdown]
 # ## 2. Two inequalities, two numbers
@@ -208,7 +201,7 @@ competitors = {
 x, weights = c0.quadrature(4)  # exact for quadratic functions of affine maps
 defects = {}
 for name, (path, v, flow) in competitors.items():
-    total = kinetic_energy(quadrature(path, 4), v, times=32)
+    total = kinetic_energy(path_quadrature(path, 4), v, times=32)
     move = x @ flow(1.0).T - x
     jensen = sum(
         w * (weights @ (v(t, x @ flow(t).T) - move).square().sum(1))
@@ -325,7 +318,7 @@ claim("BB-9", torch.autograd.grad(crossing_velocity(0.4999, point).sum(), point)
 
 # %%
 normal, line_weights = Gaussian(torch.zeros(1).double(), torch.eye(1).double()).quadrature(30)
-shrinking = quadrature(lambda t: Gaussian(torch.zeros(1).double(), torch.eye(1).double() * (1 - 2 * t) ** 2))
+shrinking = path_quadrature(lambda t: Gaussian(torch.zeros(1).double(), torch.eye(1).double() * (1 - 2 * t) ** 2))
 eulerian = kinetic_energy(shrinking, crossing_velocity)
 lines = (line_weights @ ((-2 * normal) ** 2).sum(1)).item()  # each path has the constant velocity −2x
 claim("BB-10", abs(eulerian - lines))
@@ -362,8 +355,8 @@ claim("BB-10", abs(eulerian - lines))
 #    notes applies: $W_2^2(\mu^\varepsilon_0,\mu^\varepsilon_1)\le\mathcal E(\mu^\varepsilon,v^\varepsilon)$.
 # 5. *Limit*: $W_2(\alpha*g_\varepsilon,\beta*g_\varepsilon)\to W_2(\alpha,\beta)$ since
 #    $W_2(\alpha*g_\varepsilon,\alpha)\le\sqrt{\varepsilon d}$. Hence
-#    $W_2^2(\alpha,\beta)=\lim W_2^2(\mu^\varepsilon_0,\mu^\varepsilon_1)\le\liminf\mathcal E(\mu^\varepsilon,v^\varepsilon)\le\mathcal E(\mu,v)$.
-#    $\square$
+#    $W_2^2(\alpha,\beta)=\lim W_2^2(\mu^\varepsilon_0,\mu^\varepsilon_1)$, which is at most
+#    $\liminf\mathcal E(\mu^\varepsilon,v^\varepsilon)\le\mathcal E(\mu,v)$. $\square$
 #
 # In the example, with $\tau=1-2t$: $\mu^\varepsilon_t=\mathcal N(0,\tau^2+\varepsilon)$,
 # $v^\varepsilon_t(x)=-2\tau x/(\tau^2+\varepsilon)$, of slope at most $1/\sqrt\varepsilon$, and the energy is
@@ -385,8 +378,8 @@ for eps in epsilons:
     grid_points = torch.linspace(-2, 2, 41).double()[:, None]
     for t in (0.1, 0.45, 0.7):
         strong = max(strong, strong_residual(density, smooth_velocity, t, grid_points).abs().max().item())
-    mollified = quadrature(lambda t, eps=eps: Gaussian(torch.zeros(1).double(), torch.eye(1).double() * ((1 - 2 * t) ** 2 + eps)))
-    energies.append(kinetic_energy(mollified, smooth_velocity, times=400))
+    mollified = lambda t, eps=eps: Gaussian(torch.zeros(1).double(), torch.eye(1).double() * ((1 - 2 * t) ** 2 + eps))
+    energies.append(kinetic_energy(path_quadrature(mollified), smooth_velocity, times=400))
     closed = max(closed, abs(energies[-1] - 4 * (1 - math.sqrt(eps) * math.atan(1 / math.sqrt(eps)))))
 claim("BB-11", strong)
 claim("BB-12", closed)
@@ -450,7 +443,7 @@ show(fig, "crossing", alt=alt)
 # %%
 K = 5
 size = {
-    "quick": dict(image=(100, 150), ends=800, particles=3000),
+    "quick": dict(image=(100, 150), ends=800, particles=2000),
     "full": dict(image=(200, 300), ends=2000, particles=20000),
 }[preset]
 generator = torch.Generator().manual_seed(seed)
@@ -520,7 +513,7 @@ for value, text, style, place in (
     ax.axhline(value, color=ROLES["optimal" if style == "-" else "truth"], lw=1.1, ls=style)
     ax.text(1.02, value, text, va=place, fontsize=9)
 ax.set(xlabel="time $t$", ylabel="mean squared speed", xlim=(0, 1), title="Four numbers, in their order")
-ax.legend(loc=(0.02, 0.12), fontsize=9)
+ax.legend(loc=(0.22, 0.2), fontsize=9)
 alt = (
     "A curve, the mean squared speed of flow matching, with dots from pairs on it; four horizontal lines in the order "
     "of the theorem, the squared distance far below."
@@ -730,8 +723,8 @@ claim("BB-22", abs(lifted.energy / result.energy - 1))
 # because the coarser grids come before it. What is left at the end is the error of the grid: the bounds are for the piecewise
 # constant data.) The upper end of the bracket is the exact energy of the admissible pair.
 #
-# **Trap.** `energy` is that of the midpoint rule: close, but no bound. It can lie below $W_2^2$ and seem to refute the theorem;
-# so it is not drawn.
+# **Trap.** `energy` is that of the midpoint rule: close, but no bound. It can lie below $W_2^2$ and seem to refute the theorem (for
+# the digits of [the story](../02_benamou_brenier.ipynb), section 4, it is less than a proved lower bound); so it is not drawn.
 
 # %%
 def plane_mixture(n, *components):

@@ -62,7 +62,7 @@ from dynot_lite.laws.gaussian import (
     w2_squared,
 )
 from dynot_lite.laws.mixtures import GaussianMixture, fm_velocity_diracs
-from dynot_lite.paths.continuity import gauss_legendre, kinetic_energy, weak_residual
+from dynot_lite.paths.continuity import box_quadrature, gauss_legendre, kinetic_energy, path_quadrature, weak_residual
 from dynot_lite.paths.flows import integrate_adaptive, trajectory
 from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC, Interpolant
 from dynot_lite.plots import ROLES, draw_ellipse, draw_trajectories
@@ -224,18 +224,9 @@ for d in (1, 2, 3):
         gaps.append(error(pairs.velocity(t, x), fm_by_quadrature(pairs, t, x, nodes[d])))
 claim("EX0-1", max(gaps))
 
-
-def on_line(law, nodes=700, width=9.0):
-    """A mixture on the line, as nodes and weights of the trapezoidal rule."""
-    centres, stds = law.means[:, 0], law.covs[:, 0, 0].sqrt()
-    x = torch.linspace((centres - width * stds).min(), (centres + width * stds).max(), nodes)[:, None]
-    density = law.log_prob(x).exp()
-    return x, density / density.sum()
-
-
 pairs = random_coupling(1, 3)
 zeta = lambda t, x: torch.sin(1.3 * x[:, 0] + 2 * t) + torch.exp(-t) * torch.cos(x[:, 0])
-claim("EX0-2", weak_residual(lambda t: on_line(pairs.law(t)), lambda t, x: pairs.velocity(t, x), zeta, times=40))
+claim("EX0-2", weak_residual(box_quadrature(pairs.law, [0.0], 14.0, 1000), lambda t, x: pairs.velocity(t, x), zeta, times=40))
 
 # %% [markdown]
 # ## 1. Exercise 1: how the velocity changes with the coupling
@@ -761,10 +752,11 @@ claim("EX3-3", max(gaps["any"]))
 # %%
 half = flow_of(independent, 0.5, x0)
 claim("EX3-4", (half - 0.5 * (x0 + monotone)).abs().max())
-grid, weights = on_line(source)
+path = box_quadrature(independent.law, [0.0], 14.0, 1000)
+grid, weights = path(0.0)
 transported = target.quantile(source.cdf(grid).clamp(1e-15, 1 - 1e-15))
 w2_1d = weights @ (transported - grid).square()[:, 0]
-energy = kinetic_energy(lambda t: on_line(independent.law(t)), independent.velocity, times=40)
+energy = kinetic_energy(path, independent.velocity, times=40)
 claim("EX3-5", energy - w2_1d)
 
 line = Gaussian([0.0], [[1.0]])
@@ -1056,7 +1048,7 @@ claim("EX4-20", (fm_flow(*commuting, 0.5).matrix - halfway).abs().max())
 
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(11.0, 3.1))
-examples = (P, Q, 3.8, "printed example"), (p_strong, q_strong, 22, "condition number 100, turned by 45°")
+examples = (P, Q, 3.8, "printed example"), (p_strong, q_strong, 22, "condition 100, turned by 45°")
 for (left, right), (p, q, limit, name) in zip((axes[:2], axes[2:]), examples):
     half_axes = 2 * (torch.linalg.eigh(p.cov).eigenvectors * torch.linalg.eigvalsh(p.cov).sqrt()).T  # short, long
     draw_ellipse(left, p.mean, p.cov, role="source")
@@ -1534,7 +1526,7 @@ errata.box("N-10")
 # %%
 def energy_by_quadrature(p, q, interpolant=LINEAR):
     field = lambda t, x: fm_velocity(p, q, t, x, interpolant=interpolant)
-    return kinetic_energy(lambda t: fm_law(p, q, t, interpolant=interpolant).quadrature(2), field, times=40)
+    return kinetic_energy(path_quadrature(lambda t: fm_law(p, q, t, interpolant=interpolant), 2), field, times=40)
 
 
 def loss_by_quadrature(p, q, cross_cov, times=30):
@@ -1590,32 +1582,26 @@ claim("ERR-11", error(torch.stack([optimal, energy, costs[0]]), [1.1187239084, 2
 # exercise 3 the true end map is $x\mapsto3+\frac x2$.
 
 # %%
-p_line, q_line = Gaussian([0.0], [[1.0]]), Gaussian([3.0], [[0.25]])
-time_nodes, time_weights = gauss_legendre(60)
+def without_time(p, q, starts):
+    """The best field that does not see t: its excess loss, and where its flow carries the starts."""
+    nodes, weights = gauss_legendre(60)
+    grid = torch.linspace(-12, 12, 2401)[:, None]
+    densities = torch.stack([fm_law(p, q, t).log_prob(grid).exp() for t in nodes.tolist()])
+    velocities = torch.stack([fm_velocity(p, q, t, grid)[:, 0] for t in nodes.tolist()])
+    blind = (weights[:, None] * densities * velocities).sum(0) / (weights @ densities).clamp_min(1e-300)
+    excess = (weights[:, None] * densities * (velocities - blind) ** 2).sum() * 0.01
+    field = lambda t, x: torch.as_tensor(np.interp(x[:, 0], grid[:, 0], blind))[:, None]
+    return excess, trajectory(field, starts, steps=200, method="rk4")[1][-1]
 
 
-def on_all_times(x):
-    """Densities and velocities at x at all quadrature times, each of shape (60, n)."""
-    densities = torch.stack([fm_law(p_line, q_line, t.item()).log_prob(x).exp() for t in time_nodes])
-    return densities, torch.stack([fm_velocity(p_line, q_line, t, x)[:, 0] for t in time_nodes])
-
-
-grid = torch.linspace(-8, 8, 1601)[:, None]
-densities, velocities = on_all_times(grid)
-mass = time_weights @ densities
-blind = (time_weights[:, None] * densities * velocities).sum(0) / mass.clamp_min(1e-300)
-excess = (time_weights[:, None] * densities * (velocities - blind) ** 2).sum() * 0.01
+p_line, q_line, x_start = Gaussian([0.0], [[1.0]]), Gaussian([3.0], [[0.25]]), torch.tensor([[-1.0], [0.0], [1.0]])
+excess, blind_end = without_time(p_line, q_line, x_start)
 claim("ERR-12", excess)
-
-
-def blind_velocity(t, x):
-    return torch.as_tensor(np.interp(x[:, 0], grid[:, 0], blind))[:, None]
-
-
-x_start = torch.tensor([[-1.0], [0.0], [1.0]])
-blind_end = trajectory(blind_velocity, x_start, steps=200, method="rk4")[1][-1]
 print("without t, the images of −1, 0, 1 are", [round(v, 2) for v in blind_end[:, 0].tolist()], "instead of [2.5, 3.0, 3.5]")
 claim("ERR-13", (blind_end - monge_map(p_line, q_line)(x_start)).abs().max())
+excess, blind_end = without_time(p_line, Gaussian([0.0], [[4.0]]), torch.tensor([[1.0], [2.0]]))
+ends = ", ".join(f"{end:.2f}" for end in blind_end[:, 0].tolist())
+print(f"the pair of N-09, N(0, 1) to N(0, 4): excess {excess:.3f}, the images of 1 and 2 are {ends}")
 
 # %% [markdown]
 # ### 7.3 Which variance is preserved?

@@ -11,22 +11,25 @@
 # %% [markdown]
 # # Action matching with optimal vector fields is optimal transport
 #
-# **Covers** *On the Equivalence of Optimal Transport Problem and Action Matching with Optimal Vector Fields* (arXiv
-# 2510.27385): the main theorem, the two results around it (Optimal Flow Matching and the semi-dual loss have the same
-# minimisers; the sequence of laws does not matter), and the three "first experiments" that its summary asks for. The paper has
-# no public code; every step of the proof is checked here.
+# The story: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb)
 #
-# **You will see** a loss that takes the same value along twelve different paths between two laws, why it does, the identity
-# path by path from which everything else follows, and what the equivalence does *not* give: a statistical advantage over the
-# semi-dual.
+# **Text.** *On the Equivalence of Optimal Transport Problem and Action Matching with Optimal Vector Fields* (arXiv 2510.27385):
+# the main theorem, the two results around it (Optimal Flow Matching and the semi-dual loss have the same minimisers; the film
+# does not matter), and the three "first experiments" that its summary asks for. The paper has no public code; every step of the
+# proof is checked here.
 #
-# **Prerequisites.** Convex functions and their conjugates; the continuity equation (notebook 01) and the Benamou–Brenier
-# theorem (notebook 02).
+# **What is proved here.** Optimal fields and their actions (sections 2, 3); the theorem, for every finite convex potential, and
+# path by path (section 4); what an unrestricted action learns, and what snapshots can and cannot tell it (section 5); the
+# identity of Optimal Flow Matching, the certificate, and the Rao–Blackwell theorem of gradients (section 6). Duality and
+# Brenier's theorem have their proofs in [proofs/00](00_start_here.ipynb), the theorem of Benamou and Brenier in
+# [proofs/02](02_benamou_brenier.ipynb).
 #
+# **Prerequisites.** Convex functions and their conjugates; the continuity equation ([proofs/01](01_continuity_equation.ipynb)).
 # **Running time.** Under a minute on one core (quick preset).
 #
-# Conventions: the cost is $\tfrac12|x-y|^2$, and $W_2^2$ carries no ½, so $\tfrac12W_2^2$ is the transport cost.
-# $m_2(p)=\mathbb E_p|x|^2$.
+# Conventions: a *film* $(\mu_t)_{0\le t\le1}$ is a family of laws with $\mu_0=\alpha$, $\mu_1=\beta$, both in $\mathcal P_2$.
+# The cost is $\tfrac12|x-y|^2$, and $W_2^2$ carries no ½, so $\tfrac12W_2^2$ is the transport cost.
+# $m_2(\mu)=\mathbb E_\mu|x|^2$.
 
 # %% tags=["parameters"]
 preset = "quick"
@@ -43,14 +46,16 @@ from scipy.optimize import linear_sum_assignment
 
 from dynot_lite.laws import gaussian
 from dynot_lite.matching.training import cosine, fit
-from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction, action_gap, action_matching_loss, action_network
-from dynot_lite.companion import claim, say, show, start
+from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction, action_gap
+from dynot_lite.potentials.action_matching import action_matching_loss, action_network, snapshot_loss
+from dynot_lite.companion import claim, errata, say, show, start
+from dynot_lite.companion.numerics import cubature, difference
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.potentials.dual import certificate, semidual_loss
 from dynot_lite.paths.flows import trajectory
 from dynot_lite.paths.interpolants import LINEAR, TRIGONOMETRIC
 from dynot_lite.potentials.optimal_flow_matching import ofm_loss
-from dynot_lite.plots import COLOURS
+from dynot_lite.plots import ROLES
 from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
 
 start("proofs/05_am_ot_equivalence", preset=preset, seed=seed)
@@ -66,8 +71,8 @@ def randn(*shape):
 
 # %% [markdown]
 # Three families of convex potentials, with random parameters: quadratics (affine maps), log-sum-exp plus a quadratic, and
-# input-convex networks. Every identity below is checked on all three, in dimensions 1, 2, 3 and 10, on laws $p_0\ne p_1$ with
-# non-zero means and no symmetry.
+# input-convex networks. Every identity below is checked on all three, in dimensions 1, 2, 3 and 10, on laws $\alpha\ne\beta$
+# with non-zero means and no symmetry.
 
 
 # %%
@@ -96,28 +101,26 @@ def worst(*deviations):
 
 
 # %% [markdown]
-# ## 1. Kantorovich duality and Brenier's theorem
+# ## 1. The semi-dual, recalled
 #
-# For a convex function $\Psi$ with conjugate $\Psi^\ast(y)=\sup_x\langle x,y\rangle-\Psi(x)$ put
-#
-# $$
-# L_{OT}(\Psi)=\mathbb E_{p_0}\Psi(x_0)+\mathbb E_{p_1}\Psi^\ast(x_1).
-# $$
-#
-# **Weak duality.** *For every convex $\Psi$ and every coupling $\pi$ of $p_0,p_1\in\mathcal P_2$,*
+# *The idea: a convex function bounds the cost of transport from below, and its gradient is a map that attains the bound.* For a
+# convex function $\Psi$ with conjugate $\Psi^\ast(y)=\sup_x\langle x,y\rangle-\Psi(x)$ put
 #
 # $$
-# \tfrac12\mathbb E_\pi|x_0-x_1|^2\;\ge\;\tfrac12\big(m_2(p_0)+m_2(p_1)\big)-L_{OT}(\Psi).
+# L_{OT}(\Psi)=\mathbb E_\alpha\Psi(X_0)+\mathbb E_\beta\Psi^\ast(X_1).
 # $$
 #
-# *Proof.* The Fenchel–Young inequality $\Psi(x)+\Psi^\ast(y)\ge\langle x,y\rangle$ is the definition of $\Psi^\ast$. Average it
-# over $\pi$ and use $\tfrac12|x-y|^2=\tfrac12|x|^2+\tfrac12|y|^2-\langle x,y\rangle$. $\square$
+# We use four facts, from [proofs/00](00_start_here.ipynb), sections 6 and 7, in the variables $f=\tfrac12|\cdot|^2-\Psi$,
+# $g=\tfrac12|\cdot|^2-\Psi^\ast$:
 #
-# **Equality.** For differentiable $\Psi$, Fenchel–Young is an equality exactly when $y=\nabla\Psi(x)$: the concave function
-# $\langle\cdot,y\rangle-\Psi$ is at its maximum iff its gradient vanishes. Hence if $(\nabla\Psi)_\#p_0=p_1$, the coupling
-# $(\mathrm{id},\nabla\Psi)_\#p_0$ attains equality: **the gradient of a convex function is an optimal map**, and
-# $\min L_{OT}=\tfrac12(m_2(p_0)+m_2(p_1))-\tfrac12W_2^2$. *Brenier's theorem* is the converse: if $p_0$ has a density, there is
-# a convex $\Psi$ with $(\nabla\Psi)_\#p_0=p_1$, and $\nabla\Psi$ is unique $p_0$-almost everywhere.
+# 1. *Fenchel–Young.* $\Psi(x)+\Psi^\ast(y)\ge\langle x,y\rangle$, with equality for differentiable $\Psi$ exactly if
+#    $y=\nabla\Psi(x)$.
+# 2. *Weak duality.* For every convex $\Psi$ and every coupling $\pi$ of $\alpha,\beta\in\mathcal P_2$,
+#    $\tfrac12\mathbb E_\pi|X_0-X_1|^2\ge\tfrac12\big(m_2(\alpha)+m_2(\beta)\big)-L_{OT}(\Psi)$ (the mean of 1).
+# 3. *Equality.* If $(\nabla\Psi)_\#\alpha=\beta$, then $(\mathrm{Id},\nabla\Psi)_\#\alpha$ attains it: **the gradient of a
+#    convex function is an optimal map**, and $\min L_{OT}=\tfrac12(m_2(\alpha)+m_2(\beta))-\tfrac12W_2^2$.
+# 4. *Brenier.* If $\alpha$ has a density, there is a convex $\Psi$ with $(\nabla\Psi)_\#\alpha=\beta$, and $\nabla\Psi$ is
+#    unique $\alpha$-almost everywhere.
 #
 # The conjugates below are found by a batched Newton method; each solve either reaches its tolerance or raises.
 
@@ -163,8 +166,10 @@ except ValueError as error:
 # %% [markdown]
 # ## 2. Optimal vector fields
 #
-# Let $\Psi$ be convex and $\Psi_t=(1-t)\tfrac12|\cdot|^2+t\Psi$. The *flow* of $\Psi$ is $\phi_t=\nabla\Psi_t$,
-# $\phi_t(z)=(1-t)z+t\nabla\Psi(z)$. For $t<1$ write $z_t(x)=\phi_t^{-1}(x)$; the **optimal vector field** of $\Psi$ is
+# *The idea: everybody walks straight, and where $\Psi$ is convex nobody meets anybody, so the velocity is a field.*
+#
+# Let $\Psi$ be convex and $\Psi_t=(1-t)\tfrac12|\cdot|^2+t\Psi$. The *flow* of $\Psi$ is $\varphi_t=\nabla\Psi_t$,
+# $\varphi_t(z)=(1-t)z+t\nabla\Psi(z)$. For $t<1$ write $z_t(x)=\varphi_t^{-1}(x)$; the **optimal vector field** of $\Psi$ is
 #
 # $$
 # u_t(x)=\nabla\Psi(z_t(x))-z_t(x)=\frac{x-z_t(x)}t\quad(t>0),\qquad u_0=\nabla\Psi-\mathrm{id}.
@@ -173,24 +178,18 @@ except ValueError as error:
 # These are the fields of displacement interpolations; by Benamou–Brenier the field that solves dynamic optimal transport is one
 # of them.
 #
-# **Proposition 1.** *(a) $\phi_t$ is a bijection of $\mathbb R^d$ for $t<1$ (for $t=1$ too if $\Psi$ is strongly convex). (b)
-# Particles move on straight lines at constant speed. (c) $\partial_tu+(\nabla u)u=0$. (d) $u_t$ is a gradient field.*
+# **Proposition 1.** *(a) $\varphi_t$ is a bijection of $\mathbb R^d$ for $t<1$ (for $t=1$ too if $\Psi$ is strongly convex).
+# (b) Particles move on straight lines at constant speed. (c) $\partial_tu+(\nabla u)u=0$. (d) $u_t$ is a gradient field.*
 #
 # *Proof.* (a) $\Psi_t$ is $(1-t)$-strongly convex, so $\Psi_t-\langle x,\cdot\rangle$ has exactly one minimiser, which is the
-# solution of $\phi_t(z)=x$. (b) $u_t(\phi_t(z))=\nabla\Psi(z)-z=\dot\phi_t(z)$ does not depend on $t$. (c) Differentiate (b) in
-# $t$: $0=\partial_tu+(\nabla u)\dot\phi_t=\partial_tu+(\nabla u)u$ at the point $\phi_t(z)$, and by (a) every point is one. (d)
-# $z_t=\nabla\Psi_t^\ast$ is a gradient (the inverse of the gradient of a strongly convex function is the gradient of the
-# conjugate), hence so is $(x-z_t(x))/t$. $\square$
+# solution of $\varphi_t(z)=x$. (b) $u_t(\varphi_t(z))=\nabla\Psi(z)-z=\dot\varphi_t(z)$ does not depend on $t$. (c)
+# Differentiate (b) in $t$: $0=\partial_tu+(\nabla u)\dot\varphi_t=\partial_tu+(\nabla u)u$ at the point $\varphi_t(z)$, and by
+# (a) every point is one. (d) $z_t=\nabla\Psi_t^\ast$ is a gradient (the inverse of the gradient of a strongly convex function
+# is the gradient of the conjugate), hence so is $(x-z_t(x))/t$. $\square$
 #
 # In the cell: derivatives in $t$ and along directions are sixth-order central differences, at fixed $x$.
 
-
 # %%
-def difference(function, step=2e-3):
-    """Sixth-order central difference of a function of one number at 0."""
-    return sum(c * (function(k * step) - function(-k * step)) for k, c in {1: 45, 2: -9, 3: 1}.items()) / (60 * step)
-
-
 curvature, straight, burgers, symmetry = [], [], [], []
 for dim, _, potential in cases:
     action, (x, _) = OptimalAction(potential), laws(dim)
@@ -228,6 +227,8 @@ claim("AM-10", (jacobian - jacobian.T).abs().max())
 # %% [markdown]
 # ## 3. Hamilton–Jacobi and Hopf–Lax
 #
+# *The idea: the action is a least price, and a least price changes in time by what the cheapest way pays.*
+#
 # By (d) there is an *action* $s_t$ with $\nabla s_t=u_t$. Choose it so that it starts from $s_0=\Psi-\tfrac12|\cdot|^2$ and put
 #
 # $$
@@ -244,17 +245,18 @@ claim("AM-10", (jacobian - jacobian.T).abs().max())
 # *holds at every point. Moreover $s_t\to s_0$ as $t\to0$, and $s_1=\tfrac12|\cdot|^2-\Psi^\ast$.*
 #
 # *Proof.* $t$ times the bracket is $\Psi_t(z)-\langle x,z\rangle+\tfrac12|x|^2$: strictly convex in $z$ because $\Psi$ is
-# convex and $t<1$, with minimiser $z_t(x)$ and minimum $\tfrac12|x|^2-\Psi_t^\ast(x)$. By the envelope theorem (the minimiser is
-# unique, so the derivative of the minimum is the derivative of the bracket at fixed $z$) $\nabla s_t(x)=(x-z_t)/t=u_t(x)$ and
-# $\partial_ts_t(x)=-|x-z_t|^2/(2t^2)=-\tfrac12|u_t(x)|^2$. At $t=1$ insert; at $t\to0$, $0\le s_0(x)-s_t(x)$ (take $z=x$), and
-# with $z=z_t$: $s_0(x)-s_t(x)=s_0(x)-s_0(z_t)-\tfrac t2|u_t|^2=O(|x-z_t|)=O(t)$. $\square$
+# convex and $t<1$, with minimiser $z_t(x)$ and minimum $\tfrac12|x|^2-\Psi_t^\ast(x)$. By the envelope theorem (the minimiser
+# is unique, so the derivative of the minimum is the derivative of the bracket at fixed $z$) $\nabla s_t(x)=(x-z_t)/t=u_t(x)$
+# and $\partial_ts_t(x)=-|x-z_t|^2/(2t^2)=-\tfrac12|u_t(x)|^2$. At $t=1$ insert; at $t\to0$, $0\le s_0(x)-s_t(x)$ (take $z=x$),
+# and with $z=z_t$: $s_0(x)-s_t(x)=s_0(x)-s_0(z_t)-\tfrac t2|u_t|^2=O(|x-z_t|)=O(t)$. $\square$
 #
 # **A check that cannot fail.** Write $s_t(x)=\Psi(z)-\tfrac12|z|^2+\tfrac t2|w|^2$ with $w=\nabla\Psi(z)-z$, and differentiate
 # through $z_t(x)$ by the chain rule: with $E=\nabla^2\Psi(z)-I$, $\dot z=-(I+tE)^{-1}w$ and $\dot w=E\dot z$ the result is
-# $\langle w,\dot z\rangle+\tfrac12|w|^2+t\langle w,E\dot z\rangle=\langle w,(I+tE)\dot z\rangle+\tfrac12|w|^2=-\tfrac12|w|^2$. That
-# is $-\tfrac12|u|^2$ for *any* point $z$ and *any* matrix $E$: it says nothing of the minimum. So $\partial_ts$ is taken from the
-# values at fixed $x$: by differences (AM-14), and by automatic differentiation of the minimum (AM-15), which has
-# $-|x-z|^2/(2t^2)$ at the point $z$ that the solver found, while $u=\nabla\Psi(z)-z$: they agree only where $z$ is the minimiser.
+# $\langle w,\dot z\rangle+\tfrac12|w|^2+t\langle w,E\dot z\rangle=\langle w,(I+tE)\dot z\rangle+\tfrac12|w|^2=-\tfrac12|w|^2$.
+# That is $-\tfrac12|u|^2$ for *any* point $z$ and *any* matrix $E$: it says nothing of the minimum. So $\partial_ts$ is taken
+# from the values at fixed $x$: by differences (AM-14), and by automatic differentiation of the minimum (AM-15), which has
+# $-|x-z|^2/(2t^2)$ at the point $z$ that the solver found, while $u=\nabla\Psi(z)-z$: they agree only where $z$ is the
+# minimiser.
 
 # %%
 forms, candidates_below, slope, jacobi, through_minimum, ends = [], [], [], [], [], []
@@ -317,29 +319,32 @@ claim("AM-19", (action.time_derivative(0.5, x) + action.velocity(0.5, x).square(
 # %% [markdown]
 # ## 4. The theorem
 #
-# Given laws $(p_t)_{0\le t\le1}$ with ends $p_0,p_1$, the action matching loss of $s$ is
+# *The idea: an optimal action pays nothing at any place and time, so no film can be seen in its loss; only the two ends are
+# left, and they are the semi-dual.* Given a film $(\mu_t)_{0\le t\le1}$ from $\alpha$ to $\beta$, the action matching loss of
+# $s$ is
 #
 # $$
-# L_{AM}(s)=\mathbb E_{p_0}s_0-\mathbb E_{p_1}s_1+\int_0^1\mathbb E_{p_t}\big[\partial_ts_t+\tfrac12|\nabla s_t|^2\big]dt .
+# L_{AM}(s)=\mathbb E_\alpha s_0-\mathbb E_\beta s_1+\int_0^1\mathbb E_{\mu_t}\big[\partial_ts_t+\tfrac12|\nabla s_t|^2\big]dt .
 # $$
 #
-# **Theorem (arXiv 2510.27385).** *Let $s^\Psi$ be the action of the convex potential $\Psi$. For every sequence of laws,*
+# **Theorem 3 (arXiv 2510.27385).** *Let $s^\Psi$ be the action of the convex potential $\Psi$. For every film,*
 #
 # $$
-# L_{AM}(s^\Psi)=L_{OT}(\Psi)-\tfrac12\big(m_2(p_0)+m_2(p_1)\big).
+# L_{AM}(s^\Psi)=L_{OT}(\Psi)-\tfrac12\big(m_2(\alpha)+m_2(\beta)\big).
 # $$
 #
-# *Hence the minimisers over optimal vector fields are the Brenier potentials, whatever the sequence, and the minimum is
-# $-\tfrac12W_2^2$.*
+# *Hence the minimisers over optimal vector fields are those of $L_{OT}$, whatever the film. A $\Psi$ with
+# $(\nabla\Psi)_\#\alpha=\beta$ (a Brenier potential) is one, with the value $-\tfrac12W_2^2$; no value is lower.*
 #
-# *Proof.* By Proposition 2 the integrand vanishes at every point of every $p_t$. What is left is
-# $\mathbb E_{p_0}[\Psi-\tfrac12|\cdot|^2]-\mathbb E_{p_1}[\tfrac12|\cdot|^2-\Psi^\ast]$. $\square$
+# *Proof.* By Proposition 2 the integrand vanishes at every point of every $\mu_t$. What is left is
+# $\mathbb E_\alpha[\Psi-\tfrac12|\cdot|^2]-\mathbb E_\beta[\tfrac12|\cdot|^2-\Psi^\ast]$. The rest is section 1. $\square$
 #
-# *Hypotheses used:* $\Psi$ convex, finite and differentiable, the expectations finite (quadratic growth of $\Psi$ and $\Psi^\ast$
-# suffices). The laws $p_t$ need no density, the sequence no velocity: marginals of Brownian bridges are allowed.
+# *Hypotheses used:* $\Psi$ convex, finite and differentiable, the expectations finite (quadratic growth of $\Psi$ and
+# $\Psi^\ast$ suffices). The laws $\mu_t$ need no density, the film no velocity: marginals of Brownian bridges are allowed.
+# Proposition 4 below removes "differentiable" and the growth.
 #
 # Below: three families of potentials, five families of paths, dimensions 1, 2, 3, 10; $\partial_ts$ by differences of values at
-# fixed $x$. The residual is relative to $1+\tfrac12(m_2(p_0)+m_2(p_1))$.
+# fixed $x$. The residual is relative to $1+\tfrac12(m_2(\alpha)+m_2(\beta))$.
 
 
 # %%
@@ -392,14 +397,114 @@ claim("AM-20", max(residuals.values()))
 claim("AM-21", min(halves))
 
 # %% [markdown]
-# > **Erratum.** The summaries of the paper state the equivalence "up to constants". The constant is
-# > $-\tfrac12(m_2(p_0)+m_2(p_1))$ and the factor is 1, for the loss with $\tfrac12|\nabla s|^2$ and the cost with its ½
-# > (AM-21 forgets the ½ of the constant). And "regardless of the sequence" needs a loss without weights in time, ends
-# > that are $p_0$ and $p_1$, and exact conjugates: see notebook 07.
+# *Remark.* The summaries of the paper state the equivalence "up to constants". The constant is
+# $-\tfrac12(m_2(\alpha)+m_2(\beta))$ and the factor is 1, for the loss with $\tfrac12|\nabla s|^2$ and the cost with its ½
+# (AM-21 forgets the ½ of the constant). Two sentences about the theorem need a correction. Existence and uniqueness of a map
+# play no part in it:
+
+# %%
+errata.box("A-01")
+
+# %% [markdown]
+# And "regardless of the sequence" needs a loss without weights in time, ends that are $\alpha$ and $\beta$, and exact
+# conjugates:
+
+# %%
+errata.box("A-03")
+
+# %% [markdown]
+# ### Every finite convex potential (ours)
 #
-# ### Regardless of the sequence: twelve paths, one loss
+# *The idea: the minimum that defines the action smooths the kinks of $\Psi$ at once, so nothing has to be differentiable.* A
+# map that tears its source apart, from one component to two, has a potential with kinks. For $0<t<1$ let
+# $\Psi_t=(1-t)\tfrac12|\cdot|^2+t\Psi$ and $s_t(x)=\min_z\{\Psi(z)-\tfrac12|z|^2+\tfrac1{2t}|x-z|^2\}$ as before;
+# $s_0=\Psi-\tfrac12|\cdot|^2$, $s_1=\tfrac12|\cdot|^2-\Psi^\ast$, which may be $-\infty$.
 #
-# A one-parameter family of convex potentials $\Psi_a$, evaluated along twelve very different paths between the same two laws.
+# **Proposition 4.** *Let $\Psi:\mathbb R^d\to\mathbb R$ be convex. (a) For $0<t<1$ the minimum is attained at exactly one point
+# $z_t(x)$, $s$ is continuously differentiable on $(0,1)\times\mathbb R^d$, and at every point
+# $\nabla s_t(x)=(x-z_t(x))/t=:u_t(x)$ and $\partial_ts_t(x)=-\tfrac12|u_t(x)|^2$. (b) $s_t(x)$ increases to $s_0(x)$ as
+# $t\downarrow0$ and decreases to $s_1(x)$ as $t\uparrow1$. (c) For all $\alpha,\beta\in\mathcal P_2$ and every film, whether
+# its laws have densities and moments or not, $L_{AM}(s^\Psi)=L_{OT}(\Psi)-\tfrac12(m_2(\alpha)+m_2(\beta))$ in
+# $(-\infty,+\infty]$.*
+#
+# *Proof.* (a) Write $h(z)=\tfrac12|z|^2-\Psi(z)$ and
+# $F(t,x)=\Psi_t^\ast(x)=\sup_z\{\langle x,z\rangle-\tfrac12|z|^2+t\,h(z)\}$.
+#
+# *Step 1.* $\Psi_t$ is $(1-t)$-strongly convex and finite, so the supremum is attained at exactly one $z_t(x)$, and the
+# subdifferential of $F(t,\cdot)$ at $x$ is $\{z_t(x)\}$.
+#
+# *Step 2.* $F$ is a supremum of functions that are affine in $(t,x)$ jointly: it is convex on $(0,1)\times\mathbb R^d$, and as
+# it is finite there, continuous. With $z=z_t(x)$, the pair $(h(z),z)$ is a subgradient of $F$ at $(t,x)$:
+# $F(t',x')\ge F(t,x)+h(z)(t'-t)+\langle z,x'-x\rangle$.
+#
+# *Step 3: $z$ and $h(z)$ are continuous in $(t,x)$.* Let $(t_k,x_k)\to(t,x)$ and $z_k=z_{t_k}(x_k)$. Subgradients of a finite
+# convex function are bounded near a point, so a subsequence of $(h(z_k),z_k)$ converges, to a subgradient $(\gamma,\zeta)$ at
+# $(t,x)$. Its second part lies in the subdifferential of $F(t,\cdot)$, so $\zeta=z_t(x)$. In
+# $F(t_k,x_k)=\langle x_k,z_k\rangle-\tfrac12|z_k|^2+t_kh(z_k)$ let $k\to\infty$: $F$ is continuous and $t>0$, so
+# $\gamma=h(z_t(x))$.
+#
+# *Step 4.* With $z=z_t(x)$, $z'=z_{t'}(x')$, the inequality of step 2 in both directions gives
+# $0\le F(t',x')-F(t,x)-h(z)(t'-t)-\langle z,x'-x\rangle\le(h(z')-h(z))(t'-t)+\langle z'-z,x'-x\rangle$, which is
+# $o(|t'-t|+|x'-x|)$ by step 3. So $F$ is differentiable with the continuous gradient $(h(z),z)$, and
+# $s_t(x)=(\tfrac12|x|^2-F(t,x))/t$ is continuously differentiable, too.
+#
+# *Step 5.* $\nabla s_t=(x-z)/t$. As $F=\langle x,z\rangle-\tfrac12|z|^2+th(z)$, we have $s_t=\tfrac1{2t}|x-z|^2-h(z)$ and
+# $\partial_ts_t=-\tfrac1t(s_t+h(z))=-\tfrac1{2t^2}|x-z|^2$.
+#
+# (b) $\tfrac1{2t}|x-z|^2$ decreases in $t$, hence so does $s_t$; and $\inf_{t<1}\inf_z=\inf_z\inf_{t<1}$ is $s_1$. If
+# $s_t(x)\le M$ for all $t>0$, an affine minorant of $\Psi$ gives $|x-z_t|^2\le2t(M+C(1+|z_t|^2))$, so $z_t\to x$, and
+# $M\ge\liminf(\Psi(z_t)-\tfrac12|z_t|^2)=s_0(x)$ by continuity; with $s_t\le s_0$ (take $z=x$) the limit is $s_0(x)$.
+#
+# (c) By (a) the integrand is the zero function. $\Psi$ and $\Psi^\ast$ have affine minorants, so $\mathbb E_\alpha s_0$ and
+# $-\mathbb E_\beta s_1$ exist in $(-\infty,+\infty]$. $\square$
+#
+# *What is sharp.* For a $\Psi$ that is not convex, $\Psi^\ast$ is the conjugate of its convex hull, which is not above $\Psi$:
+# nothing is gained, and the action gets shocks, where a derivative that one chooses is not the derivative along a path.
+#
+# **The smallest kink.** $\Psi(z)=\tfrac12z^2+a|z|$ on the line tears the source apart at 0 and moves the halves by $\pm a$. Its
+# conjugate is $\tfrac12(|y|-a)_+^2$, and its action is Huber's function: $s_t(x)=x^2/(2t)$ for $|x|\le at$, and
+# $a|x|-\tfrac12a^2t$ outside. The gap is filled by the *fan* $u_t(x)=x/t$, which is continuous although the map jumps. AM-48
+# compares the formula with the least value over a fine grid of $z$; AM-49 is the theorem, along five films, one of which is
+# squeezed onto the kink at half-time; $\partial_ts$ by second-order differences (the action is not twice differentiable at the
+# rim of the fan).
+
+# %%
+a = 1.5
+
+
+def huber(t, x):
+    x = x[:, 0].abs()
+    return torch.where(x <= a * t, x**2 / (2 * t.clamp(min=1e-12)), a * x - 0.5 * a**2 * t)
+
+
+class Kinked(AutodiffAction):
+    def time_derivative(self, t, x, step=1e-5):
+        t = torch.as_tensor(t).expand(len(x))
+        return (huber(t + step, x) - huber(t - step, x)) / (2 * step)
+
+
+x, z, t = torch.linspace(-2, 2, 201)[:, None], torch.linspace(-6, 6, 48_001), 0.6
+least = (a * z.abs() + (x - z) ** 2 / (2 * t)).amin(1)
+claim("AM-48", worst(least - huber(torch.tensor(t), x)))
+
+own = torch.Generator().manual_seed(seed)
+x0, x1 = torch.randn(n, 1, generator=own) + 0.3, 2 * torch.randn(n, 1, generator=own) - 0.5
+five = [
+    lambda t: LINEAR.at(t, x0, x1)[0],
+    lambda t: TRIGONOMETRIC.at(t, x0, x1)[0],
+    lambda t: (1 - t) * x0 + t * x1 + math.sin(math.pi * t),
+    lambda t: x0 if t < 0.5 else x1,
+    lambda t: abs(1 - 2 * t) * (x0 if t < 0.5 else x1),
+]
+dual = (0.5 * x0[:, 0] ** 2 + a * x0[:, 0].abs()).mean() + 0.5 * (x1[:, 0].abs() - a).clamp(min=0).square().mean()
+times = [0.07, 0.31, 0.5, 0.83]
+kinked = torch.stack([action_matching_loss(Kinked(huber), x0, x1, film, times) for film in five])
+claim("AM-49", worst(kinked - dual + half_moments(x0, x1)))
+
+# %% [markdown]
+# ### Regardless of the film: twelve films, one loss
+#
+# A one-parameter family of convex potentials $\Psi_a$, evaluated along twelve very different films between the same two laws.
 # On the right the same boundary values $s_0,s_1$, but joined linearly in time, $(1-t)s_0+ts_1$: an action outside the class.
 # Its loss depends on the path.
 
@@ -478,34 +583,37 @@ say(f"value at the Brenier potential: {optimal_losses.amin():.4f}, minus half th
 # %%
 figure = plt.figure(figsize=(11.5, 4.8))
 grid = figure.add_gridspec(2, 5, width_ratios=[1, 1, 1, 1.9, 1.9])
-palette = [COLOURS[name] for name in ("blue", "orange", "green", "vermilion", "purple", "sky")]
 shown = ["independent", "turning", "wide bridge", "detour down", "collapse", "McCann"]
 for index, name in enumerate(shown):
     axes = figure.add_subplot(grid[index // 3, index % 3])
-    for k, t in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
-        cloud = twelve[name](t)
-        axes.scatter(*cloud.T, s=2, color=plt.cm.viridis(0.9 * t))
+    for t in (0.25, 0.5, 0.75, 0.0, 1.0):
+        axes.scatter(*twelve[name](t).T, s=2, color=plt.cm.viridis(0.9 * t))
     axes.set(title=name, xticks=[], yticks=[], xlim=(-4.6, 3), ylim=(-5.2, 4.6), aspect="equal")
-    axes.title.set_fontsize(9)
 left, right = figure.add_subplot(grid[:, 3]), figure.add_subplot(grid[:, 4])
-for k, name in enumerate(twelve):
-    left.plot(values, optimal_losses[:, k], color=palette[k % 6], marker="o", ms=12 - 0.8 * k, mfc="none", lw=1)
-    right.plot(values, linear_losses[:, k], color=palette[k % 6], lw=1.4, ls="-" if k < 6 else "--", label=name)
-left.set(title="optimal actions $s^{\\Psi_a}$:\ntwelve curves, one loss", xlabel="parameter $a$ of $\\Psi_a$", ylabel="$L_{AM}$")
-right.set(title="same $s_0$, $s_1$, joined linearly:\none loss per path", xlabel="parameter $a$ of $\\Psi_a$")
-right.set_ylim(top=float(linear_losses.max()) + 4)
-right.legend(fontsize=7, ncols=2, loc="upper right")
+rows = torch.arange(len(twelve))
+for axes, losses in ((left, optimal_losses), (right, linear_losses)):
+    for number in range(0, len(values), len(values) // 4):  # five of the potentials
+        shade = plt.cm.viridis(0.95 * number / len(values))
+        axes.plot(losses[number], rows, color=shade, lw=0.7, marker="o", ms=4, label=f"$a={values[number] + 1e-9:.1f}$")
+    axes.set(xlabel="$L_{AM}$", ylim=(14.4, -0.6))
+left.legend(loc="lower center", ncols=3, fontsize=8, handlelength=1)
+left.set_yticks(rows, twelve)
+left.set_title("optimal actions $s^{\\Psi_a}$:\ntwelve films, one loss")
+right.set_yticks(rows, [])
+right.set_title("same $s_0$, $s_1$, joined linearly:\none loss per film")
 alt = (
-    "Six of the twelve paths between two laws as clouds at five times; the action matching losses of optimal actions coincide "
-    "for all twelve paths and are least at the Brenier potential, those of other actions do not"
+    "Six of the twelve films between two laws as clouds at five times; the action matching losses of optimal actions, one row per "
+    "film, stand in straight columns, one column per potential; those of other actions do not"
 )
 show(figure, "am_regardless_of_the_sequence", alt=alt)
 
 # %% [markdown]
 # ### Path by path (ours: sharper than the paper states)
 #
-# **Theorem (pathwise identity).** *Let $x:[0,1]\to\mathbb R^d$ be absolutely continuous with $\int|\dot x|^2<\infty$. For every
-# convex, differentiable $\Psi$ of quadratic growth,*
+# *The idea: along any path the action changes by exactly what is missing in the square of the velocity error.*
+#
+# **Theorem 5 (pathwise identity).** *Let $x:[0,1]\to\mathbb R^d$ be absolutely continuous with $\int|\dot x|^2<\infty$. For
+# every convex, differentiable $\Psi$ of quadratic growth,*
 #
 # $$
 # \int_0^1|u_t(x_t)-\dot x_t|^2dt=2\big[\Psi(x_0)+\Psi^\ast(x_1)\big]-|x_0|^2-|x_1|^2+\int_0^1|\dot x_t|^2dt .
@@ -515,9 +623,10 @@ show(figure, "am_regardless_of_the_sequence", alt=alt)
 # (Proposition 2), so $|u-\dot x|^2=|\dot x|^2-2\tfrac{d}{dt}s_t(x_t)$. Integrate: $-2[s_1(x_1)-s_0(x_0)]$, and insert $s_0$ and
 # $s_1$. $\square$
 #
-# For a straight path the right side is $2[\Psi(x_0)+\Psi^\ast(x_1)-\langle x_0,x_1\rangle]$: *twice the Fenchel–Young gap of the
-# end points*. Both theorems are averages of this one: subtract $\int|\dot x|^2$ and average over any law of paths with
-# marginals $p_t$ for the action matching theorem; average over straight lines for the Optimal Flow Matching theorem of section 6.
+# For a straight path the right side is $2[\Psi(x_0)+\Psi^\ast(x_1)-\langle x_0,x_1\rangle]$: *twice the Fenchel–Young gap of
+# the end points*. Both theorems are averages of this one: subtract $\int|\dot x|^2$ and average over any law of paths with
+# marginals $\mu_t$ for the action matching theorem; average over straight lines for the Optimal Flow Matching theorem of
+# section 6.
 
 # %%
 skew = randn(3, 3)
@@ -566,18 +675,20 @@ claim("AM-26", worst(*interior_gradient))
 # %% [markdown]
 # ## 5. The minimum, and why it is not the minimum over all actions
 #
-# Let $v_t=\nabla s^\circ_t$ be the gradient field that moves the sequence, $\partial_tp_t+\mathrm{div}(p_tv_t)=0$, and
-# $K=\tfrac12\int\mathbb E_{p_t}|v_t|^2dt$.
+# *The idea: an action is scored by its distance from the one gradient field that moves the film.* Let $v_t=\nabla s^\circ_t$ be
+# that field, $\partial_t\mu_t+\mathrm{div}(\mu_tv_t)=0$, and $\mathcal E=\int\mathbb E_{\mu_t}|v_t|^2dt$ its energy.
 #
-# **Action gap.** *For every action, $L_{AM}(s)=\tfrac12\int\mathbb E_{p_t}|\nabla s_t-v_t|^2dt-K$.*
+# **Proposition 6 (action gap).** *For every action,
+# $L_{AM}(s)=\tfrac12\int\mathbb E_{\mu_t}|\nabla s_t-v_t|^2dt-\tfrac12\mathcal E$.*
 #
 # *Proof.* Test the continuity equation with $s$:
-# $\mathbb E_{p_1}s_1-\mathbb E_{p_0}s_0=\int\mathbb E_{p_t}[\partial_ts+\langle\nabla s,v\rangle]dt$. Substitute, and complete
-# the square in $\tfrac12|\nabla s|^2-\langle\nabla s,v\rangle$. $\square$
+# $\mathbb E_\beta s_1-\mathbb E_\alpha s_0=\int\mathbb E_{\mu_t}[\partial_ts+\langle\nabla s,v\rangle]dt$. Substitute, and
+# complete the square in $\tfrac12|\nabla s|^2-\langle\nabla s,v\rangle$. $\square$
 #
-# So the minimum over *all* actions is $-K$, attained by the field of the sequence; over optimal fields it is $-\tfrac12W_2^2$.
-# By Benamou–Brenier $K\ge\tfrac12W_2^2$ with equality only along McCann's interpolation: the excess $K-\tfrac12W_2^2$ is the
-# price of the restriction along a curve that is not a geodesic, not a failure of training.
+# So the minimum over *all* actions is $-\tfrac12\mathcal E$, attained by the field of the film; over optimal fields it is
+# $-\tfrac12W_2^2$. By Benamou–Brenier ([proofs/02](02_benamou_brenier.ipynb)) $\mathcal E\ge W_2^2$ with equality only along
+# McCann's interpolation: the excess $\tfrac12(\mathcal E-W_2^2)$ is the price of the restriction along a film that is not a
+# geodesic, not a failure of training.
 #
 # For Gaussian laws everything is explicit: $v_t(x)=\dot m_t+B_t(x-m_t)$ with the *symmetric* solution of
 # $B\Sigma_t+\Sigma_tB=\dot\Sigma_t$. (Exercise E1 of the companion's list, with its data: independent ends, non-commuting
@@ -586,11 +697,6 @@ claim("AM-26", worst(*interior_gradient))
 
 
 # %%
-def cubature(mean, cov):
-    factor = math.sqrt(len(mean)) * torch.linalg.cholesky(cov).T
-    return torch.cat([mean + factor, mean - factor])
-
-
 def moments(t):
     mean, d_mean = (1 - t) * p.mean + t * q.mean, q.mean - p.mean
     return mean, d_mean, (1 - t) ** 2 * p.cov + t**2 * q.cov, -2 * (1 - t) * p.cov + 2 * t * q.cov
@@ -628,8 +734,9 @@ claim("AM-29", abs(energy - 3.3558807353))
 claim("AM-30", abs(loss - gap))
 
 # %% [markdown]
-# AM-30 forgets $-K$. A subtler mistake is to take for $v_t$ the flow-matching field $\mathbb E[X_1-X_0\mid X_t]$: it moves the
-# same laws but is not a gradient when the covariances do not commute, and its energy is larger.
+# AM-30 forgets $-\tfrac12\mathcal E$. A subtler mistake is to take for $v_t$ the flow-matching field
+# $\mathbb E[X_1-X_0\mid X_t]$: it moves the same laws but is not a gradient when the covariances do not commute, and its energy
+# is larger.
 
 # %%
 fm_energy = action_gap(still, lambda t, x: gaussian.fm_velocity(p, q, t, x), **on_path)
@@ -656,7 +763,7 @@ print(f"half the transport cost {0.5 * w2:.4f}; energy of the independent path {
 # %% [markdown]
 # ### The contrast, trained
 #
-# An unrestricted action (a network) learns the sequence it is shown. Here the sequence turns an elongated Gaussian by a right
+# An unrestricted action (a network) learns the film that it is shown. Here the film turns an elongated Gaussian by a right
 # angle. The optimal field between the same two laws is the linear map that squeezes one axis and stretches the other, on
 # straight lines; the network's loss goes below $-\tfrac12W_2^2$, and its particles go round.
 
@@ -706,10 +813,11 @@ unrestricted = trajectory(net.velocity, start_points, steps=60)[1]
 squeeze = Quadratic(2, matrix=torch.diag(torch.tensor([short / long, long / short])))
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharex=True, sharey=True)
 lines = torch.stack([squeeze.flow(t.item(), start_points) for t in torch.linspace(0, 1, 61)])
-for panel, curves_, title in zip(axes, (unrestricted, lines), ("unrestricted network", "optimal field"), strict=True):
-    panel.plot(*curves_[:, :70].permute(2, 0, 1), color=COLOURS["grey"], lw=0.6, alpha=0.7)
-    panel.scatter(*start_points.T, s=7, color=COLOURS["blue"], label="$t=0$", zorder=3)
-    panel.scatter(*curves_[-1].T, s=7, color=COLOURS["vermilion"], label="$t=1$", zorder=3)
+panels = ((unrestricted, "wrong", "unrestricted network: the film's way"), (lines, "optimal", "optimal field: straight"))
+for panel, (curves_, role, title) in zip(axes, panels, strict=True):
+    panel.plot(*curves_[:, :70].permute(2, 0, 1), color=ROLES[role], lw=0.6, alpha=0.7)
+    panel.scatter(*start_points.T, s=7, color=ROLES["source"], label="$t=0$", zorder=3)
+    panel.scatter(*curves_[-1].T, s=7, color=ROLES["target"], label="$t=1$", zorder=3)
     panel.set(title=title, aspect="equal", xlabel="$x_1$", xlim=(-6, 6), ylim=(-6, 6))
 axes[0].set_ylabel("$x_2$")
 axes[1].legend(loc="upper right")
@@ -720,24 +828,102 @@ alt = (
 show(figure, "am_unrestricted_and_optimal", alt=alt)
 
 # %% [markdown]
+# ### Snapshots (ours)
+#
+# *The idea: an unrestricted action is free wherever nobody looks, in time between the snapshots and in space off their points.*
+# The film is known at the times $t_k=\frac k{K-1}$ only, $k=0,\dots,K-1$, $K\ge2$; write $\mathbb E_k$ for the mean over
+# snapshot $k$. Two losses come to mind: a quadrature of the loss of section 4 with weights $w_k$,
+#
+# $$
+# L'(s)=\mathbb E_0s_0-\mathbb E_{K-1}s_1+\sum_kw_k\mathbb E_k\big[\partial_ts+\tfrac12|\nabla s|^2\big](t_k),
+# $$
+#
+# and the one with differences of $s$ in the place of $\partial_ts$ (trapezoidal weights, `snapshot_loss`),
+#
+# $$
+# L''(s)=\mathbb E_0s_0-\mathbb E_{K-1}s_1+\sum_{k<K-1}\tfrac12(\mathbb E_k+\mathbb E_{k+1})\big[s_{t_{k+1}}-s_{t_k}\big]
+# +\sum_kw_k\mathbb E_k\tfrac12|\nabla s_{t_k}|^2 .
+# $$
+#
+# **Proposition 7.** *(a) For every $K$ and all weights $L'$ has no lower bound over smooth actions. (b) $L''$ does not change
+# under $s\to s+f(t)$. (c) Yet $L''$ has no lower bound either, if $K\ge3$ and some inner snapshot $k$ leaves a place $A$ free,
+# closed and at a positive distance from its points, in which its two neighbours have different masses: for instance if the
+# three are finite samples of distinct points. (d) For the action of a convex, differentiable $\Psi$ all this is void:
+# $L'(s^\Psi)=L_{OT}(\Psi)-\tfrac12(m_2+m_2)$ of the end snapshots, for every $K$ and all weights, and so at least
+# $-\tfrac12W_2^2$ between them.*
+#
+# *Proof.* (a) Let $f(t)=t-\frac{\sin2\pi(K-1)t}{2\pi(K-1)}$. Then $f(0)=0$, $f(1)=1$ and $f'(t)=1-\cos2\pi(K-1)t$ vanishes at
+# all $t_k$, so $L'(cf)=-c$ for every $c$. (b) The first two terms change by $f(0)-f(1)$, the differences by
+# $\sum_k[f(t_{k+1})-f(t_k)]=f(1)-f(0)$, and $\nabla s$ not at all. (c) Collect the terms at $t_k$ (summation by parts): all
+# that $L''$ sees of $s_{t_k}$ is $\tfrac12(\mathbb E_{k-1}-\mathbb E_{k+1})s_{t_k}+w_k\mathbb E_k\tfrac12|\nabla s_{t_k}|^2$.
+# Let $h$ be smooth, 1 on $A$ and 0 near the points of snapshot $k$, so close to the indicator of $A$ that
+# $(\mathbb E_{k-1}-\mathbb E_{k+1})h\ne0$; put $s_t=c\,g(t)h$ with $g(t_k)=1$ and $g=0$ at the other times. The gradient of
+# $s_{t_k}$ vanishes on snapshot $k$, so $L''=\tfrac c2(\mathbb E_{k-1}-\mathbb E_{k+1})h$: any number. (d) The bracket is zero
+# at every point (Proposition 2; at $t=0$ and $t=1$ we read it as its limit); then section 1. $\square$
+#
+# So more snapshots and smooth networks help the unrestricted action, and nothing else does; a loss that falls without end is a
+# sign of (c), not of learning. Below: (a) for $K=2,3,9$; (b) for a network; (c) with $h$ the sum of bumps round the points of
+# the last of three snapshots, each bump narrower than the way to the middle one; (d) along nine snapshots that have nothing to
+# do with each other, $\partial_ts$ by differences of values.
+
+# %%
+def clock(K):
+    """The f(t) of the proof: from 0 to 1, at rest at the K snapshots."""
+    return lambda t: t - torch.sin(2 * math.pi * (K - 1) * t) / (2 * math.pi * (K - 1))
+
+
+own = torch.Generator().manual_seed(seed)
+unpaired = torch.randn(9, 40, 2, generator=own) + torch.linspace(0, 3, 9)[:, None, None]
+unbounded, unchanged, free = [], [], action_network(2, (16,), generator=own)
+for K in (2, 3, 9):
+    seen, f = unpaired[:: 8 // (K - 1)], clock(K)
+    times = torch.linspace(0, 1, K)
+    weights = torch.full((K,), 1 / K)
+    for c in (1.0, 1e3):
+        shift = AutodiffAction(lambda t, x, c=c, f=f: c * f(t) + 0 * x[:, 0])
+        loss = action_matching_loss(shift, seen[0], seen[-1], seen, times, quadrature=weights)
+        unbounded.append(loss / c + 1)
+    shifted = AutodiffAction(lambda t, x: free.function(t, x) + torch.cos(5 * t) + 3 * t)
+    unchanged.append(snapshot_loss(shifted, seen) - snapshot_loss(free, seen))
+claim("AM-45", worst(*unbounded))
+claim("AM-46", worst(*unchanged))
+
+first, middle, last = unpaired[[0, 4, 8]]
+radius = 0.5 * torch.cdist(last, torch.cat([first, middle])).min()
+
+
+def bumps(x):
+    squared = (torch.cdist(x, last) / radius).square()
+    return torch.where(squared < 1, torch.exp(1 - 1 / (1 - squared.clamp(max=1 - 1e-9))), torch.zeros(())).amax(1)
+
+
+hidden = AutodiffAction(lambda t, x: 1e3 * torch.sin(math.pi * t) ** 2 * bumps(x))
+value = snapshot_loss(hidden, torch.stack([first, middle, last]))
+claim("AM-47", -value / 1e3)
+convex = LogSumExp(2, 12, scale=2, generator=own)
+times, weights = torch.linspace(0.02, 0.98, 9), torch.full((9,), 1 / 9)
+immune = action_matching_loss(Differenced(OptimalAction(convex)), unpaired[0], unpaired[-1], unpaired, times, quadrature=weights)
+claim("AM-50", immune - semidual_loss(convex, unpaired[0], unpaired[-1]) + half_moments(unpaired[0], unpaired[-1]))
+
+# %% [markdown]
 # ## 6. Optimal Flow Matching, and which estimator to use
 #
-# For a coupling $\pi$ of $p_0,p_1$ and $x_t=(1-t)x_0+tx_1$, *Optimal Flow Matching* (arXiv 2403.13117) minimises over convex
-# potentials
+# *The idea: average the identity of one path over straight lines.* For a coupling $\pi$ of $\alpha,\beta$ and
+# $X_t=(1-t)X_0+tX_1$, *Optimal Flow Matching* (arXiv 2403.13117) minimises over convex potentials
 #
 # $$
-# L^\pi_{OFM}(\Psi)=\int_0^1\mathbb E_\pi|u_t(x_t)-(x_1-x_0)|^2dt .
+# L^\pi_{OFM}(\Psi)=\int_0^1\mathbb E_\pi|u_t(X_t)-(X_1-X_0)|^2dt .
 # $$
 #
-# **Corollary (OFM identity).** *$L^\pi_{OFM}(\Psi)=2L_{OT}(\Psi)-2\mathbb E_\pi\langle x_0,x_1\rangle$ for every coupling.*
+# **Corollary 8 (OFM identity).** *$L^\pi_{OFM}(\Psi)=2L_{OT}(\Psi)-2\mathbb E_\pi\langle X_0,X_1\rangle$ for every coupling.*
 # (Average the pathwise identity over straight paths.)
 #
 # So the three losses share their minimisers, the Brenier potentials: $L_{OFM}$ has the factor 2 because it has no ½. Since
-# $x_t-z_t=tu_t$ and $x_t-x_0=t(x_1-x_0)$, the integrand is also $|z_t(x_t)-x_0|^2/t^2$. Over the optimal coupling the minimum
-# is 0, and then with $x_0\sim p_0$, $x_1=\nabla\Psi^{opt}(x_0)$,
+# $X_t-z_t=tu_t$ and $X_t-X_0=t(X_1-X_0)$, the integrand is also $|z_t(X_t)-X_0|^2/t^2$. Over the optimal coupling the minimum
+# is 0, and then with $X_0\sim\alpha$, $X_1=\nabla\Psi^{opt}(X_0)$,
 #
 # $$
-# \int_0^1\mathbb E|u^\Psi_t-u^{opt}_t|^2(x_t)dt=2\big[L_{OT}(\Psi)-L_{OT}(\Psi^{opt})\big].
+# \int_0^1\mathbb E|u^\Psi_t-u^{opt}_t|^2(X_t)dt=2\big[L_{OT}(\Psi)-L_{OT}(\Psi^{opt})\big].
 # $$
 
 # %%
@@ -778,17 +964,20 @@ claim("OFM-3", worst(*forms))
 claim("OFM-4", worst(*distance))
 
 # %% [markdown]
-# **Certificate.** *If $\alpha I\preceq\nabla^2\Psi\preceq\beta I$, then for the optimal map $T$*
+# *The idea: the gap of the loss is the mean error of a first-order expansion, which curvature bounds on both sides.*
+#
+# **Proposition 9 (certificate).** *If $\lambda I\preceq\nabla^2\Psi\preceq\Lambda I$, then for the optimal map $T$*
 #
 # $$
-# \frac1{2\beta}\,\mathbb E_{p_0}|\nabla\Psi-T|^2\;\le\;L_{OT}(\Psi)-\min L_{OT}
-# \;\le\;\frac1{2\alpha}\,\mathbb E_{p_0}|\nabla\Psi-T|^2 .
+# \frac1{2\Lambda}\,\mathbb E_\alpha|\nabla\Psi-T|^2\;\le\;L_{OT}(\Psi)-\min L_{OT}
+# \;\le\;\frac1{2\lambda}\,\mathbb E_\alpha|\nabla\Psi-T|^2 .
 # $$
 #
 # *Proof.* With $y=T(x)$ the middle is the mean of
 # $\Psi(x)+\Psi^\ast(y)-\langle x,y\rangle=\Psi(x)-[\Psi(z)+\langle y,x-z\rangle]$ at $z=\nabla\Psi^\ast(y)$, that is, the error
-# of the first-order expansion of $\Psi$ at $z$ ($\nabla\Psi(z)=y$). A function with $\alpha I\preceq\nabla^2\Psi\preceq\beta I$
-# satisfies $\frac1{2\beta}|D|^2\le\Psi(x)-\Psi(z)-\langle\nabla\Psi(z),x-z\rangle\le\frac1{2\alpha}|D|^2$ with
+# of the first-order expansion of $\Psi$ at $z$ ($\nabla\Psi(z)=y$). A function with
+# $\lambda I\preceq\nabla^2\Psi\preceq\Lambda I$ satisfies
+# $\frac1{2\Lambda}|D|^2\le\Psi(x)-\Psi(z)-\langle\nabla\Psi(z),x-z\rangle\le\frac1{2\lambda}|D|^2$ with
 # $D=\nabla\Psi(x)-\nabla\Psi(z)$. $\square$
 #
 # The loss gap is therefore a measure of the map's error, and any pairing of samples bounds the gap from above: every potential
@@ -807,21 +996,23 @@ claim("OFM-6", min(upper_margin))
 # %% [markdown]
 # ### The dual gradient is the Rao–Blackwellisation of the OFM gradient (ours)
 #
-# **Theorem.** *Let $G=\partial_\theta|u_t(x_t)-(x_1-x_0)|^2$ with $t$ uniform, and
-# $D=\partial_\theta\Psi(x_0)-(\partial_\theta\Psi)(\nabla\Psi^\ast(x_1))$, the one-sample gradient of $L_{OT}$. For every pair,
-# $\mathbb E[G\mid x_0,x_1]=2D$. Hence, for every coupling and every batch size,*
+# *The idea: the dual computes in closed form the mean over times that flow matching samples.*
+#
+# **Theorem 10.** *Let $G=\partial_\vartheta|u_t(X_t)-(X_1-X_0)|^2$ with $t$ uniform, and
+# $D=\partial_\vartheta\Psi(X_0)-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(X_1))$, the one-sample gradient of $L_{OT}$. For every
+# pair, $\mathbb E[G\mid X_0,X_1]=2D$. Hence, for every coupling and every batch size,*
 #
 # $$
-# \mathrm{Var}(G)=\mathrm{Var}(2D)+\mathbb E\,\mathrm{Var}(G\mid x_0,x_1)\;\ge\;\mathrm{Var}(2D).
+# \mathrm{Var}(G)=\mathrm{Var}(2D)+\mathbb E\,\mathrm{Var}(G\mid X_0,X_1)\;\ge\;\mathrm{Var}(2D).
 # $$
 #
-# *Proof.* Differentiate the pathwise identity of the straight path from $x_0$ to $x_1$ in $\theta$: the right side is
-# $2[\Psi(x_0)+\Psi^\ast(x_1)]$ plus terms free of $\theta$, and by the envelope theorem
-# $\partial_\theta\Psi^\ast(x_1)=-(\partial_\theta\Psi)(\nabla\Psi^\ast(x_1))$. The variance formula is the law of total variance.
-# $\square$
+# *Proof.* Differentiate the pathwise identity of the straight path from $X_0$ to $X_1$ in $\vartheta$: the right side is
+# $2[\Psi(X_0)+\Psi^\ast(X_1)]$ plus terms free of $\vartheta$, and by the envelope theorem
+# $\partial_\vartheta\Psi^\ast(X_1)=-(\partial_\vartheta\Psi)(\nabla\Psi^\ast(X_1))$. The variance formula is the law of total
+# variance. $\square$
 #
 # So with exact inner solves OFM cannot beat the semi-dual per sample, whatever the coupling; and $D$ is a sum of a function of
-# $x_0$ and one of $x_1$, so pairing the batch differently (minibatch OT) does not change the dual gradient at all. First the
+# $X_0$ and one of $X_1$, so pairing the batch differently (minibatch OT) does not change the dual gradient at all. First the
 # identities, in every parameter, then the measured variances.
 
 
@@ -953,17 +1144,17 @@ claim("AM-42", abs(2 * semidual_loss(finals["AM, bent path"], x0, x1) - 2 * half
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.6))
 grid = torch.linspace(-2.6, 2.8, 300)[:, None]
 exact = -torch.log(-torch.log(torch.special.ndtr(grid)))
-axes[0].plot(grid, exact, color=COLOURS["grey"], lw=5, alpha=0.5, label="exact map $T$")
-axes[0].plot(grid, by_am.gradient(grid), color=COLOURS["vermilion"], label="learned $\\nabla\\Psi$ (action matching)")
+axes[0].plot(grid, exact, color=ROLES["truth"], lw=5, alpha=0.5, label="exact map $T$")
+axes[0].plot(grid, by_am.gradient(grid), color=ROLES["optimal"], label="learned $\\nabla\\Psi$ (action matching)")
 axes[0].set(title="from $N(0,1)$ to the Gumbel law", xlabel="$x$", ylabel="map")
 axes[0].legend(loc="upper left", fontsize=8)
-axes[1].plot(ot.losses - constant_1d, color=COLOURS["grey"], lw=5, alpha=0.5, label="semi-dual − const")
-axes[1].plot(am.losses, color=COLOURS["vermilion"], lw=1.2, label="action matching")
+axes[1].plot(ot.losses - constant_1d, color=ROLES["truth"], lw=5, alpha=0.5, label="semi-dual − const")
+axes[1].plot(am.losses, color=ROLES["optimal"], lw=1.2, label="action matching")
 axes[1].set(title="the same run, twice", xlabel="step", ylabel="loss")
 axes[1].legend(fontsize=8)
-styles = (("grey", 6, "-"), ("blue", 3, "-"), ("orange", 1.5, "--"), ("vermilion", 2, ":"))
+styles = (("truth", 6, "-"), ("optimal", 3, "-"), ("second", 1.5, "--"), ("first", 2, ":"))
 for (name, curve), (colour, width, style) in zip(errors.items(), styles, strict=True):
-    axes[2].semilogy(curve, color=COLOURS[colour], lw=width, ls=style, alpha=0.5 if width == 6 else 1, label=name)
+    axes[2].semilogy(curve, color=ROLES[colour], lw=width, ls=style, alpha=0.5 if width == 6 else 1, label=name)
 axes[2].set(title="Gaussians: distance to the Monge map", xlabel="step of gradient descent", ylabel="error of matrix and offset")
 axes[2].legend(fontsize=8)
 alt = (
@@ -1015,14 +1206,14 @@ shift = (learned(x) - truth(x)).mean()
 levels = np.linspace(float(truth(x).min()), float(truth(x).max()), 12)
 both = {"true potential $\\Psi$": truth(mesh), "learned potential": learned(mesh) - shift}
 for panel, (title, values_) in zip(axes, both.items(), strict=False):
-    panel.scatter(*x[:500].T, s=2, color=COLOURS["grey"], alpha=0.6)
+    panel.scatter(*x[:500].T, s=2, color=ROLES["source"], alpha=0.6)
     panel.contour(axis, axis, values_.reshape(80, 80).T, levels=levels, linewidths=1)
     panel.set(title=title, xlabel="$x_1$", aspect="equal")
 axes[0].set_ylabel("$x_2$")
 some = x[:120]
-axes[2].scatter(*image[:800].T, s=3, color=COLOURS["sky"], label="target")
-axes[2].scatter(*some.T, s=5, color=COLOURS["grey"], label="source")
-arrows = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.003, "color": COLOURS["vermilion"]}
+axes[2].scatter(*image[:800].T, s=3, color=ROLES["target"], label="target")
+axes[2].scatter(*some.T, s=5, color=ROLES["source"], label="source")
+arrows = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.003, "color": ROLES["optimal"]}
 axes[2].quiver(*some.T, *(learned.gradient(some) - some).T, **arrows)
 axes[2].set(title="learned map $x\\mapsto\\nabla\\Psi(x)$", xlabel="$x_1$", aspect="equal")
 axes[2].legend(fontsize=8, loc="upper right")
@@ -1036,9 +1227,11 @@ show(figure, "am_brenier_potential", alt=alt)
 # ## What to take away
 #
 # - Restricted to optimal fields, the action matching loss *is* the semi-dual loss of optimal transport minus
-#   $\tfrac12(m_2(p_0)+m_2(p_1))$: an identity, path by path, for every sequence of laws.
+#   $\tfrac12(m_2(\alpha)+m_2(\beta))$: an identity, path by path, for every film.
 # - It is an identity, not an advantage: the interior term has zero gradient, and the Optimal Flow Matching gradient is the dual
 #   gradient plus noise.
-# - The minimum is $-\tfrac12W_2^2$; unrestricted action matching goes lower unless the sequence is McCann's.
+# - The minimum is $-\tfrac12W_2^2$; unrestricted action matching goes lower unless the film is McCann's, and from snapshots
+#   alone it has no lower bound.
 #
-# Where the equivalence ends (time weights, inexact solves, other costs, entropy, growth) is the subject of notebook 07.
+# Where the equivalence ends (time weights, inexact solves, other costs, entropy, growth) is the subject of notebook
+# [07](../07_limits_of_the_equivalence.ipynb).

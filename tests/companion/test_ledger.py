@@ -122,11 +122,21 @@ def test_bounds_are_inclusive_and_what_is_not_finite_fails(claims, capsys, ident
     capsys.readouterr()
     for value in inside:
         claim(identifier, value)
-        assert capsys.readouterr().out == f"{claims[identifier].line('PASS')}  measured {value:.2g}\n"
+        assert capsys.readouterr().out == f"{claims[identifier].line('PASS')}  measured {claims[identifier].rounded(value)}\n"
     for value in outside:
         with pytest.raises(AssertionError, match=f"{identifier}: measured"):
             claim(identifier, value)
-        assert capsys.readouterr().out == f"{claims[identifier].line('FAIL')}  measured {value:.2g}\n"
+        assert capsys.readouterr().out == f"{claims[identifier].line('FAIL')}  measured {claims[identifier].rounded(value)}\n"
+
+
+def test_the_value_has_the_digits_that_show_on_which_side_of_the_bounds_it_is(claims):
+    assert claims["T-3"].rounded(2.0999) == "2.1"
+    assert claims["T-3"].rounded(1.899) == "1.899"  # "1.9" would look accepted
+    assert claims["T-1"].rounded(1.04e-9) == "1.04e-09"
+    narrow = ledger.Claim("T-9", "tiny", "One third", "ours", "identity", at_least=1.3333, at_most=1.3334)
+    assert narrow.rounded(4 / 3) == "1.3333"
+    tight = ledger.Claim("T-9", "tiny", "A root", "ours", "identity", at_least=0.2462112, at_most=0.2462113)
+    assert tight.bound == "≥ 0.2462112, ≤ 0.2462113"
 
 
 def test_the_line_shows_verdict_statement_bound_and_two_digits_of_the_value(claims):

@@ -20,11 +20,12 @@ LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?\s*\)")
 
 
 def words_of(path):
-    """The text of a page or of a notebook, without code."""
+    """The text of a page or of a notebook, without code and formulas."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         text = "\n\n".join(cell.source for cell in notebooks.read_source(path).cells if cell.cell_type == "markdown")
-    return re.sub(r"```.*?```|`[^`\n]*`", " ", text, flags=re.DOTALL)
+    text = re.sub(r"```.*?```|`[^`\n]*`", " ", text, flags=re.DOTALL)
+    return re.sub(r"\$\$.*?\$\$|\$[^$]+\$", "x", text, flags=re.DOTALL)
 
 
 def anchors(path):
@@ -53,8 +54,8 @@ def test_every_relative_link_leads_somewhere(name):
 
 def test_dead_links_are_found(tmp_path):
     (tmp_path / "b.md").write_text("# One: Two\n", encoding="utf-8")
-    text = "[a](b.md) [b](b.md#one-two) [c](b.md#three) [d](absent.ipynb) [e](https://x.org/y) `[f](g)` [h](#here)\n\n## Here\n"
-    (tmp_path / "a.md").write_text(text, encoding="utf-8")
+    text = "[a](b.md) [b](b.md#one-two) [c](b.md#three) [d](absent.ipynb) [e](https://x.org/y) `[f](g)` [h](#here) $f[x](y)$"
+    (tmp_path / "a.md").write_text(text + "\n\n## Here\n", encoding="utf-8")
     assert dead(tmp_path / "a.md") == ["b.md#three", "absent.ipynb"]
     (tmp_path / "c.py").write_text("# %% [markdown]\n# [x](gone.png)\n\n# %%\na = 1  # [y](none)\n", encoding="utf-8")
     assert dead(tmp_path / "c.py") == ["gone.png"]

@@ -33,6 +33,12 @@ def test_every_decimal_of_the_prose_is_printed_above_it(name):
     assert story_form.decimals(story) == []
 
 
+@pytest.mark.parametrize("name", STORIES)
+def test_proofs_name_colours_by_their_role(name):
+    source = (ROOT / "notebooks" / "proofs" / f"{name}.py").read_text(encoding="utf-8")
+    assert story_form.colours(source) == []
+
+
 # ------------------------------------------------------------------------------------------------------ a story that keeps all
 
 TALE = (
@@ -175,6 +181,11 @@ WRONG = [
     ("cells", ("step2 =", "\n".join(["pass"] * 10) + "\nstep2 ="), "a cell to copy has 11 lines"),
     ("cells", ("step2 = torch.randn(3", "step2 = torch.randn(len(figure)"), "needs ['figure']"),
     ("cells", ("step2 = torch.randn(3", "step2 = torch._C.f(3"), "a cell to copy uses ['_C']"),
+    (
+        "functions",
+        ("figure = step3", "def draw_f():\n" + "    a = 1\n" * 16 + "\n\nslide(figure)"),
+        "draw_f has 16 lines, more than 15",
+    ),
     ("functions", ("figure = step3", "def f():\n" + "    a = 1\n" * 6 + "\n\nfigure = step3"), "f has 6 lines, more than 5"),
     ("conduct", ("randn(3, generator=g)", "randn(3)"), "a draw without a generator: torch.randn(3)"),
     ("conduct", ("figure = step3", "assert g"), "an assert: assert g"),
