@@ -99,9 +99,8 @@ losses = {name: score(action, film).item() for name, film in films.items()}
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.2), sharex=True, sharey=True)
 for ax, (name, film) in zip(axes, films.items(), strict=True):
-    for t in (0.0, 0.25, 0.5, 0.75, 1.0):
-        options = {"zorder": 2 + (t in (0, 1)), "label": f"$t={t}$"}
-        ax.scatter(*film(t).T, s=4, color=plt.cm.viridis(0.9 * t), **options)
+    for t, top in ((0.0, 3), (0.25, 2), (0.5, 2), (0.75, 2), (1.0, 3)):
+        ax.scatter(*film(t).T, s=4, color=plt.cm.viridis(0.9 * t), label=f"$t={t}$", zorder=top)
     ax.set(title=f"{name}: loss {losses[name]:.5f}", xlabel="$x_1$", aspect="equal")
 axes[2].legend(loc="upper left", fontsize=8, markerscale=2)
 alt = "Three films from one heap to three, coloured by time: shuffled, turning, a jump; one loss."
@@ -194,8 +193,7 @@ if run_dir():
 
 # %% tags=["copy"]
 line = LogSumExp(1, 3, matrix=[[0.4]], temperature=0.3).requires_grad_(False)
-line.slopes[0], line.heights[0, ::2] = torch.tensor([[-2.0], [0.0], [2.0]]), -0.6
-line.heights[0, 1] = 0.0
+line.slopes[0, :, 0], line.heights[0] = torch.tensor([[-2.0, 0.0, 2.0], [-0.6, 0.0, -0.6]])
 walk = OptimalAction(line)
 z = torch.linspace(-2, 2, 41)[:, None]
 t, x = 0.7, line.flow(0.7, z)  # where those who started in z are at time 0.7
