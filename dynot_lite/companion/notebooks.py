@@ -58,7 +58,7 @@ FIXED = {
 }
 PARAMETERS = {"preset": "quick", "seed": 0}
 RECORD = "dynot_lite"  # the metadata of a notebook whose outputs are of record
-LARGEST_NOTEBOOK = 3_000_000
+LARGEST_NOTEBOOK = 1_500_000
 
 
 class NotebookError(Exception):

@@ -136,7 +136,7 @@ def add_output(kind: str, **fields):
         (set_output(2, text=LINES + f"{Path.home() / 'x'}\n"), "cell 3 names a path of one machine"),
         (set_output(2, text=LINES + "in /home/someone/x.py\n"), "cell 3 names a path of one machine: /home/someone"),
         (set_output(3, data={"text/html": r"C:\Users\someone"}), "cell 4 names a path of one machine"),
-        (set_output(3, data={"text/plain": "x" * 3_100_000}), "has 3.1 MB"),
+        (set_output(3, data={"text/plain": "x" * 1_600_000}), "has 1.6 MB"),
     ],
 )
 def test_each_fault_of_a_stored_notebook_is_found(pair, change, complaint):
