@@ -146,7 +146,7 @@ for ax, lines, title in zip(axes, (walking, flowing), ("the walkers cross", "the
     ax.set(title=title, xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
 arrow = {"arrowprops": {"arrowstyle": "->", "color": ROLES["truth"], "lw": 3}}
 axes[1].annotate("", (1, 0), (-1, 0), **arrow)
-axes[1].text(0, 1.5, "grey: the mean velocity at t = ½", ha="center", fontsize=8)
+axes[1].text(0, 1.3, "grey: the mean\nvelocity at t = ½", ha="center", fontsize=8)
 show(figure, "two_crowds", alt="Two crowds cross on straight lines; in the flow both turn back.")
 
 # %% [markdown]
@@ -390,8 +390,8 @@ show(figure, "roads", alt="Three paths; of one start two have one end, the windi
 
 # %% [markdown]
 # No. A quarter of a circle does not wind, so the sampler and this flow draw the same picture. The winding path ends
-# elsewhere, 0.5 times as far away as the flow moves its points (root mean squares), at seventeen times the energy. (With
-# Gaussian noise that is independent of the data not even winding would matter; here noise and data know of each other.)
+# elsewhere, 0.5 times as far away as the flow moves its points (root mean squares), at seventeen times the energy. (For
+# Gaussian noise that is independent of the data not even winding matters.)
 #
 # **Trap.** The velocity of the trigonometric path $\cos(\frac{\pi t}2)X_0+\sin(\frac{\pi t}2)X_1$ has a factor
 # $\frac\pi2$. Without it the walk from 0 to 1 ends at $\frac2\pi$.
@@ -429,8 +429,8 @@ show(figure, "shaken", alt="Two clusters; with more noise their colours mix, the
 
 # %% [markdown]
 # No: it reshuffles. The clusters stay as wide as those of the data, whose variance is 0.1; the people in them change,
-# for σ = 4 nearly half of them; after a full exchange it would be 2 · 60 % · 40 %. For dependent pairs, such as those of
-# least cost, $x-tv_t$ is still the mean of the noise, but no longer tells the score.
+# for σ = 4 nearly half of them; after a full exchange it would be 2 · 60 % · 40 %. For dependent pairs, such as
+# those of least cost, $x-tv_t$ is still the mean of the noise, but no longer tells the score.
 #
 # **Change this.** Take σ = 12: with 50 steps the points explode, with 800 they do not. The push alone multiplies $X$ by
 # $1-h\sigma^2/2$ in a step $h$, and overshoots unless $h$ is short beside $2/\sigma^2$.
@@ -498,8 +498,8 @@ slide(map(sheet, sheets), scales, name="guidance", label="s", still=5, alt=alt)
 # distance of laws made of mean distances between their points, sees it: many times that of real digits, the last line but
 # one. Also $s=\frac12$ is farther than no class: half a class is the field of no law.
 #
-# **Where it stops working.** At $s=1$ the energy distance sees no difference (an estimate, it may be below 0). But
-# a network that reached the floor on 1197 images would draw these 1197 images and no others
+# **Where it stops working.** At $s=1$ the energy distance sees no difference (an estimate, it may be below 0). But a
+# network that reached the floor on 1197 images would draw these 1197 images and no others
 # ([04](04_gaussian_exercises.ipynb), section 6). It draws new ones because it stays above: their distance to the
 # nearest training image is about that of digits it has never seen.
 #
