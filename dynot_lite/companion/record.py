@@ -75,16 +75,22 @@ def objection(outcome: Outcome, home: Path) -> str:
 def record(outcome: Outcome, home: Path) -> bool:
     """Make the results of a finished notebook those of record; returns whether its stored outputs changed.
 
-    Its outputs go into ``notebooks/NAME.ipynb``, its figures, animations and tables to ``figures/NAME``, and the seconds it
-    took, the provenance of its run (of the packages those that dynot_lite names itself) and the value and verdict of each
-    of its claims to ``figures/results.json``. What is recorded of other notebooks stays.
+    Its outputs go into ``notebooks/NAME.ipynb``; its animations, its tables, and the pictures that a page or a notebook's text
+    shows to ``figures/NAME`` (every other picture has its one copy in the notebook); the seconds it took, the provenance of its
+    run (of the packages those that dynot_lite names itself) and the value and verdict of each of its claims to
+    ``figures/results.json``. What is recorded of other notebooks stays.
     Raises NotebookError if the notebook has changed since.
     """
     figures, made = home / "figures", _made(outcome)
     changed = _store(notebooks.source_path(home / "notebooks", outcome.notebook), outcome, made)
     recorded = _load(figures)
     folder = figures / outcome.notebook
-    results = {path.name: path for path in _results(outcome).iterdir() if path.suffix in (".png", ".jpg", ".gif", ".csv")}
+    shown = _shown(home)
+    results = {
+        path.name: path
+        for path in _results(outcome).iterdir()
+        if path.suffix in (".gif", ".csv") or f"figures/{outcome.notebook}/{path.name}" in shown
+    }
     for old in folder.glob("*"):
         if old.name not in results:
             old.unlink()
@@ -99,6 +105,12 @@ def record(outcome: Outcome, home: Path) -> bool:
     figures.mkdir(exist_ok=True)
     (figures / RESULTS).write_text(as_json(dict(sorted(recorded.items()))), encoding="utf-8")
     return changed
+
+
+def _shown(home: Path) -> set[str]:
+    """The files of ``figures/`` that a page or the text of a notebook shows: any other picture has its place in a notebook."""
+    pages = [*home.glob("*.md"), *(home / "notebooks").rglob("*.py")]
+    return {name for page in pages for name in re.findall(r"figures/[\w./-]+", page.read_text(encoding="utf-8"))}
 
 
 def _results(outcome: Outcome) -> Path:

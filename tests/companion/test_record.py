@@ -116,6 +116,10 @@ def test_a_record_is_the_full_run_and_says_so_at_its_beginning_and_end(copy):
     home, outcome = copy
     assert record.objection(outcome, home) == ""
     assert record.record(outcome, home)
+    assert not (home / "figures" / "tiny").exists()  # its picture is in the notebook, and no page shows it
+    (home / "README.md").write_text("![A line.](figures/tiny/line.png)\n", encoding="utf-8")
+    record.record(outcome, home)
+    (home / "README.md").unlink()
     source = home / "notebooks" / "tiny.py"
     assert notebooks.check(source, read_registry(home / "notebooks" / "claims")) == []
     stored = notebooks.read_executed(source.with_suffix(".ipynb"))
@@ -319,6 +323,7 @@ def test_the_proofs_beside_a_story_have_its_file_name_and_everything_apart(tmp_p
     assert [(outcome.notebook, outcome.status) for outcome in outcomes] == [("one", "done"), ("proofs/one", "done")]
     again = runner.reproduce(home / "notebooks", tmp_path / "build", {}, preset="full")
     assert [outcome.status for outcome in again] == ["unchanged", "unchanged"]
+    (home / "README.md").write_text("![](figures/one/line.png) ![](figures/proofs/one/line.png)\n", encoding="utf-8")
     for outcome in outcomes:
         assert record.record(outcome, home)
     pictures = [(home / "figures" / name / "line.png").read_bytes() for name in ("one", "proofs/one")]
