@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,12 @@ def test_a_room_of_the_package_stands_in_the_order_that_its_documentation_gives(
     said = re.findall(r"``(\w+)``", dynot_lite.__doc__[dynot_lite.__doc__.index("Each folder") :])
     assert said == [room for room in ROOMS if room != "_base"]
     assert list(itertools.dropwhile(lambda room: room != "companion", ROOMS)) == ["companion", "course", "cli"]
+
+
+def test_the_tree_stays_small():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    if not files:
+        pytest.skip("no git clone")
+    sizes = sorted((path.stat().st_size, path.relative_to(ROOT).as_posix()) for path in files if path.is_file())
+    assert sum(size for size, _ in sizes) < 16e6, sizes[-10:]

@@ -222,7 +222,9 @@ def snapshot_loss(action: Action, snapshots) -> Tensor:
     1/(K − 1).
 
     Only s at the times t_k is seen, and each ∇s(t_k) for itself: at the minimum −div(μ_k ∇s(t_k)) is the central difference of
-    the laws, (μ_{k+1} − μ_{k−1}) (K − 1)/2, one-sided at the ends. In between, the smoothness of the network is what there is.
+    the laws, (μ_{k+1} − μ_{k−1}) (K − 1)/2, one-sided at the ends. In between, the smoothness of the network is what there is. Of
+    finitely many points this loss, too, has no lower bound over all smooth actions (notebook proofs/05, section 5): a network
+    that can hide a gradient from the points of its own snapshot finds that out, so take fresh samples in every step.
 
     ``snapshots`` have the shape (K, n, d), K ≥ 2; point i of one has nothing to do with point i of the next. The result is a
     scalar. Raises ValueError for snapshots of another shape, and values of the action that do not fit or are not finite.
