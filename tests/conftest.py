@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,14 @@ from dynot_lite.companion import claim, ledger, show, start
 ledger.registry = functools.partial(ledger.read_registry, Path("claims"))
 start({name!r}, preset=preset, seed=seed)
 """
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    """A figure that a test leaves open is none of the next one's."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture(scope="session")

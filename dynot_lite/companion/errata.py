@@ -5,6 +5,7 @@ wording cannot drift; ``figures/errata.md`` is :func:`sheet`.
 """
 
 import functools
+import importlib.metadata
 import re
 import tomllib
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from typing import Any
 
 from IPython.display import Markdown, display
 
-import dynot_lite
 from dynot_lite.companion import ledger
 
 __all__ = ["GRADES", "TEXTS", "Erratum", "box", "markdown", "parse", "read", "sheet", "table", "words", "write"]
@@ -187,7 +187,8 @@ def sheet() -> str:
     lines += ["| grade | meaning | what to do |", "|---|---|---|"]
     lines += [f"| **{grade}** | {meaning} | {todo} |" for grade, (meaning, todo) in GRADES.items()]
     lines += ["", "**How to cite.** Entries keep their identifiers for good; a withdrawn one stays, with the reason."]
-    lines += [f"Cite as: dynot_lite, Errata, entry N-13, version {dynot_lite.__version__}.", ""]
+    version = importlib.metadata.version("dynot_lite")
+    lines += [f"Cite as: dynot_lite, Errata, entry N-13, version {version}.", ""]
     lines += ["| entry | grade | text | place |", "|---|---|---|---|"]
     lines += [
         f"| [{entry.id}](#{entry.anchor}) | {'withdrawn' if entry.withdrawn else entry.grade} | {entry.text} | {entry.place} |"

@@ -150,6 +150,7 @@ OPTIONS = {
     "batches.entropic": (batches.entropic, {"source": rows(X0), "target": rows(Y), "epsilon": 0.5}),
     "batches.entropic_pairs": (batches.entropic_pairs, {"x0": X0, "x1": Y, "epsilon": 0.5}),
     "batches.exact": (batches.exact, {"source": rows(X0), "target": rows(Y)}),
+    "batches.in_blocks": (batches.in_blocks, {"pairs": batches.independent(rows(X0), rows(Y)), "size": 3}),
     "batches.independent": (batches.independent, {"source": rows(X0), "target": rows(Y)}),
     "plans.exact_plan": (plans.exact_plan, CLOUDS),
     "plans.entropic_plan": (plans.entropic_plan, CLOUDS | {"epsilon": 0.5}),
