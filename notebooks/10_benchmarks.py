@@ -396,7 +396,9 @@ claim("BEN-23", slope(peaks))
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2))
 for ax, values, label, colour in ((axes[0], np.array(peaks) / 2**20, "peak memory, MiB", "blue"), (axes[1], times, "time, s", "vermilion")):
     ax.loglog(unknowns, values, "o-", color=COLOURS[colour])
-    ax.set(xlabel="unknowns", ylabel=label, title=f"slope {slope(values):.2f}")
+    ax.set_xticks(unknowns, [f"{number / 1e6:.2g}" for number in unknowns])
+    ax.set_xticks([], minor=True)
+    ax.set(xlabel="unknowns, in millions", ylabel=label, title=f"slope {slope(values):.2f}")
 show(figure, "benchmark_benamou_brenier_scaling", alt="Peak memory and time of the dynamic solver against the number of unknowns, on logarithmic axes.")
 
 # %% [markdown]
