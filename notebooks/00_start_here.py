@@ -93,8 +93,8 @@ say(f"mean squared distance: cheapest pairing {mean_square(x, y):.2f}")
 say(f"random pairing {mean_square(x, anybody):.2f}; squared distance of the two means {shift:.2f}")
 
 # %% [markdown]
-# (A line with a dot, by `say`, shows numbers. A line such as `PASS S00-1` is a *claim*: a number of ours, which has to lie
-# between two bounds whenever the notebook runs.)
+# (Lines with a dot show numbers. `PASS S00-1` is a *claim*: a number that has to lie between two bounds in every run. You
+# see the full preset; a run starts in the quick one.)
 #
 # More than half: 0.33 of 0.52. The mean of a square is at least the square of the mean, for every pairing. A random pairing
 # costs 0.81.
@@ -116,7 +116,7 @@ say(f"left of the distance: {left[1e-3]:.1%}, floor {floor:.1%}; epsilon 0.1 {le
 say(f"with 50 colours in the place of 800: {min(few):.0%} to {max(few):.0%} in five draws")
 
 # %% [markdown]
-# Of the distance 0.9 % is left; the floor is 0.5 %.
+# Of the squared distance 0.9 % is left; the floor is 0.5 %.
 #
 # **Change this.** Set `epsilon=0.1` in `cell_map`, so that every colour goes to a mean of many targets: the picture washes out,
 # and 15 % of the distance is left.
@@ -291,9 +291,9 @@ claim("S00-7", apart)
 say(f"two samples of one law in dimension 20: {apart:.1f}, random pairs {mean_square(*noise):.0f}")
 
 # %% [markdown]
-# For translations and dilations (by the same factor in all directions): then every shadow of the best pairs is sorted already.
+# For translations and dilations (by the same factor in all directions), and on one line: then every shadow of the best pairs is sorted already.
 # Here the bound is 4.50, the squared distance of the samples 5.07: each is twice the height of a dotted line. For other powers
-# of the distance than the square the factor is not two.
+# than the square the factor is another.
 #
 # **Trap.** The two belongs to the *mean* over all lines. One shadow is a lower bound as it is; *twice* one shadow is none: for 31
 # of the 64 angles it is above the distance.

@@ -246,7 +246,7 @@ show(
 claim("S01-3", cost[4] / cost[0])
 
 # %% [markdown]
-# In the same law: the books agree as before, and the six end on the same ellipse, at other places. What is added blows
+# The crowd ends in the same law: the books agree as before, and the six end on the same ellipse, at other places. What is added blows
 # along lines of constant density, so as much leaves each window as enters it. But it is paid for: the energy is 6.7 without
 # swirl and 8.6, 14.9, 40.4 for $k=1,2,4$.
 #
@@ -405,7 +405,7 @@ show(
 # %% [markdown]
 # ## 6. How far along?
 #
-# A shortest path is one on which the distance grows evenly.
+# On a shortest path the distance grows evenly.
 #
 # Two heaps lie far apart. One film lets all people walk across (McCann); the other one fades: at time $t$ a share $t$ of the
 # first heap has been swapped for people of the second, $(1-t)\alpha+t\beta$.

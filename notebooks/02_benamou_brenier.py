@@ -335,7 +335,7 @@ show(figure, "chain", alt=alt)
 # The film that the solver returns is one of the competitors, so its energy is an upper bound of $W_2^2$. For the lower bound the
 # solver has prices: $\phi_t(x)$, what one more grain of ink at $x$ and $t$ would be worth, which it needs to keep the rule. Take
 # those of the last moment as the $g$ of story [00](00_start_here.ipynb), and the largest $f$ with $f+g\le$ cost: these are
-# admissible prices, and their value is at most $W_2^2$. Both bounds hold whatever the solver did before.
+# admissible prices, and twice their value (the cost of story 00 has a ½) is at most $W_2^2$. Both bounds hold whatever the solver did before.
 #
 # It first works on coarse grids, and each hands its film to a finer one; below we count iterations on the finest. As a judge we
 # take a solver of the *static* problem, prices without time (`back_and_forth`), on smaller cells.
@@ -467,8 +467,8 @@ show(figure, "unbalanced", alt=alt)
 # It is below both: from 1.39 to 1.50 by way of 1.18, for $\delta=0.1$. What is too far away fades out here and grows there, and
 # the same rate is cheaper where there is little mass: at one place growth costs
 # $\delta^2\kappa^2\mu=4\delta^2(\partial_t\sqrt\mu)^2$, so the root of the mass goes evenly. A heap that fades has half of its
-# root left half-way, a quarter of its mass, and one that grows has a quarter of its own. Both quarters together are less than
-# half, hence the dip.
+# root left half-way, a quarter of its mass, and one that grows has a quarter of its own; two halves would keep the total, hence
+# the dip. What is carried does not dip.
 #
 # The longer δ, the dearer growth, and the more is carried: 1.13, 1.18, 1.26, 1.37 half-way for δ from 0.05 to 0.4.
 #

@@ -390,8 +390,7 @@ show(figure, "roads", alt="Three paths; of one start two have one end, the windi
 
 # %% [markdown]
 # No. A quarter of a circle does not wind, so the sampler and this flow draw the same picture. The winding path ends
-# elsewhere, 0.5 times as far away as the flow moves its points (root mean squares), at seventeen times the energy. (For
-# Gaussian noise that is independent of the data not even winding matters.)
+# elsewhere, 0.5 times as far away as the flow moves its points (root mean squares), at seventeen times the energy.
 #
 # **Trap.** The velocity of the trigonometric path $\cos(\frac{\pi t}2)X_0+\sin(\frac{\pi t}2)X_1$ has a factor
 # $\frac\pi2$. Without it the walk from 0 to 1 ends at $\frac2\pi$.
@@ -432,8 +431,8 @@ show(figure, "shaken", alt="Two clusters; with more noise their colours mix, the
 # for σ = 4 nearly half of them; after a full exchange it would be 2 · 60 % · 40 %. For dependent pairs, such as
 # those of least cost, $x-tv_t$ is still the mean of the noise, but no longer tells the score.
 #
-# **Change this.** Take σ = 12: with 50 steps the points explode, with 800 they do not. The push alone multiplies $X$ by
-# $1-h\sigma^2/2$ in a step $h$, and overshoots unless $h$ is short beside $2/\sigma^2$.
+# **Change this.** Take σ = 12: with 50 steps the points explode, with 800 they do not. A step $h$ of the push alone
+# multiplies errors by $1-ch\sigma^2/2$, $c=1$ at the start and about 2 on the way; below $-1$ they explode.
 
 # %% tags=["copy"]
 for steps in (50, 800):

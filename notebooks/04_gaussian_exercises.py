@@ -504,7 +504,7 @@ errata.box("N-22")
 # 1. Flow matching commutes with every affine change of coordinates; optimal transport wants symmetric derivatives, and pays for
 #    it.
 # 2. They give the same map on a line and for independent Gaussians whose covariances commute, and in general not.
-# 3. On finitely many data the exact field is a vote of the data points, decided between $t=0.4$ and $0.6$, and it returns copies.
+# 3. On finitely many data the exact field is a vote of the data points, decided on the way (here before $t=0.6$), and it returns copies.
 
 # %% [markdown]
 # ## Change this

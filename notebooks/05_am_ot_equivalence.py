@@ -63,8 +63,8 @@ g = torch.Generator().manual_seed(seed)
 # %% [markdown]
 # ## 1. Twelve films, one number
 #
-# A *film* is a crowd at every time $t$, from a crowd $\alpha$ to a crowd $\beta$; nobody says who goes where. A motion is given
-# by an *action* $s_t(x)$, the price of standing at $x$ at time $t$: its velocity is the gradient $\nabla s_t(x)$. *Action
+# A *film*, here without a wind, is a crowd at every time $t$, from a crowd $\alpha$ to a crowd $\beta$; nobody says who goes where. A motion is given
+# by an *action* $s_t(x)$, the price *paid to* who stands at $x$ at time $t$: its velocity is the gradient $\nabla s_t(x)$. *Action
 # matching* scores an action by a film, with an average over all its frames. Our candidate is *straight motion*: from $z$ on a
 # straight line to $\nabla\Psi(z)$, for a convex function $\Psi$.
 #
@@ -253,7 +253,7 @@ say(f"the walks of the potential that is not convex cross from t = {when[0]:.2f}
 #
 # $$L_{AM}(s)=\mathbb E_\alpha s_0-\mathbb E_\beta s_1+\int_0^1\mathbb E_{\mu_t}\big[\partial_ts_t+\tfrac12|\nabla s_t|^2\big]dt .$$
 #
-# Why is it a loss? Let a gradient field $v_t$ move the film. Differentiate $\mathbb E_{\mu_t}s_t$ in time:
+# Why is it a loss? Let a gradient field $v_t$ move the film (none moves "jump"; the theorem below needs none). Differentiate $\mathbb E_{\mu_t}s_t$ in time:
 # $\mathbb E_\beta s_1-\mathbb E_\alpha s_0=\int_0^1\mathbb E_{\mu_t}[\partial_ts_t+\langle\nabla s_t,v_t\rangle]dt$, and,
 # completing the square,
 #
