@@ -95,7 +95,8 @@ def test_every_entry_of_the_errata_leads_to_its_boxes_and_claims(staged):
         assert all(label.startswith(f"erratum-{entry.anchor}") and notes.count(f"({label})=") == 1 for label in labels)
         claims = re.findall(r"\[([A-Z0-9]+-\d+)\]\(#([a-z0-9]+-\d+)\)", part)
         assert claims == [(name, name.lower()) for name in entry.claims if name in registry()]
-    assert notes.count("{.erratum}") == len(re.findall(r"^\(erratum-\S+\)=$", notes, re.MULTILINE))
+    marked = sum(path.read_text("utf-8").count("{.erratum}") for path in (staged[0] / "notebooks").rglob("*.ipynb"))
+    assert marked == len(re.findall(r"^\(erratum-\S+\)=$", notes, re.MULTILINE)) > 28
 
 
 def test_stories_proofs_and_problem_sets_lead_to_each_other(staged):
