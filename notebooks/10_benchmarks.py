@@ -37,6 +37,7 @@ preset = "quick"
 seed = 0
 
 # %%
+import gc
 import threading
 import time
 import tracemalloc
@@ -867,6 +868,7 @@ class Peak(threading.Thread):
 
     def __enter__(self):
         self.process, self.running = psutil.Process(), True
+        gc.collect()  # what is freed on the way would hide what is taken
         self.base = self.peak = self.process.memory_info().rss
         self.start()
         return self
