@@ -8,6 +8,7 @@ gradescope-autograders.readthedocs.io; nbgrader, ``nbgrader/plugins/export.py``.
 import datetime
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from dynot_lite.course.texts import distinct, file_name, key, read_table, write_
 
 __all__ = ["Exported", "export"]
 
+NAMES = ("student", "email", "identifier", "name")  # of points.csv, by which a person of the roster is found
 STATUSES = {"graded", *GRADED}
 CANVAS = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")
 MOODLE = ("Username", "ID number", "Email address")
@@ -64,12 +66,15 @@ def export(folder: Path, system: str, to: Path, *, roster: Path | None = None) -
     """
     assignment, entries = _grading(folder)
     people = read_roster(roster) if roster else []
-    known = matches([entry["student"] for entry in entries], people)
+    known = matches([entry[name] for entry in entries for name in NAMES], people)
+    persons = [next((known[entry[name]] for name in NAMES if entry[name] in known), None) for entry in entries]
+    several = Counter(id(person) for person in persons if person)
     rows, left = [], []
-    for entry in entries:
-        person = known.get(entry["student"])
+    for entry, person in zip(entries, persons, strict=True):
         if not (entry["status"] in STATUSES and entry["total"]):
             left.append(f"{entry['student']}: {entry['status']}")
+        elif several[id(person)] > 1:
+            left.append(f"{entry['student']}: {person.shown if person else ''} in {roster}, and so is another")
         elif people and person is None:
             left.append(f"{entry['student']}: not in {roster}")
         else:
@@ -119,7 +124,7 @@ def _canvas(rows: Sequence[Row], assignment: Assignment, to: Path, roster: Path 
     for row in rows:
         own = dict(zip(CANVAS, (row.person.name or row.student, "", row.person.identifier, row.person.login, ""), strict=True))
         lines.append([*((row.person.row or own).get(name, own.get(name, "")) for name in head), f"{row.total:.2f}"])
-    write_table(to, [*head, title], lines)
+    write_table(to, [*head, title], lines, exact=bool(table))
 
 
 def _moodle(rows: Sequence[Row], assignment: Assignment, to: Path, roster: Path | None) -> None:
@@ -132,7 +137,7 @@ def _moodle(rows: Sequence[Row], assignment: Assignment, to: Path, roster: Path 
     _fits(table[0].get(most, ""), assignment, "Moodle")
     totals = {row.person.row["Identifier"]: row.total for row in rows if row.person.row}
     filled = [line | {"Grade": f"{totals[line['Identifier']]:g}"} if line["Identifier"] in totals else line for line in table]
-    write_table(to, list(table[0]), [list(line.values()) for line in filled])
+    write_table(to, list(table[0]), [list(line.values()) for line in filled], exact=True)
 
 
 def _fits(possible: str, assignment: Assignment, system: str) -> None:

@@ -120,16 +120,19 @@ def _cell(entry: str | None) -> str:
     return plain(printable(entry or "", most=2000, lines=True).strip())
 
 
-def write_table(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table that a spreadsheet opens without taking a name for a formula; the old file stays until this is complete."""
-    partial = path.with_name(f"{path.name}.partial")
+def write_table(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]], *, exact: bool = False) -> None:
+    """Write a table that a spreadsheet opens without taking a name for a formula; the old file stays until this is complete.
+
+    ``exact`` is for another system's own table that goes back to it: there an apostrophe too many is another name.
+    """
+    partial, shown = path.with_name(f"{path.name}.partial"), str if exact else _quoted
     with open(partial, "w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([head, *([_quoted(str(entry)) for entry in row] for row in rows)])
+        csv.writer(stream, lineterminator="\n").writerows([head, *([shown(entry) for entry in row] for row in rows)])
     partial.replace(path)
 
 
-def _quoted(entry: str) -> str:
-    return f"'{entry}" if entry.startswith(FORMULA) else entry
+def _quoted(entry: object) -> str:
+    return f"'{entry}" if str(entry).startswith(FORMULA) else str(entry)
 
 
 def plain(entry: str) -> str:
