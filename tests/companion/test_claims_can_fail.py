@@ -45,9 +45,10 @@ def losing_nan(source: str) -> list[int]:
             found |= {part.lineno for part in inner if _extreme(part)}
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "append":
             found |= {argument.lineno for argument in node.args if _extreme(argument)}
-        elif isinstance(node, ast.Assign) and _extreme(node.value) and isinstance(node.value.args[0], ast.Name):
-            if [name.id for name in node.targets if isinstance(name, ast.Name)] == [node.value.args[0].id]:
-                found.add(node.lineno)
+        elif isinstance(node, ast.Assign) and _extreme(node.value):
+            accumulated = {name.id for name in node.targets if isinstance(name, ast.Name)}
+            read = {name.id for argument in node.value.args for name in ast.walk(argument) if isinstance(name, ast.Name)}
+            found |= {node.lineno} if accumulated & read else set()
     return sorted(found)
 
 

@@ -62,7 +62,7 @@ def test_what_is_no_covariance_is_refused(mean, cov, words):
 SHAPES = {
     "numbers": lambda numbers: numbers,
     "a list": lambda numbers: [numbers],
-    "a generator": lambda numbers: [number for number in [iter(numbers)]],
+    "a generator": lambda numbers: [(number for number in numbers)],
     "an array": lambda numbers: [np.array(numbers)],
     "float32 and nested": lambda numbers: [torch.tensor(numbers[:2], dtype=torch.float32), [np.float64(numbers[2])]],
     "a tensor that needs gradients": lambda numbers: [torch.tensor(numbers, requires_grad=True)],
