@@ -573,6 +573,8 @@ def test_names_are_told_apart_whoever_else_hands_in():
             assert dict(zip(origins, made, strict=True)) == dict(zip(*reordered(origins, shown, alike, draw), strict=True))
     assert distinct(["Müller", "M\udcfcller"], ["Müller", "Müller"])[0] == "Müller"
     assert distinct(["Ann", "ann"], ["Ann", "ann"], str.casefold)[1] == "ann"
+    first = distinct(["Müller", "M\udcfcller"], ["Müller", "Müller"])[1]  # and somebody who calls himself so
+    assert len(set(distinct(["Müller", first, "M\udcfcller"], ["Müller", first, "Müller"]))) == 3
 
 
 def reordered(origins, shown, alike, draw):
