@@ -154,7 +154,7 @@ def solution(assignment: Assignment, part: Part) -> str:
 
 
 def _rubric(source: str) -> tuple[tuple[float, str], ...]:
-    """The items of the regions RUBRIC: lines ``2: what for``, in code behind ``# ``; any other line goes on with the item before."""
+    """The items of the regions RUBRIC: lines ``2: what for``, in code behind ``# ``; other lines go on with the item before."""
     _without(source, "RUBRIC", None)  # refuses a region that is not closed
     items: list[tuple[float, str]] = []
     for region in re.findall(r"BEGIN RUBRIC.*\n((?:.*\n)*?).*END RUBRIC", source):

@@ -16,8 +16,9 @@ from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.processes import holding
-from dynot_lite.course import feedback, sandbox
-from dynot_lite.course.assignment import TEXT_STUB, Assignment, load, names, student_version
+from dynot_lite.course import answers, feedback, sandbox
+from dynot_lite.course import marks as by_hand
+from dynot_lite.course.assignment import Assignment, load, names, student_version
 from dynot_lite.course.oracle.compare import Case, Check, cases, judge
 from dynot_lite.course.reports import Report, Score
 from dynot_lite.course.submissions import Submission, collect, program
@@ -58,7 +59,7 @@ def grade(
         limits, cell_seconds, call_seconds: what a submission may use, in all, in one cell, and in one call of a function.
         trust: run the submissions without isolation.
 
-    Points that a person entered in ``manual.csv`` of an earlier grading are kept.
+    Points that a person gave, on the page of ``course mark`` or in ``manual.csv``, are kept.
     Raises NotebookError if the submissions cannot be isolated here and ``trust`` is False, if there are none, if ``to`` is
     inside ``folder`` or another process grades into it, or if ``manual.csv`` has points out of range.
     """
@@ -73,7 +74,7 @@ def grade(
         )
     seed = secrets.randbits(63) if seed is None else seed
     with holding(to):  # two gradings at once would each lose what the other wrote
-        marks = feedback.read_marks(to / "manual.csv", chosen)
+        marks = by_hand.read(to, chosen)
         work = _Work(chosen, seed, cell_seconds, call_seconds, limits, trust, (folder, to, notebooks.root() / "notebooks"))
         begin, reports = time.monotonic(), {}
         pool = ThreadPoolExecutor(jobs)
@@ -88,7 +89,10 @@ def grade(
             pool.shutdown(wait=False, cancel_futures=True)
             work.close()
         ordered = [reports[one.student] for one in submissions]
-        feedback.write_tables(ordered, chosen, marks, to)
+        feedback.write_tables(ordered, chosen, to)
+        handed_in = {report.submission.student: report.answers for report in ordered}
+        answers.write(to, chosen.name, handed_in)
+        marks.write(handed_in)
         record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
         record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
         (to / "grading.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -145,48 +149,34 @@ class _Work:
             self.sandboxes.append(self.local.sandbox)
         return self.local.sandbox
 
-    def report(self, submission: Submission, marks: dict) -> Report:
+    def report(self, submission: Submission, marks: by_hand.Marks) -> Report:
         """Run and judge one submission. Never raises for anything that a submission does."""
+        given = answers.answers_of(submission, self.assignment.parts, self.released)
+        manual = {part.id: marks.score(submission.student, part, given[part.id]) for part in self.assignment.parts if part.manual}
         if submission.problem:
-            scores = tuple(
-                self._by_hand(part, submission, marks) if part.manual else Score(part.id, 0.0) for part in self.assignment.parts
-            )
-            return Report(submission, "unreadable", submission.problem, scores)
+            scores = tuple(manual.get(part.id, Score(part.id, 0.0)) for part in self.assignment.parts)
+            return Report(submission, "unreadable", submission.problem, scores, answers=given)
         request = json.dumps(self.request | {"cells": program(submission, self.tests)}).encode()
         outcome = self._sandbox().run(self.driver, request, limits=self.limits)
-        answers, cells, ended = _parse(outcome.output)
+        returned, cells, ended = _parse(outcome.output)
         status = "failed" if outcome.status == "finished" and not ended else outcome.status
         scores = tuple(
-            self._by_hand(part, submission, marks) if part.manual else self._by_oracle(part, answers, cells, status)
-            for part in self.assignment.parts
+            manual[part.id] if part.manual else self._by_oracle(part, returned, cells, status) for part in self.assignment.parts
         )
         errors = tuple((name, error) for name, error in cells.items() if error and name not in self.tests)
         message = "" if status == "finished" else f"{STATUS[status]}. {outcome.message[:600]}".strip()
-        return Report(submission, status, message, scores, errors, outcome.seconds)
+        return Report(submission, status, message, scores, errors, outcome.seconds, given)
 
-    def _by_oracle(self, part, answers, cells, status) -> Score:
+    def _by_oracle(self, part, returned, cells, status) -> Score:
         findings = []
         for k, check in enumerate(part.checks):
             asked = self.asked[part.id, k][1]
-            given = [answers.get((part.id, k, case), {"error": f"no answer: {STATUS[status]}"}) for case in range(len(asked))]
+            given = [returned.get((part.id, k, case), {"error": f"no answer: {STATUS[status]}"}) for case in range(len(asked))]
             errors = [one.get("error") for one in given]
             values = [None if error else one.get("value") for one, error in zip(given, errors, strict=True)]
             findings.append(judge(check, asked, values, errors))
         visible = cells.get(part.id, "not reached") or "passed"
         return Score(part.id, sum(finding.earned for finding in findings), tuple(findings), visible)
-
-    def _by_hand(self, part, submission: Submission, marks) -> Score:
-        points, comment = marks.get((submission.student, part.id), (None, ""))
-        mine = [cell.source for cell in submission.cells if cell.id == part.id]
-        if points is None and not any(_written(source, self.released[part.id]) for source in mine):
-            return Score(part.id, 0.0, comment=comment or "not answered")
-        return Score(part.id, points, comment=comment)
-
-
-def _written(source: str, released: str) -> bool:
-    """Whether a student wrote anything into an answer cell."""
-    plain = [" ".join(text.split()) for text in (source, released, TEXT_STUB)]
-    return plain[0] not in ("", plain[1], plain[2])
 
 
 def _call(part: str, check_number: int, case: int, check: Check, asked: Sequence[Case]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dynot_lite.companion.notebooks import NotebookError
+from dynot_lite.course.outputs import attachments, printed
 
 __all__ = ["Cell", "Submission", "collect", "program"]
 
@@ -18,12 +19,17 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a submission: its ``kind``, nbgrader's identifier or "", the source, and the pictures it shows (PNG)."""
+    """A cell of a submission: its ``kind``, nbgrader's identifier or "", the source, and the pictures it shows (PNG).
+
+    ``attachments`` are pictures by name, ``printed`` is what its outputs say in words.
+    """
 
     kind: str
     id: str
     source: str
     pictures: tuple[bytes, ...] = ()
+    attachments: tuple[tuple[str, bytes], ...] = ()
+    printed: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,11 +96,18 @@ def _read(path: Path, student: str) -> Submission:
 
 
 def _cell(cell: dict[str, Any]) -> Cell:
-    source = cell["source"]
+    source, outputs = cell["source"], cell.get("outputs", [])
     text = source if isinstance(source, str) else "".join(source)
     marks = cell.get("metadata", {}).get("nbgrader", {})
     name = marks.get("grade_id", "") if isinstance(marks, dict) else ""
-    return Cell(str(cell["cell_type"]), name if isinstance(name, str) else "", text, _pictures(cell.get("outputs", [])))
+    return Cell(
+        str(cell["cell_type"]),
+        name if isinstance(name, str) else "",
+        text,
+        _pictures(outputs),
+        attachments(cell),
+        printed(outputs),
+    )
 
 
 def _pictures(outputs: Sequence[dict[str, Any]]) -> tuple[bytes, ...]:

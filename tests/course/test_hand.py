@@ -16,7 +16,15 @@ PS1 = SETS[0]
 # ----------------------------------------------------------------------------------------------------------- the rubric
 
 
-RUBRIC = "Proof.\n\n### BEGIN RUBRIC\n5: (a) the image: $\\mu_t=1:2$,\n   with uniqueness\n0.5: (b) symmetric\n\n2.5: (c) rest\n### END RUBRIC"
+RUBRIC = """Proof.
+
+### BEGIN RUBRIC
+5: (a) the image: $\\mu_t=1:2$,
+   with uniqueness
+0.5: (b) symmetric
+
+2.5: (c) rest
+### END RUBRIC"""
 IN_CODE = "### BEGIN SOLUTION\nf = 1\n    ### BEGIN RUBRIC\n    # 4: figure\n    # 2: text\n    ### END RUBRIC\n### END SOLUTION"
 
 
