@@ -211,7 +211,7 @@ def _parse(output: bytes) -> tuple[dict[tuple[str, int, int], dict], dict[str, s
                 answers.setdefault(key, answer)
             elif "ended" in record:
                 ended = True
-        except (ValueError, TypeError, KeyError, RecursionError, AttributeError):
+        except (ValueError, TypeError, KeyError, RecursionError, AttributeError, OverflowError):
             continue
     return answers, cells, ended
 
