@@ -62,7 +62,7 @@ class Usage:
 
     def _place(self) -> Path | None:
         if self.child is None:
-            with contextlib.suppress(psutil.Error, OSError, IndexError):
+            with contextlib.suppress(psutil.Error, OSError, KeyError):
                 for process in psutil.Process(self.pid).children():
                     if len(_status(Path("/proc", str(process.pid)))["NSpid"]) > 1:  # not the one that maps the user
                         self.child = process.pid

@@ -101,7 +101,7 @@ class Sandbox:
         trust: bool = False,
     ):
         self.trust, self.files, self.preload, self.path = trust, files or {}, list(preload), list(path)
-        self.visible = {} if trust else _visible(tuple(masked))
+        self.visible = {} if trust else dict(_visible(tuple(masked)))
         self.server = self.channel = None
         self.current: int | None = None
         self.closed = False
@@ -310,6 +310,7 @@ def _visible(masked: tuple[Path, ...]) -> dict[str, list]:
     needed = [str(package), *(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix))]
     hidden = [str(HERE), str(package / "companion" / "claims"), *_copies.copies(tuple(kept)), *map(os.path.realpath, masked)]
     covered = {part for path in hidden for part in _copies.around(path, [other for other in needed if other != path])}
+    covered = {path for path in covered if any(path.startswith(other + "/") for other in kept)}  # nothing else is there
     return {"read_only": kept, "links": inside, "masked": sorted(covered, key=len)}
 
 
