@@ -231,9 +231,10 @@ def test_the_released_tests_are_run_whatever_the_student_made_of_them(tmp_path):
 def test_points_entered_by_hand_are_kept_and_checked(tmp_path):
     path = tmp_path / "manual.csv"
     head = ",".join(feedback.COLUMNS)
-    path.write_text(f"{head}\nann,ps1-2,x,5.5,8,'=good\nbob,ps1-2,x,,8,\ncarl,ps1-5,x,0,8,not answered\n", encoding="utf-8")
+    path.write_text(f"{head}\nann,ps1-2,x,5.5,11,'=good\nbob,ps1-2,x,,11,\ncarl,ps1-5,x,0,14,not answered\n", encoding="utf-8")
     assert feedback.read_marks(path, PS1) == {("ann", "ps1-2"): (5.5, "=good"), ("bob", "ps1-2"): (None, "")}
-    for row, told in (("ann,ps1-2,x,9,8,", "between 0 and 8"), ("ann,ps1-2,x,many,8,", "many"), ("ann,ps1-1,x,1,8,", "'ps1-1'")):
+    bad = {"ann,ps1-2,x,12,11,": "between 0 and 11", "ann,ps1-2,x,many,11,": "many", "ann,ps1-1,x,1,5,": "'ps1-1'"}
+    for row, told in bad.items():
         path.write_text(f"{head}\n{row}\n", encoding="utf-8")
         with pytest.raises(NotebookError, match=f"line 2.*{told}"):
             feedback.read_marks(path, PS1)
@@ -252,14 +253,14 @@ def test_grading_without_isolation_is_refused_unless_trusted_and_marks_survive_a
         grading.grade(tmp_path / "in", tmp_path / "in" / "out", trust=True)
 
     ann, bob = grading.grade(tmp_path / "in", tmp_path / "out", seed=3, trust=True)
-    assert (ann.points, ann.pending, bob.points, bob.status) == (8, ["ps1-2", "ps1-5"], 0, "failed")
+    assert (ann.points, ann.pending, bob.points, bob.status) == (4, ["ps1-2", "ps1-5"], 0, "failed")
     table = (tmp_path / "out" / "manual.csv").read_text(encoding="utf-8")
-    assert "ann,ps1-2,Two proofs about this velocity,,8," in table
-    changed = table.replace("ann,ps1-2,Two proofs about this velocity,,8,", "ann,ps1-2,Two proofs,6.5,8,clear <b>proof</b>")
-    changed = changed.replace("bob,ps1-5,Least energy,0,8,not answered", "bob,ps1-5,Least energy,2,8,on paper")
+    assert "ann,ps1-2,Two proofs about this velocity,,11," in table
+    changed = table.replace("ann,ps1-2,Two proofs about this velocity,,11,", "ann,ps1-2,Two proofs,6.5,11,clear <b>proof</b>")
+    changed = changed.replace("bob,ps1-5,Least energy,0,14,not answered", "bob,ps1-5,Least energy,2,14,on paper")
     (tmp_path / "out" / "manual.csv").write_text(changed + "gone,ps1-2,x,3,8,\n", encoding="utf-8")
     ann, bob = grading.grade(tmp_path / "in", tmp_path / "out", seed=3, trust=True)
-    assert (ann.points, ann.pending, bob.points) == (14.5, ["ps1-5"], 2)
+    assert (ann.points, ann.pending, bob.points) == (10.5, ["ps1-5"], 2)
     assert "clear &lt;b&gt;proof" in (tmp_path / "out" / "feedback" / "ann.html").read_text(encoding="utf-8")
     with open(tmp_path / "out" / "manual.csv", encoding="utf-8", newline="") as stream:
         kept = {(row["student"], row["part"]): row["points"] for row in csv.DictReader(stream)}
