@@ -93,7 +93,7 @@ def load(name: str) -> Assignment:
 
 
 def student_version(notebook: NotebookNode) -> NotebookNode:
-    """The notebook without solutions, rubrics, hidden tests and outputs; the cells of the tests are locked.
+    """The notebook without solutions, hidden tests and outputs; the cells of the tests are locked.
 
     The same as nbgrader's ``generate_assignment`` makes, but for the checksums and the database.
     Raises NotebookError for a region that is not closed, or stands in a cell of the wrong kind.
@@ -102,10 +102,9 @@ def student_version(notebook: NotebookNode) -> NotebookNode:
     for index, cell in enumerate(notebook.cells):
         marks = cell.metadata.get("nbgrader", {})
         stub = CODE_STUB if cell.cell_type == "code" else TEXT_STUB
-        source, judged = _without(cell.source, "RUBRIC", None)
-        source, solved = _without(source, "SOLUTION", stub)
+        source, solved = _without(cell.source, "SOLUTION", stub)
         source, hidden = _without(source, "HIDDEN TESTS", None)
-        if ((solved or judged) and not marks.get("solution")) or (hidden and not marks.get("grade")):
+        if (solved and not marks.get("solution")) or (hidden and not marks.get("grade")):
             raise NotebookError(f"cell {index + 1} has a region that its nbgrader metadata does not announce")
         if marks.get("solution") and not solved:
             source = stub

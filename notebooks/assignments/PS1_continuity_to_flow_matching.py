@@ -187,14 +187,23 @@ claim_part("PS1-1", globals())
 # $\Sigma_t=e^{-2t}S+(1-e^{-2t})\Gamma$, iff $S\Gamma=\Gamma S$ (for $t=0$ too). $\square$
 #
 # ### BEGIN RUBRIC
+#
 # 2: (a) the velocity has the derivative of the mean and the slope A = −I + ΓΣ⁻¹
+#
 # 1: (a) the derivative of Σ is AΣ + ΣAᵀ
+#
 # 2: (a) the law is the image under the flow, by uniqueness for a linear equation; or the pointwise equation is verified
+#
 # 1: (a) integrated against ψ along trajectories, with both end points (not if ψ vanishes at 0 and T)
+#
 # 1: (a) the exchange of the integrals is justified
+#
 # 1: (b) a field is a gradient if and only if its slope is symmetric
+#
 # 1: (b) the slope is symmetric if and only if Γ and Σ_t commute
+#
 # 2: (b) this is reduced to Γ and S, in both directions, for every t > 0
+#
 # ### END RUBRIC
 
 # %% [markdown]
@@ -377,15 +386,25 @@ claim_part("PS1-4", globals())
 # geodesic.) $\square$
 #
 # ### BEGIN RUBRIC
+#
 # 2: (a) an equation for B without K
+#
 # 1: (a) it is invertible, because σ_i + σ_j > 0
+#
 # 1: (a) its solution is symmetric, and K = (A − B)Σ is antisymmetric: existence
+#
 # 2: (b) the product of the two parts is reduced to the trace of BK
+#
 # 2: (b) this trace is 0
+#
 # 2: (c) the equations for the mean and the covariance follow from the continuity equation
+#
 # 2: (c) the symmetric part of every velocity is B_t, and energies add
+#
 # 1: (c) strictness: equal energies only if K_t = 0 for all t, by continuity
+#
 # 1: (c) part 1 has the least energy if and only if Γ and S commute
+#
 # ### END RUBRIC
 
 # %% [markdown]
@@ -674,15 +693,25 @@ claim_part("PS1-9", globals())
 # $(X_0,\varphi_1(X_0))$. It is optimal only if $M$ is symmetric, that is if $S_0$ and $S_1$ commute. $\square$
 #
 # ### BEGIN RUBRIC
+#
 # 1: (a) the end of the flow has the law β
+#
 # 2: (a) Jensen in time along a trajectory
+#
 # 1: (a) the law of φ_t(X0) is that of X_t
+#
 # 2: (a) Jensen for conditional expectations
+#
 # 2: (b) the difference of both sides is a mean square (Pythagoras), for each t
+#
 # 1: (b) integrated it is the minimum of the loss: both directions
+#
 # 2: (c) X_t' determines X0, with the reason why (1 − t)I + tM is invertible
+#
 # 2: (c) the new velocity is constant along the lines, so that its flow ends where the old one did
+#
 # 1: (c) optimal only if M is symmetric, that is if S0 and S1 commute
+#
 # ### END RUBRIC
 
 # %% [markdown]

@@ -234,15 +234,25 @@ claim_part("PS2-1", globals())
 # (a), $|b|^2\le W_2^2$. The coupling $(X,X+b)$ gives $W_2^2\le|b|^2$. So $W_2^2=|b|^2$, and (a) is an equality. $\square$
 #
 # ### BEGIN RUBRIC
+#
 # 2: (a) the derivative of the action along a straight line
+#
 # 1: (a) between the points of an optimal coupling, or of any with an infimum at the end
+#
 # 2: (a) the residual is inserted, and Young's inequality used
+#
 # 2: (a) both sides are integrable, and the expectation is taken
+#
 # 2: (b) the inequality
+#
 # 2: (b) a residual that does not depend on x gives a contradiction
+#
 # 1: (c) an action with its residual 0
+#
 # 1: (c) W₂² is at least |b|², by (a) with equality there
+#
 # 1: (c) W₂² is at most |b|², by the translation
+#
 # ### END RUBRIC
 
 # %% [markdown]
@@ -468,14 +478,23 @@ claim_part("PS2-4", globals())
 # $\Psi=\tfrac12z^2-|z|$ is not convex, and two particles arrive at each point $|x|<t$.) $\square$
 #
 # ### BEGIN RUBRIC
+#
 # 3: (a) the inequality for two stretches, with its case of equality
+#
 # 2: (a) the infima are exchanged
+#
 # 1: (a) they are attained
+#
 # 2: (b) one inequality, from (a) for all x and z
+#
 # 2: (b) there is a particle through z, by Proposition 1
+#
 # 3: (b) equality along it, also for r = 0
+#
 # 2: (c) the evolution of −|z|
+#
 # 1: (c) the value at 0 does not come back
+#
 # ### END RUBRIC
 
 # %% [markdown]

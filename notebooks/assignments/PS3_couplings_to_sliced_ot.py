@@ -272,14 +272,23 @@ claim_part("PS3-2", globals())
 # The larger ratio is $\lambda=\frac{3\sqrt3/2}{9/2}=\frac1{\sqrt3}$. $\square$
 #
 # ### BEGIN RUBRIC
+#
 # 2: (a) the exchange of masses and what it changes in the cost
+#
 # 2: (a) the marginals determine the mass of every quadrant
+#
 # 1: (a) existence of an optimal plan is used to conclude
+#
 # 2: (b) the pairs as a plan with the property of (a)
+#
 # 1: (b) comparison with a permutation, coincidences allowed
+#
 # 1: (c) permutations are products of cycles, and P > 0 for distinct points
+#
 # 1: (c) the formula, with its maximum over permutations
+#
 # 1: (c) the triangle: transpositions and both cycles of three
+#
 # ### END RUBRIC
 
 # %% [markdown]
@@ -532,14 +541,23 @@ claim_part("PS3-5", globals())
 # differs from the optimal map on a set of positive mass, and by uniqueness it is not optimal. $\square$
 #
 # ### BEGIN RUBRIC
+#
 # 2: (a) the probabilities depend on ω only
+#
 # 1: (a) ω obeys an equation of its own
+#
 # 1: (a) order is preserved, since solutions do not meet
+#
 # 2: (a) distribution functions are carried along, and give the limit of ω
+#
 # 1: (a) x tends to y_j, not only ω to its value
+#
 # 2: (b) the optimal cells are slabs in ⟨u, x⟩, with order and masses
+#
 # 1: (b) an eigenvector gives the same slabs
+#
 # 2: (b) otherwise they differ on a set of positive mass, and optimal maps are unique
+#
 # ### END RUBRIC
 
 # %% [markdown]

@@ -13,7 +13,6 @@ from markdown_it import MarkdownIt
 from part_headings import FOLDER, STUDENTS, expected, refreshed, rubric, story, table
 from scipy.linalg import solve_continuous_lyapunov
 
-from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.assignment import load, names, student_version
 from dynot_lite.course.oracle import closed_forms as forms
 from dynot_lite.course.oracle import ps1
@@ -138,23 +137,14 @@ def test_what_a_person_grades_has_a_rubric_that_adds_up_and_that_students_do_not
         items = rubric(cell_of(name, part.id).source)
         assert sum(points for points, *_ in items) == (part.points if part.manual else 0), part.id
         assert not part.manual or (len(items) >= 3 and max(points for points, *_ in items) <= 3), part.id
-        written = re.findall(r"### BEGIN RUBRIC\n(.*?)### END RUBRIC", cell_of(name, part.id).source, re.DOTALL)
-        assert len(items) == (written[0].strip().count("\n") + 1 if written else 0), f"{part.id}: an item has another form"
+        written = "".join(re.findall(r"### BEGIN RUBRIC\n(.*?)### END RUBRIC", cell_of(name, part.id).source, re.DOTALL))
+        assert len(items) == len([line for line in written.split("\n") if line.strip(" #")]), (
+            f"{part.id}: an item has another form"
+        )
     shown = "\n".join(cell.source for cell in student_version(SETS[name].notebook).cells)
     assert "RUBRIC" not in shown and "Rubric" not in shown
     solved = "\n".join(cell.source for cell in SETS[name].notebook.cells)
     assert solved.count("BEGIN RUBRIC") == sum(part.manual for part in SETS[name].parts)
-
-
-def test_a_rubric_outside_of_a_solution_is_removed_or_refused():
-    notebook = load("PS1").notebook
-    (index,) = (k for k, c in enumerate(notebook.cells) if c.metadata.get("nbgrader", {}).get("grade_id") == "ps1-12")
-    notebook.cells[index].source = "### BEGIN SOLUTION\n1\n### END SOLUTION\n### BEGIN RUBRIC\n# 8: all\n### END RUBRIC"
-    assert student_version(notebook).cells[index].source.strip() == "# YOUR CODE HERE\nraise NotImplementedError()"
-    del notebook.cells[index].metadata["nbgrader"]
-    notebook.cells[index].source = "### BEGIN RUBRIC\n# 8: all\n### END RUBRIC"
-    with pytest.raises(NotebookError, match="does not announce"):
-        student_version(notebook)
 
 
 # ------------------------------------------------------------------------------------------------------------- the project
