@@ -1,4 +1,4 @@
-"""What grading writes: a page of feedback per student, the table of points, and the table in which a person enters points."""
+"""What grading writes: a page of feedback per student, and the table in which a person enters points."""
 
 import base64
 import csv
@@ -9,6 +9,7 @@ from pathlib import Path
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.assignment import Assignment, Part
 from dynot_lite.course.reports import Report, Score
+from dynot_lite.course.texts import plain, write_table
 
 __all__ = ["read_marks", "write_page", "write_tables"]
 
@@ -27,7 +28,7 @@ padding: .35rem .6rem; border-bottom: 1px solid #ddd }} td.n {{ text-align: righ
 img {{ max-width: 100% }} h2 {{ font-size: 1.1rem; margin-top: 2rem }}
 </style></head><body>
 <h1>{title}</h1>
-<p><strong>{student}</strong>: {points:g} of {possible:g} points{pending}.</p>
+<p><strong>{student}</strong>: {summary}.</p>
 {notes}
 <table><tr><th>part</th><th>points</th></tr>
 {rows}
@@ -48,24 +49,33 @@ def write_page(report: Report, assignment: Assignment, folder: Path) -> Path:
         rows.append(f'<tr><td>{_text(title)}</td><td class="n {style}">{earned} / {part.points:g}</td></tr>')
         sections.append(f'<h2>{_text(title)} <span class="{style}">{earned} / {part.points:g}</span></h2>')
         sections += _by_oracle(score) if not part.manual else _by_hand(report, part, score)
-    notes = [f'<p class="note">{_text(report.message)}</p>'] if report.message else []
+    notes = [f'<p class="note">{_text(note)}</p>' for note in (report.message, *report.notes) if note]
     if report.cells:
         lines = "\n".join(f"cell {name}: {error}" for name, error in report.cells[:20])
         notes.append(f"<p>Cells that ended with an error:</p><pre>{_text(lines)}</pre>")
-    pending = f" so far; {len(report.pending)} parts wait for a person" if report.pending else ""
     page = PAGE.format(
         title=_text(assignment.title),
         student=_text(report.submission.student),
-        points=report.points,
-        possible=assignment.points,
-        pending=pending,
+        summary=_text(_summary(report, assignment)),
         notes="\n".join(notes),
         rows="\n".join(rows),
         sections="\n".join(sections),
     )
-    path = folder / f"{report.submission.student}.html"
+    path = folder / f"{report.submission.page or report.submission.student}.html"
     path.write_text(page, encoding="utf-8", newline="\n")
     return path
+
+
+def _summary(report: Report, assignment: Assignment) -> str:
+    if not report.graded:
+        return "not graded"
+    pending = f" so far; {len(report.pending)} parts wait for a person" if report.pending else ""
+    late = (
+        f", {report.late.percent:g} % less because {report.late.words}: {report.total:g}"
+        if report.late and report.late.words
+        else ""
+    )
+    return f"{report.points:g} of {assignment.points:g} points{late}{pending}"
 
 
 def _by_oracle(score: Score) -> list[str]:
@@ -82,7 +92,7 @@ def _by_oracle(score: Score) -> list[str]:
 
 def _by_hand(report: Report, part: Part, score: Score) -> list[str]:
     lines = []
-    if score.earned is None:
+    if score.earned is None and report.graded:
         lines.append('<p class="wait">Waits to be graded.</p>')
     if score.comment:
         lines.append(f"<p>{_text(score.comment)}</p>")
@@ -106,20 +116,12 @@ def _text(text: str) -> str:
 
 
 def write_tables(reports: Sequence[Report], assignment: Assignment, marks: dict, folder: Path) -> None:
-    """Write ``points.csv``, one row per student, and ``manual.csv``, one row per answer that a person grades."""
-    head = ["student", "status", *(part.id for part in assignment.parts), "points", "of", "waiting", "seconds", "file"]
-    rows = []
-    for report in reports:
-        earned = ["" if score.earned is None else f"{score.earned:g}" for score in report.scores]
-        status = "graded" if report.status == "finished" else report.status
-        rows.append(
-            [report.submission.student, status, *earned, f"{report.points:g}", f"{assignment.points:g}"]
-            + [" ".join(report.pending), f"{report.seconds:.1f}", report.submission.path.name]
-        )
-    _write(folder / "points.csv", head, rows)
+    """Write ``manual.csv``, one row per answer that a person grades."""
     by_hand, kept = {part.id: part for part in assignment.parts if part.manual}, {}
     for report in reports:
         for score in (score for score in report.scores if score.part in by_hand):
+            if not report.graded and (report.submission.student, score.part) not in marks:
+                continue
             points, comment = marks.get((report.submission.student, score.part), (None, ""))
             if score.earned == 0 and not comment:
                 points, comment = points or 0.0, score.comment or report.message
@@ -129,7 +131,7 @@ def write_tables(reports: Sequence[Report], assignment: Assignment, marks: dict,
         [student, part, by_hand[part].title, "" if points is None else f"{points:g}", f"{by_hand[part].points:g}", comment]
         for (student, part), (points, comment) in kept.items()
     ]
-    _write(folder / "manual.csv", list(COLUMNS), rows)
+    write_table(folder / "manual.csv", COLUMNS, rows)
 
 
 def read_marks(path: Path, assignment: Assignment) -> dict[tuple[str, str], tuple[float | None, str]]:
@@ -152,26 +154,9 @@ def read_marks(path: Path, assignment: Assignment) -> dict[tuple[str, str], tupl
                     raise ValueError
             except ValueError:
                 raise NotebookError(f"{path}, line {number}: {text!r} is not between 0 and {possible[part]:g}") from None
-            student = _plain(row.get("student") or "")
+            student = plain(row.get("student") or "")
             comment = row.get("comment") or ""
-            marks[student, part] = points, "" if comment == "not answered" else _plain(comment)
+            marks[student, part] = points, "" if comment == "not answered" else plain(comment)
             if comment == "not answered" and points == 0:
                 del marks[student, part]
     return marks
-
-
-def _write(path: Path, head: list[str], rows: list[list[str]]) -> None:
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows([head, *([_quoted(entry) for entry in row] for row in rows)])
-    partial.replace(path)
-
-
-def _quoted(entry: str) -> str:
-    """A spreadsheet takes what begins like this for a formula; the names and comments here are nobody's formulas."""
-    return f"'{entry}" if entry[:1] in ("=", "+", "-", "@", "\t", "\r") else entry
-
-
-def _plain(entry: str) -> str:
-    return entry[1:] if entry[:1] == "'" and entry[1:2] in ("=", "+", "-", "@", "\t", "\r") else entry

@@ -207,12 +207,12 @@ def test_submissions_are_found_under_any_name(tmp_path):
     (tmp_path / "gina.ipynb").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "notes.txt").write_text("not a submission", encoding="utf-8")
     found = {one.student: one for one in collect(tmp_path, "ps1-")}
-    assert list(found) == ["ann", "bob", "carla", "dora", "eve", "fred", "gina"]
+    assert list(found) == ["ann", "bob", "carla", "dora", "eve", "fred", "gina", "notes"]
     assert found["bob"].path.name == "Untitled.ipynb"
-    assert [name for name, one in found.items() if one.problem] == ["carla", "dora", "eve", "fred", "gina"]
-    write(tmp_path / "ann" / "again.ipynb", PS1, {})
-    with pytest.raises(NotebookError, match="a file and a folder for ann"):
-        collect(tmp_path, "ps1-")
+    assert [name for name, one in found.items() if one.problem] == ["carla", "dora", "eve", "fred", "gina", "notes"]
+    write(tmp_path / "ann" / "again.ipynb", PS1, {}, drop=["ps1-1"])
+    file, other = (one for one in collect(tmp_path, "ps1-") if one.student == "ann")
+    assert (other.path.name, other.status, file.status) == ("ann.ipynb", "", "not used")
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotebookError, match="no submissions"):
         collect(tmp_path / "empty", "ps1-")
