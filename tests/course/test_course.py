@@ -241,14 +241,14 @@ def test_grading_without_isolation_is_refused_unless_trusted_and_marks_survive_a
         grading.grade(tmp_path / "in", tmp_path / "in" / "out", trust=True)
 
     ann, bob = grading.grade(tmp_path / "in", tmp_path / "out", seed=3, trust=True)
-    assert (ann.points, ann.pending, bob.points, bob.status) == (8, ["ps1-2", "ps1-5"], 0, "failed")
+    assert (ann.points, ann.pending, bob.points, bob.status) == (4, ["ps1-2", "ps1-5"], 0, "failed")
     table = (tmp_path / "out" / "manual.csv").read_text(encoding="utf-8-sig")
-    assert "ann,ps1-2,Two proofs about this velocity,,8," in table
-    changed = table.replace("ann,ps1-2,Two proofs about this velocity,,8,", "ann,ps1-2,Two proofs,6.5,8,clear <b>proof</b>")
-    changed = changed.replace("bob,ps1-5,Least energy,0,8,,", "bob,ps1-5,Least energy,2,8,on paper,")
+    assert "ann,ps1-2,Two proofs about this velocity,,11," in table
+    changed = table.replace("ann,ps1-2,Two proofs about this velocity,,11,", "ann,ps1-2,Two proofs,6.5,11,clear <b>proof</b>")
+    changed = changed.replace("bob,ps1-5,Least energy,0,14,,", "bob,ps1-5,Least energy,2,14,on paper,")
     (tmp_path / "out" / "manual.csv").write_text(changed + "gone,ps1-2,x,3,8,\n", encoding="utf-8")
     ann, bob = grading.grade(tmp_path / "in", tmp_path / "out", seed=3, trust=True)
-    assert (ann.points, ann.pending, bob.points) == (14.5, ["ps1-5"], 2)
+    assert (ann.points, ann.pending, bob.points) == (10.5, ["ps1-5"], 2)
     assert "clear &lt;b&gt;proof" in (tmp_path / "out" / "feedback" / "ann.html").read_text(encoding="utf-8")
     with open(tmp_path / "out" / "manual.csv", encoding="utf-8-sig", newline="") as stream:
         kept = {(row["student"], row["part"]): row["points"] for row in csv.DictReader(stream)}
