@@ -11,6 +11,6 @@ from dynot_lite.companion.ledger import claim, say, skip, start
 __all__ = ["claim", "say", "show", "show_table", "skip", "slide", "start"]
 __getattr__ = lazily(
     __name__,
-    *("benchmark", "book", "errata", "figures", "ledger", "notation", "notebooks", "numerics"),
+    *("answers", "benchmark", "book", "errata", "figures", "ledger", "notation", "notebooks", "numerics"),
     *("origin", "processes", "record", "runner", "stored", "table"),
 )

@@ -13,6 +13,7 @@ from scipy.linalg import solve_continuous_lyapunov
 
 from dynot_lite.course.oracle.closed_forms import (
     as_laws,
+    by_sums,
     distance_squared,
     integral,
     inverse,
@@ -67,14 +68,14 @@ HEAT_TRAPS = {
 ORDER_TRAP = {"Γ and the inverse covariance are exchanged": with_heat(lambda x, y, S_t, m, S, G: y @ G @ inverse(S_t))}
 
 
-def heat_energy(m, S, c, G, T, *, velocity=heat_velocity):
+def heat_energy(m, S, c, G, T, *, velocity=heat_velocity, rule=None):
     """E‖v_t(X_t)‖² by Gauss–Hermite nodes, which are exact for quadratic functions."""
 
     def power(t):
         x, weights = (a.numpy() for a in Gaussian(*heat_law(t, m, S, c, G)).quadrature(2))
         return weights @ squares(velocity(t, x, m, S, c, G))
 
-    return T**2 * integral(lambda s: power(T * s), 24)
+    return T**2 * integral(lambda s: power(T * s), 24, rule)
 
 
 def draw_heat_energy(rng, d, *, centred=False):
@@ -172,14 +173,14 @@ CORRELATION_TRAPS = {
 }
 
 
-def loss_floor(m0, S0, m1, S1, C, sigma):
+def loss_floor(m0, S0, m1, S1, C, sigma, *, rule=None):
     """The trace of the conditional covariance of dX_t/dt, a Schur complement, integrated over time."""
 
     def variance(t):
         d, cov = len(m0), noisy_joint(t, m0, S0, m1, S1, C, sigma)[1]
         return np.trace(cov[d:, d:] - cov[d:, :d] @ np.linalg.solve(cov[:d, :d], cov[:d, d:]))
 
-    return integral(variance)
+    return integral(variance, rule=rule)
 
 
 def mean_square(*data):
@@ -215,8 +216,21 @@ def rectified_velocity(t, x, m0, S0, m1, S1, *, matrix=flow_matrix):
     return m1 - m0 + z @ (M - eye).T
 
 
-def rectified_energy(m0, S0, m1, S1):
-    return squares(m1 - m0) + second_moment(flow_matrix(m0, S0, m1, S1) - np.eye(len(m0)), 0 * m0, S0)
+def rectified_energy(m0, S0, m1, S1, *, matrix=flow_matrix):
+    return squares(m1 - m0) + second_moment(matrix(m0, S0, m1, S1) - np.eye(len(m0)), 0 * m0, S0)
+
+
+def stepped_matrix(m0, S0, m1, S1, steps=100):
+    """The end of the flow by Heun's method."""
+    slope = lambda t: (t * S1 - (1 - t) * S0) @ inverse((1 - t) ** 2 * S0 + t**2 * S1)
+    M = np.eye(len(m0))
+    for k in range(steps):
+        first = slope(k / steps) @ M
+        M = M + (first + slope((k + 1) / steps) @ (M + first / steps)) / (2 * steps)
+    return M
+
+
+by_steps = lambda function: {"by Heun's method with 100 steps": partial(function, matrix=stepped_matrix)}
 
 
 # ------------------------------------------------------------------------------------------------ 11: regression on samples
@@ -259,9 +273,11 @@ CHECKS = {
         Check("any noise", 5, "heat_velocity", draw_heat, heat_velocity, HEAT_TRAPS | ORDER_TRAP, rows=1),
     ],
     "ps1-3": [
-        Check("centred laws", 4, "heat_energy", partial(draw_heat_energy, centred=True), heat_energy, ENERGY_TRAPS),
+        Check("centred laws", 4, "heat_energy", partial(draw_heat_energy, centred=True), heat_energy, ENERGY_TRAPS,
+              approximations=by_sums(heat_energy)),
         Check("laws with means", 4, "heat_energy", draw_heat_energy, heat_energy,
-              ENERGY_TRAPS | {"the means are left out": lambda m, S, c, G, T: heat_energy(m, S, m, G, T)}),
+              ENERGY_TRAPS | {"the means are left out": lambda m, S, c, G, T: heat_energy(m, S, m, G, T)},
+              approximations=by_sums(heat_energy)),
     ],
     "ps1-4": [
         Check("the gradient part", 6, "gradient_part", draw_slope, gradient_part, {
@@ -296,8 +312,10 @@ CHECKS = {
         ),
     ],
     "ps1-8": [
-        Check("independent ends", 3, "loss_floor", partial(draw_floor, correlated=False), loss_floor, FLOOR_TRAPS),
-        Check("correlated ends", 5, "loss_floor", draw_floor, loss_floor, FLOOR_TRAPS | FLOOR_CORRELATION_TRAPS),
+        Check("independent ends", 3, "loss_floor", partial(draw_floor, correlated=False), loss_floor, FLOOR_TRAPS,
+              approximations=by_sums(loss_floor, "by 1000 rectangles")),
+        Check("correlated ends", 5, "loss_floor", draw_floor, loss_floor, FLOOR_TRAPS | FLOOR_CORRELATION_TRAPS,
+              approximations=by_sums(loss_floor, "by 1000 rectangles")),
     ],
     "ps1-9": [
         Check("the velocity", 6, "rectified_velocity",
@@ -307,12 +325,12 @@ CHECKS = {
                 altered(rectified_velocity, t=zero)
             ),
             "the coupling is still the independent one": lambda t, x, *ends: fm_velocity(*as_laws(*ends), t, x),
-        }, rows=1),
+        }, rows=1, approximations=by_steps(rectified_velocity)),
         Check("the energy", 4, "rectified_energy", laws, rectified_energy, {
             "the energy is taken to be W₂²": distance_squared,
             "the energy of the independent coupling is taken": lambda *a: fm_kinetic_energy(*as_laws(*a)).item(),
             "the means are left out": lambda m0, S0, m1, S1: rectified_energy(m0, S0, m0, S1),
-        }),
+        }, approximations=by_steps(rectified_energy)),
     ],
     "ps1-11": [
         Check("the regression", 5, "fit_field", lambda rng, d: (*draw_pairs(rng, d), rng.uniform(0.2, 0.8)), regress,
