@@ -84,8 +84,8 @@ def _gap(one: np.ndarray, other: np.ndarray, scale: float) -> float:
 def call(function: Callable, arguments: Sequence[Any], rows: int | None = None) -> Any:
     """What the function returns, as nested lists of numbers.
 
-    It is given tensors or else arrays, and all points at once or else one by one: the first way that gives a value without an error,
-    and as many values as there are points, counts. Raises the error of the first way if there is none.
+    It is given tensors or else arrays, and all points at once or else one by one: the first way counts that gives a value, and as
+    many of them as there are points. Raises the error of the first way if there is none.
     """
     arrays = [np.asarray(plain(one), dtype=float) if isinstance(one, np.ndarray | Tensor | list) else one for one in arguments]
     first, count = None, None if rows is None else len(arrays[rows])

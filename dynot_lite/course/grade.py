@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.processes import holding
-from dynot_lite.course import feedback, sandbox
+from dynot_lite.course import feedback, regrade, sandbox
 from dynot_lite.course.assignment import TEXT_STUB, Assignment, load, names, student_version
 from dynot_lite.course.oracle.compare import Case, Check, cases, judge
 from dynot_lite.course.reports import Report, Score
@@ -44,6 +43,7 @@ def grade(
     assignment: str | None = None,
     jobs: int = 2,
     seed: int | None = None,
+    fresh: bool = False,
     limits: sandbox.Limits = LIMITS,
     cell_seconds: float = CELL_SECONDS,
     call_seconds: float = CALL_SECONDS,
@@ -51,10 +51,13 @@ def grade(
 ) -> list[Report]:
     """Grade the submissions in ``folder``; ``to`` takes ``points.csv``, ``manual.csv``, ``grading.json`` and ``feedback/``.
 
+    A second grading into the same folder takes the same instances, and lists what changed in ``changes.csv``.
+
     Args:
         assignment: the problem set; None: the one that the cells of the submissions name.
         jobs: submissions at a time.
-        seed: of the random instances; None: a fresh one, recorded in ``grading.json``.
+        seed: of the random instances; None: the one recorded in ``grading.json`` if this problem set was graded into ``to``
+            before, otherwise a fresh one. ``fresh``: a fresh one in any case.
         limits, cell_seconds, call_seconds: what a submission may use, in all, in one cell, and in one call of a function.
         trust: run the submissions without isolation.
 
@@ -71,9 +74,9 @@ def grade(
             f"submissions cannot be isolated here: {reason}\nNothing was run. With --trust they are run without isolation: they "
             "can then read and change your files, use the network, and see the answers"
         )
-    seed = secrets.randbits(63) if seed is None else seed
     with holding(to):  # two gradings at once would each lose what the other wrote
-        marks = feedback.read_marks(to / "manual.csv", chosen)
+        seed, known = regrade.seed_for(to, chosen.name, seed, fresh)
+        marks, before = feedback.read_marks(to / "manual.csv", chosen), regrade.read(to / "points.csv")
         work = _Work(chosen, seed, cell_seconds, call_seconds, limits, trust, (folder, to, notebooks.root() / "notebooks"))
         begin, reports = time.monotonic(), {}
         pool = ThreadPoolExecutor(jobs)
@@ -89,7 +92,10 @@ def grade(
             work.close()
         ordered = [reports[one.student] for one in submissions]
         feedback.write_tables(ordered, chosen, marks, to)
+        regrade.compare(to, before, [part.id for part in chosen.parts])
         record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
+        record["instances"] = regrade.digest(cases for _, cases in work.asked.values())
+        record["same_instances"] = None if known is None else known == record["instances"]
         record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
         (to / "grading.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return ordered

@@ -5,8 +5,8 @@ The comparison itself is :func:`dynot_lite.companion.answers.distance`, which th
 **Instances are not near the edge of acceptance**, so that a grading with other instances gives the same points. An instance
 is used only if
 
-- each known wrong answer (``traps``) is more than ``SEPARATION`` = 20 tolerances away from the right one (except in one dimension,
-  where many coincide with it), and so is the answer 0, unless it is exactly right;
+- each known wrong answer (``traps``) is more than ``SEPARATION`` = 20 tolerances away from the right one (except in one
+  dimension, where many coincide with it), and so is the answer 0, unless it is exactly right;
 - each approximation that deserves the points (``approximations``: a sum of 100 terms for an integral, say) is at most ``ROOM`` =
   ½ tolerance away, in every dimension.
 
