@@ -6,6 +6,7 @@ It uses the public oracles of this package. The notebook runs as it would in Jup
 import json
 import re
 import secrets
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from dynot_lite.course.sandbox import Limits, Sandbox
 __all__ = ["Practice", "Trial", "practice"]
 
 CELL_SECONDS, CALL_SECONDS = 120.0, 30.0
-UNSOLVED = "not solved"
+SAID = ("not solved", "wrong in")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Practice:
                 part = trial.part
                 found.append(f"Part {part.split('-')[-1]}. {trial.title}".removesuffix(". "))
             one = trial.finding
-            verdict = "right" if trial.right else f"wrong: {one.remark}" if one.remark != UNSOLVED else UNSOLVED
+            verdict = "right" if trial.right else one.remark if one.remark.startswith(SAID) else f"wrong: {one.remark}"
             found.append(f"  {trial.function}, {one.check}: {verdict}")
             if show and trial.wrong:
                 found += [f"    {line}" for line in trial.wrong.splitlines()]
@@ -93,8 +94,12 @@ def practice(name: str, notebook: Path, *, parts: Sequence[int] | None = None, s
         raise NotebookError(f"{', '.join(missing)} cannot be tried: the parts of {name} with functions are {numbers}")
     cells = _cells(notebook)
     seed = secrets.randbits(31) if seed is None else seed
-    rng = np.random.default_rng(seed)
-    asked = {(part, k): (check, cases(check, rng)) for part in checks if part in chosen for k, check in enumerate(checks[part])}
+    asked = {
+        (part, k): (check, cases(check, np.random.default_rng([seed, number, k])))  # whatever other parts are tried
+        for number, part in enumerate(checks)
+        for k, check in enumerate(checks[part])
+        if part in chosen
+    }
     answers, errors, problem = _run(cells, asked)
     titles = _titles(cells)
     trials = tuple(_trial(part, titles, *asked[part, k], k, answers, problem) for part, k in asked)
@@ -107,7 +112,9 @@ def _cells(path: Path) -> list[NotebookNode]:
     if not path.is_file():
         raise NotebookError(f"no file {path}")
     try:
-        return nbformat.read(path, as_version=4).cells
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # identifiers that cells lack do not matter here
+            return nbformat.read(path, as_version=4).cells
     except Exception as error:  # its kind depends on what is wrong, and on the version of nbformat
         raise NotebookError(f"{path} is not a notebook: give the .ipynb that you work in, saved") from error
 
@@ -136,16 +143,15 @@ def _trial(part, titles, check, asked, number, answers, problem) -> Trial:
     values = [None if error else one.get("value") for one, error in zip(given, errors, strict=True)]
     finding = judge(check, asked, values, errors)
     wrong = ""
-    for case, value, error in zip(asked, values, errors, strict=True):
+    size = lambda one: sum(np.size(argument) for argument in one[0].arguments)
+    for case, value, error in sorted(zip(asked, values, errors, strict=True), key=size):  # the smallest that goes wrong
         if error != "unsolved" and judge(check, [case], [value], [error]).right == 0:
             arguments = ",\n".join(f"    {_literal(one)}" for one in case.arguments)
-            wrong = f"{check.function}(\n{arguments},\n)\n# gave {error or _literal(np.asarray(value, dtype=object))}"
+            wrong = f"{check.function}(\n{arguments},\n)\n# gave {error or value}"
             break
     return Trial(part, titles.get(part.split("-")[-1], ""), check.function, finding, wrong)
 
 
 def _literal(value: Any) -> str:
     """An argument as Python that can be pasted into the notebook."""
-    if isinstance(value, np.ndarray):
-        return f"torch.tensor({value.tolist()})"
-    return repr(value)
+    return f"torch.tensor({value.tolist()})" if isinstance(value, np.ndarray) else repr(value)
