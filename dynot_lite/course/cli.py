@@ -47,9 +47,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     grade.add_argument("--to", type=Path, required=True, metavar="OUT", help="folder to write to")
     grade.add_argument("--assignment", metavar="PS1", help="the problem set (default: the one the submissions name)")
     grade.add_argument("--jobs", type=at_least(1), default=2, help="submissions at a time (default: 2)")
-    grade.add_argument(
-        "--seed", type=at_least(0), help="of the random instances (default: that of OUT/grading.json, or fresh)"
-    )
+    grade.add_argument("--seed", type=at_least(0), help="of the random instances (default: that of OUT/grading.json, or fresh)")
     grade.add_argument("--fresh", action="store_true", help="draw new instances where OUT has been graded into before")
     grade.add_argument("--seconds", type=at_least(0.1, float), default=120.0, help="for one submission (default: 120)")
     grade.add_argument("--memory", type=at_least(0.1, float), default=3.0, metavar="GB", help="for one submission (default: 3)")

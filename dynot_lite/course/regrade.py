@@ -80,7 +80,7 @@ def changes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]],
         one, other = before.get(student, {}), after.get(student, {})
         columns = ("status", *parts, "points") if one and other else ("points",)
         told = [(student, column, one.get(column) or "", other.get(column) or "") for column in columns]
-        found += [change for change in told if change[2] != change[3] or not (one and other)]
+        found += [change for change in told if change[2] != change[3]]
     return found
 
 
