@@ -77,6 +77,8 @@ def run_cells(cells, namespace, seconds, say):
 
     for name, source in cells:
         begin, problem, file = time.monotonic(), None, f"<cell {name}>"
+        # A released test, which has a name and not a number, must not overwrite what a submission calls by the same name.
+        own = {} if name.isdigit() else dict(namespace)
         try:
             try:
                 code = compile(source, file, "exec")
@@ -90,6 +92,7 @@ def run_cells(cells, namespace, seconds, say):
             problem = "unsolved" if not str(error) else words(error)
         except BaseException as error:
             problem = words(error)
+        namespace.update(own)
         say({"cell": name, "error": problem, "seconds": round(time.monotonic() - begin, 3)})
 
 

@@ -124,12 +124,18 @@ def _run(cells: Sequence[NotebookNode], asked: dict[tuple[str, int], tuple[Check
     path = [str(Path(__file__).resolve().parents[2])]
     calls = [_call(*key, k, *asked[key]) for key in asked for k in range(len(asked[key][1]))]
     request = {"path": path, "calls": calls, "cell_seconds": CELL_SECONDS, "call_seconds": CALL_SECONDS}
-    request["cells"] = [[str(number), cell.source] for number, cell in enumerate(cells, 1) if cell.cell_type == "code"]
+    request["cells"] = [[_name(cell, number), cell.source] for number, cell in enumerate(cells, 1) if cell.cell_type == "code"]
     with Sandbox(trust=True) as box:
         outcome = box.run(DRIVER.read_text(encoding="utf-8"), json.dumps(request).encode(), limits=Limits(seconds=1800.0))
     answers, errors, ended = _parse(outcome.output)
     problem = "" if ended else f"the notebook's process ended early ({outcome.status}). {outcome.message[:600]}".strip()
     return answers, errors, problem
+
+
+def _name(cell: NotebookNode, number: int) -> str:
+    """The identifier of a cell of tests, the number of another one."""
+    marks = cell.metadata.get("nbgrader", {})
+    return marks["grade_id"] if marks.get("grade") and not marks.get("solution") and marks.get("grade_id") else str(number)
 
 
 def _titles(cells: Sequence[NotebookNode]) -> dict[str, str]:

@@ -128,8 +128,8 @@ values = lambda x: ask(true_action, 0.3, x, m0, S0, m1, S1, 0 * I2, rows=1)
 assert close(weights @ values(nodes), 0.0)
 # The gradient field moves the mean of the square of the first coordinate as the path does, by differences (all is quadratic).
 h, square = 0.5, lambda t: ((1 - t) * m0 + t * m1)[0] ** 2 + (1 - t) ** 2 * S0[0, 0] + t**2 * S1[0, 0]
-slope = (values(nodes + h * I2[0]) - values(nodes - h * I2[0])) / (2 * h)
-assert close(2 * weights @ (nodes[:, 0] * slope), (square(0.3 + h) - square(0.3 - h)) / (2 * h))
+along = (values(nodes + h * I2[0]) - values(nodes - h * I2[0])) / (2 * h)
+assert close(2 * weights @ (nodes[:, 0] * along), (square(0.3 + h) - square(0.3 - h)) / (2 * h))
 # Independent ends of variances 1 and 4 on the line.
 line = torch.zeros(1), torch.ones(1, 1), torch.zeros(1), 4 * torch.ones(1, 1), torch.zeros(1, 1)
 assert close(ask(true_action, 0.5, torch.tensor([[2.0], [-1.0]]), *line, rows=1), [1.65, -0.15])

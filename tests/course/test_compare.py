@@ -488,8 +488,7 @@ def graded(tmp_path, monkeypatch):
     monkeypatch.setattr(grading, "load", lambda name: few)
     write(tmp_path / "in" / "ann.ipynb", problems, {"ps1-6-code": solutions(problems)["ps1-6-code"], "ps1-2": "Proof."})
     guess = with_function(
-        solutions(problems)["ps1-6-code"],
-        "def best_stopover(*a):\n    import random\n    return random.random(), np.random.rand()",
+        solutions(problems)["ps1-6-code"], "def best_stopover(*a):\n    import random\n    return 99 + random.random(), 0.0"
     )
     write(tmp_path / "in" / "bob.ipynb", problems, {"ps1-6-code": guess})
 
@@ -526,6 +525,15 @@ def test_a_second_grading_is_identical_and_what_changes_is_listed(graded):
     assert "  bob: ps1-6 4 → 8, points 4 → 8" in regrade.told(folder / "out")
     fresh = again(fresh=True)[2]
     assert fresh["seed"] != record["seed"] and fresh["instances"] != record["instances"] and fresh["same_instances"] is None
+
+
+def test_a_released_test_does_not_overwrite_a_helper_of_the_same_name(graded):
+    folder, again = graded
+    code = "zero = w2_squared\n" + solutions(SETS["PS1"])["ps1-6-code"].replace("= w2_squared(", "= zero(")
+    assert "= zero(" in code  # and the tests of this part call a vector zero
+    write(folder / "in" / "bob.ipynb", SETS["PS1"], {"ps1-6-code": code})
+    assert [row["points"] for row in again()[0]] == ["8", "8"]
+    assert practice("PS1", folder / "in" / "bob.ipynb", parts=[6]).right
 
 
 def test_the_seed_is_kept_for_the_same_problem_set_only(tmp_path):
