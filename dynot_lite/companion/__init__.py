@@ -12,6 +12,6 @@ from dynot_lite.companion.numerics import largest, smallest, worst
 __all__ = ["claim", "largest", "say", "show", "show_table", "skip", "slide", "smallest", "start", "worst"]
 __getattr__ = lazily(
     __name__,
-    *("benchmark", "book", "errata", "figures", "ledger", "notation", "notebooks", "numerics"),
+    *("answers", "benchmark", "book", "errata", "figures", "ledger", "notation", "notebooks", "numerics"),
     *("origin", "processes", "record", "runner", "stored", "table"),
 )

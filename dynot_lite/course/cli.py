@@ -14,6 +14,7 @@ Problem sets as course work.
   course grade DIR --to OUT        grade a folder of submissions: points, feedback
   course export OUT --to FILE      points for Canvas, Moodle, Gradescope or nbgrader
   course mark OUT                  grade proofs and figures by hand, on a page in your browser
+  course practice PS1 NOTEBOOK     for students: try your functions on random instances, here, without points
 
 The pages for instructors and for students are in notebooks/assignments/."""
 
@@ -21,7 +22,8 @@ GRADE = """\
 Grade the submissions in DIR: files STUDENT.ipynb, or folders STUDENT with a notebook in them. OUT takes points.csv (one row per
 student), intake.csv (one row per file of DIR, with the reason if it was not graded), feedback/STUDENT.html, manual.csv (points of
 proofs and figures: enter them there, or with course mark, and run the command again) and grading.json (the seed of the random
-instances, and the limits). The exit code is 0 only if everything in DIR was graded and nobody of the roster is missing.
+instances, and the limits). Again, the same instances are taken, and changes.csv says whose points have changed. The exit code is
+0 only if everything in DIR was graded and nobody of the roster is missing.
 
 Each submission runs in a process without network, files of others or the answers, within limits of time, memory and disk; the
 values it returns are compared here. That needs Linux with user namespaces. Elsewhere nothing is run unless --trust is given."""
@@ -38,6 +40,12 @@ after the other, with typeset formulas, figures, the rubric to tick, and a comme
 only, and needs no network. Each mark is stored at once in OUT/marks.json; afterwards run course grade again.
 
 A mark belongs to the answer it was given for: if a student hands in another one, it waits until you have looked again."""
+
+
+PRACTICE = """\
+Run your notebook on this machine and call its functions on random instances, fresh ones each time: for each check, whether
+all came out right, and the known mistake behind what is wrong. There are no points, and the right values are not printed.
+It compares with the oracles of this package, which are public; graded work has other instances, and may have other checks."""
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -60,7 +68,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     grade.add_argument("--deadlines", type=Path, metavar="TOML", help="due dates and what lateness costs")
     grade.add_argument("--jobs", type=at_least(1), default=2, help="submissions at a time (default: 2)")
-    grade.add_argument("--seed", type=at_least(0), help="of the random instances (default: a fresh one, written to grading.json)")
+    grade.add_argument("--seed", type=at_least(0), help="of the random instances (default: that of OUT/grading.json, or fresh)")
+    grade.add_argument("--fresh", action="store_true", help="draw new instances where OUT has been graded into before")
     grade.add_argument("--seconds", type=at_least(0.1, float), default=120.0, help="for one submission (default: 120)")
     grade.add_argument("--memory", type=at_least(0.1, float), default=3.0, metavar="GB", help="for one submission (default: 3)")
     grade.add_argument("--trust", action="store_true", help="run submissions without isolation, where there is none")
@@ -81,6 +90,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     mark.add_argument("--port", type=at_least(0), default=0, help="of the page (default: any that is free)")
     mark.add_argument("--no-browser", action="store_true", help="only print the address of the page")
     mark.set_defaults(run=_mark)
+
+    practice = verbs.add_parser("practice", help="try your functions", description=PRACTICE, formatter_class=layout)
+    practice.add_argument("assignment", metavar="PS1", help="the problem set")
+    practice.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="your notebook, as saved (.ipynb)")
+    practice.add_argument("--part", type=at_least(1), action="append", help="only this part; may be given several times")
+    practice.add_argument("--seed", type=at_least(0), help="of the random instances, to repeat them (default: a fresh one)")
+    practice.add_argument("--show", action="store_true", help="print a call that went wrong, and what came back")
+    practice.set_defaults(run=_practice)
 
 
 def at_least(least: float, kind: type = int) -> Callable[[str], float]:
@@ -110,8 +127,17 @@ def _mark(options: argparse.Namespace) -> int:
     return 0
 
 
+def _practice(options: argparse.Namespace) -> int:
+    from dynot_lite.course.practice import practice
+
+    tried = practice(options.assignment, options.notebook, parts=options.part, seed=options.seed)
+    print("\n".join(tried.lines(show=options.show)))
+    return 0 if tried.right else 1
+
+
 def _grade(options: argparse.Namespace) -> int:
     from dynot_lite.course.grade import grade
+    from dynot_lite.course.regrade import told
     from dynot_lite.course.sandbox import Limits
 
     limits = Limits(seconds=options.seconds, memory=int(options.memory * 2**30))
@@ -123,6 +149,7 @@ def _grade(options: argparse.Namespace) -> int:
         deadlines=options.deadlines,
         jobs=options.jobs,
         seed=options.seed,
+        fresh=options.fresh,
         limits=limits,
         trust=options.trust,
     )
@@ -131,6 +158,8 @@ def _grade(options: argparse.Namespace) -> int:
     width = max(len(report.submission.student) for report in reports)
     for report in reports:
         print(f"{report.submission.student:{width}}  {_line(report)}")
+    for line in told(options.to):
+        print(line)
     seconds = sum(report.seconds for report in reports) / len(reports)
     print(f"{name}: {len(reports)} entries, {seconds:.1f} s each; points and feedback are in {options.to}")
     if left := [report.submission.student for report in reports if not report.graded]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import secrets
 import threading
 import time
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.processes import holding
-from dynot_lite.course import answers, feedback, sandbox, tables
+from dynot_lite.course import answers, feedback, regrade, sandbox, tables
 from dynot_lite.course import marks as by_hand
 from dynot_lite.course.assignment import Assignment, Part, load, student_version
 from dynot_lite.course.intake import Entry, guess, ledger
@@ -51,6 +50,7 @@ def grade(
     deadlines: Path | None = None,
     jobs: int = 2,
     seed: int | None = None,
+    fresh: bool = False,
     limits: sandbox.Limits = LIMITS,
     cell_seconds: float = CELL_SECONDS,
     call_seconds: float = CALL_SECONDS,
@@ -58,12 +58,15 @@ def grade(
 ) -> list[Report]:
     """Grade the submissions in ``folder``; ``to`` takes the tables, ``grading.json`` and the pages of feedback.
 
+    A second grading into the same folder takes the same instances, and lists what changed in ``changes.csv``.
+
     Args:
         assignment: the problem set; None: the one that most submissions name.
         roster: a table of the people of the course; who has no submission is reported as missing.
         deadlines: the table of due dates; None: nothing is late.
         jobs: submissions at a time.
-        seed: of the random instances; None: a fresh one, recorded in ``grading.json``.
+        seed: of the random instances; None: the one recorded in ``grading.json`` if this problem set was graded into ``to``
+            before, otherwise a fresh one. ``fresh``: a fresh one in any case.
         limits, cell_seconds, call_seconds: what a submission may use, in all, in one cell, and in one call of a function.
         trust: run the submissions without isolation.
 
@@ -82,9 +85,9 @@ def grade(
             f"submissions cannot be isolated here: {reason}\nNothing was run. With --trust they are run without isolation: they "
             "can then read and change your files, use the network, and see the answers"
         )
-    seed = secrets.randbits(63) if seed is None else seed
     with holding(to):  # two gradings at once would each lose what the other wrote
-        marks = by_hand.read(to, chosen)
+        seed, known = regrade.seed_for(to, chosen.name, seed, fresh)
+        marks, before = by_hand.read(to, chosen), regrade.read(to / "points.csv")
         work = _Work(chosen, seed, cell_seconds, call_seconds, limits, trust, (folder, to, notebooks.root() / "notebooks"))
         begin, reports = time.monotonic(), {}
         pool = ThreadPoolExecutor(jobs)
@@ -106,8 +109,11 @@ def grade(
         handed_in = {report.submission.student: report.answers for report in students if report.graded}
         answers.write(to, chosen.name, handed_in)
         marks.write(handed_in)
+        regrade.compare(to, before, [part.id for part in chosen.parts])
         record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
         record |= {"graded": sum(report.graded for report in ordered)}
+        record["instances"] = regrade.digest(cases for _, cases in work.asked.values())
+        record["same_instances"] = None if known is None else known == record["instances"]
         record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
         (to / "grading.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return [_unwritten(one, "its row of points.csv") if one.submission.student in failed else one for one in ordered]

@@ -51,6 +51,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from dynot_lite.companion import show
+from dynot_lite.companion.answers import ask, close
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.laws.gaussian import Gaussian, fm_flow, fm_velocity, w2_squared
 from dynot_lite.plots import COLOURS, set_style
@@ -59,12 +60,8 @@ set_style()
 torch.set_default_dtype(torch.float64)
 
 
-def close(found, expected, tolerance=1e-6):
-    """Whether two arrays of one shape agree to the tolerance."""
-    found, expected = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
-    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= tolerance)
-
-
+# ask(function, ...) calls a function of yours as the grading does, and close(found, expected) compares as it does: four digits,
+# in any form. rows is the place of the points.
 # Data for the examples: two laws whose covariances do not commute, and some points.
 m0, S0 = torch.tensor([0.3, -1.0]), torch.tensor([[2.0, 0.6], [0.6, 1.0]])
 m1, S1 = torch.tensor([1.5, 0.7]), torch.tensor([[1.0, -0.5], [-0.5, 3.0]])
@@ -119,10 +116,10 @@ def heat_velocity(t, x, m, S, c, G):
 
 # %% nbgrader={"grade": true, "grade_id": "ps1-1", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 5}
 # In the stationary law nothing moves.
-assert close(heat_velocity(0.4, some_points, m0, S0, m0, S0), torch.zeros(3, 2))
+assert close(ask(heat_velocity, 0.4, some_points, m0, S0, m0, S0, rows=1), torch.zeros(3, 2))
 # In one dimension, from N(0, 1) with Γ = 3, at time 0: v(x) = −x + 3x.
 line = torch.tensor([[2.0], [-1.0]]), torch.zeros(1), torch.ones(1, 1), torch.zeros(1), 3 * torch.ones(1, 1)
-assert close(heat_velocity(0.0, *line), [[4.0], [-2.0]])
+assert close(ask(heat_velocity, 0.0, *line, rows=1), [[4.0], [-2.0]])
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -251,10 +248,10 @@ def heat_energy(m, S, c, G, T):
 
 # %% nbgrader={"grade": true, "grade_id": "ps1-3", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 6}
 # The stationary law costs nothing, and no path is cheaper than the geodesic.
-assert close(heat_energy(m0, S0, m0, S0, 0.5), 0.0)
+assert close(ask(heat_energy, m0, S0, m0, S0, 0.5), 0.0)
 T = 0.5
 end = Gaussian(m1 + math.exp(-T) * (m0 - m1), math.exp(-2 * T) * S0 + (1 - math.exp(-2 * T)) * S1)
-assert heat_energy(m0, S0, m1, S1, T) >= w2_squared(Gaussian(m0, S0), end)
+assert ask(heat_energy, m0, S0, m1, S1, T) >= w2_squared(Gaussian(m0, S0), end)
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -313,11 +310,11 @@ def rotation_part(A, S):
 
 # %% nbgrader={"grade": true, "grade_id": "ps1-4", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 7}
 A = torch.tensor([[1.0, 2.0], [-0.5, 0.3]])
-B, K = (torch.as_tensor(part) for part in (gradient_part(A, S0), rotation_part(A, S0)))
+B, K = ask(gradient_part, A, S0), ask(rotation_part, A, S0)
 assert close(B, B.T) and close(K, -K.T)
 assert close(B + K @ torch.linalg.inv(S0), A)
 # For the standard normal law the gradient part is the symmetric part.
-assert close(gradient_part(A, I2), 0.5 * (A + A.T))
+assert close(ask(gradient_part, A, I2), 0.5 * (A + A.T))
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -456,8 +453,8 @@ def best_stopover(m0, S0, m, S, m1, S1):
 # %% nbgrader={"grade": true, "grade_id": "ps1-6", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 4}
 # Translations of the unit normal law by 1 and then by 2: the geodesic passes there at s = 1/3.
 zero, one, three = (torch.tensor([shift, 0.0]) for shift in (0.0, 1.0, 3.0))
-assert close(stopover_energy(zero, I2, one, I2, three, I2, 1 / 3), 9.0)
-assert close(best_stopover(zero, I2, one, I2, three, I2), [1 / 3, 9.0])
+assert close(ask(stopover_energy, zero, I2, one, I2, three, I2, 1 / 3), 9.0)
+assert close(ask(best_stopover, zero, I2, one, I2, three, I2, parts=2), (1 / 3, 9.0))
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -513,10 +510,10 @@ def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):
 # %% nbgrader={"grade": true, "grade_id": "ps1-7", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
 # Without noise, and with independent ends, it is the velocity of the package.
 plain = fm_velocity(Gaussian(m0, S0), Gaussian(m1, S1), 0.3, some_points)
-assert close(noisy_velocity(0.3, some_points, m0, S0, m1, S1, torch.zeros(2, 2), 0.0), plain)
+assert close(ask(noisy_velocity, 0.3, some_points, m0, S0, m1, S1, torch.zeros(2, 2), 0.0, rows=1), plain)
 # With X1 = X0 the noise alone moves the points: on the line, from N(0, 1), at t = 1/4 and σ = 4, v(x) = 0.96 x.
 unit = torch.zeros(1), torch.ones(1, 1)
-assert close(noisy_velocity(0.25, torch.tensor([[2.0]]), *unit, *unit, unit[1], 4.0), [[1.92]])
+assert close(ask(noisy_velocity, 0.25, torch.tensor([[2.0]]), *unit, *unit, unit[1], 4.0, rows=1), [[1.92]])
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -568,9 +565,9 @@ def loss_floor(m0, S0, m1, S1, C, sigma):
 # %% nbgrader={"grade": true, "grade_id": "ps1-8", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 7}
 # Independent ends of variances 1 and 4 on the line, no noise: π/2 · √(1 · 4).
 line = torch.zeros(1), torch.ones(1, 1), torch.ones(1), 4 * torch.ones(1, 1)
-assert close(loss_floor(*line, torch.zeros(1, 1), 0.0), math.pi)
+assert close(ask(loss_floor, *line, torch.zeros(1, 1), 0.0), math.pi)
 # X1 = X0 and no noise: nothing is left to guess.
-assert close(loss_floor(m0, S0, m0, S0, S0, 0.0), 0.0)
+assert close(ask(loss_floor, m0, S0, m0, S0, S0, 0.0), 0.0)
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -628,10 +625,10 @@ def rectified_energy(m0, S0, m1, S1):
 # %% nbgrader={"grade": true, "grade_id": "ps1-9", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 9}
 # From N(0, I) to N(0, 4I) the end map is x ↦ 2x: a point at x at time t started at x/(1 + t).
 zero = torch.zeros(2)
-assert close(rectified_velocity(0.25, some_points, zero, I2, zero, 4 * I2), some_points / 1.25)
-assert close(rectified_energy(zero, I2, zero, 4 * I2), 2.0)
+assert close(ask(rectified_velocity, 0.25, some_points, zero, I2, zero, 4 * I2, rows=1), some_points / 1.25)
+assert close(ask(rectified_energy, zero, I2, zero, 4 * I2), 2.0)
 # Not cheaper than the optimal coupling.
-assert rectified_energy(m0, S0, m1, S1) >= w2_squared(Gaussian(m0, S0), Gaussian(m1, S1))
+assert ask(rectified_energy, m0, S0, m1, S1) >= w2_squared(Gaussian(m0, S0), Gaussian(m1, S1))
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -767,9 +764,8 @@ def push(x, x0, x1, steps):
 # %% nbgrader={"grade": true, "grade_id": "ps1-11", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 7}
 # Pairs with x1 = 2 x0 + 1: at t = 0 the field is π/2 (2x + 1), and the flow ends near 2x + 1.
 start = torch.linspace(-1, 1, 9)[:, None]
-matrix, offset = fit_field(start, 2 * start + 1, 0.0)
-assert close(matrix, [[math.pi]]) and close(offset, [math.pi / 2])
-assert close(push(some_points[:, :1], start, 2 * start + 1, 400), 2 * some_points[:, :1] + 1, 0.05)
+assert close(ask(fit_field, start, 2 * start + 1, 0.0, parts=2), ([[math.pi]], [math.pi / 2]))
+assert (ask(push, some_points[:, :1], start, 2 * start + 1, 400, rows=0) - (2 * some_points[:, 0] + 1)).abs().max() < 0.05
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 

@@ -57,6 +57,8 @@ from matplotlib import pyplot as plt
 
 from dynot_lite.potentials.action_matching import OptimalAction
 from dynot_lite.companion import show
+from dynot_lite.companion.answers import ask, close
+from dynot_lite.companion.numerics import difference
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.laws.gaussian import Gaussian, entropic_plan, fm_kinetic_energy, geodesic, schroedinger_bridge, w2_squared
 from dynot_lite.plots import COLOURS, set_style
@@ -66,12 +68,8 @@ set_style()
 torch.set_default_dtype(torch.float64)
 
 
-def close(found, expected, tolerance=1e-6):
-    """Whether two arrays of one shape agree to the tolerance."""
-    found, expected = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
-    return found.shape == expected.shape and bool(np.abs(found - expected).max() <= tolerance)
-
-
+# ask(function, ...) calls a function of yours as the grading does, and close(found, expected) compares as it does: four digits,
+# in any form. rows is the place of the points.
 # Data for the examples: two laws whose covariances do not commute, some points, and an orthonormal basis.
 m0, S0 = torch.tensor([0.3, -1.0]), torch.tensor([[2.0, 0.6], [0.6, 1.0]])
 m1, S1 = torch.tensor([1.5, 0.7]), torch.tensor([[1.0, -0.5], [-0.5, 3.0]])
@@ -146,22 +144,22 @@ def least_loss(m0, S0, m1, S1, C):
 # %% nbgrader={"grade": true, "grade_id": "ps2-1", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
 # A translation, X1 = X0 + b: the action is ⟨b, x − E X_t⟩, and the least loss −½|b|².
 b = torch.tensor([1.0, 2.0])
-assert close(true_action(0.3, some_points, m0, S0, m0 + b, S0, S0), (some_points - m0 - 0.3 * b) @ b)
-assert close(least_loss(m0, S0, m0 + b, S0, S0), -2.5)
+assert close(ask(true_action, 0.3, some_points, m0, S0, m0 + b, S0, S0, rows=1), (some_points - m0 - 0.3 * b) @ b)
+assert close(ask(least_loss, m0, S0, m0 + b, S0, S0), -2.5)
 # The mean is zero, here by quadrature at t = 0.3 for independent ends.
 nodes, weights = Gaussian(0.7 * m0 + 0.3 * m1, 0.49 * S0 + 0.09 * S1).quadrature(4)
-values = lambda x: torch.as_tensor(true_action(0.3, x, m0, S0, m1, S1, 0 * I2))
+values = lambda x: ask(true_action, 0.3, x, m0, S0, m1, S1, 0 * I2, rows=1)
 assert close(weights @ values(nodes), 0.0)
-# The gradient field moves the mean of the square of the first coordinate as the path does, by differences.
-h, square = 1e-4, lambda t: ((1 - t) * m0 + t * m1)[0] ** 2 + (1 - t) ** 2 * S0[0, 0] + t**2 * S1[0, 0]
-slope = (values(nodes + h * I2[0]) - values(nodes - h * I2[0])) / (2 * h)
-assert close(2 * weights @ (nodes[:, 0] * slope), (square(0.3 + h) - square(0.3 - h)) / (2 * h))
+# The gradient field moves the mean of the square of the first coordinate as the path does, by differences (all is quadratic).
+h, square = 0.5, lambda t: ((1 - t) * m0 + t * m1)[0] ** 2 + (1 - t) ** 2 * S0[0, 0] + t**2 * S1[0, 0]
+along = (values(nodes + h * I2[0]) - values(nodes - h * I2[0])) / (2 * h)
+assert close(2 * weights @ (nodes[:, 0] * along), (square(0.3 + h) - square(0.3 - h)) / (2 * h))
 # Independent ends of variances 1 and 4 on the line.
 line = torch.zeros(1), torch.ones(1, 1), torch.zeros(1), 4 * torch.ones(1, 1), torch.zeros(1, 1)
-assert close(true_action(0.5, torch.tensor([[2.0], [-1.0]]), *line), [1.65, -0.15])
-assert close(least_loss(*line), -0.5 * (5 - math.pi))
+assert close(ask(true_action, 0.5, torch.tensor([[2.0], [-1.0]]), *line, rows=1), [1.65, -0.15])
+assert close(ask(least_loss, *line), -0.5 * (5 - math.pi))
 # No other field of the path has less energy than the gradient field.
-assert least_loss(m0, S0, m1, S1, 0 * I2) > -0.5 * fm_kinetic_energy(p, q) + 1e-3
+assert ask(least_loss, m0, S0, m1, S1, 0 * I2) > -0.5 * fm_kinetic_energy(p, q) + 1e-3
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -312,17 +310,17 @@ def lifespan(Q, A):
 # %% nbgrader={"grade": true, "grade_id": "ps2-3", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 5}
 # On the line with Q = −½ and A = 2 the lifespan is 1; with A = 1 it is 2, and s_1(x) = −x²/2.
 one = torch.ones(1, 1)
-assert close(lifespan(-0.5 * one, 2 * one), 1.0)
-assert close(metric_action(1.0, torch.tensor([[1.0], [3.0]]), -0.5 * one, torch.zeros(1), one), [-0.5, -4.5])
+assert close(ask(lifespan, -0.5 * one, 2 * one), 1.0)
+assert close(ask(metric_action, 1.0, torch.tensor([[1.0], [3.0]]), -0.5 * one, torch.zeros(1), one, rows=1), [-0.5, -4.5])
 # The larger of two moduli does not matter.
-assert close(lifespan(torch.diag(torch.tensor([-0.5, 2.0])), I2), 2.0)
-# The beginning; and the equation holds, by differences in time and space.
-Q, q_, A, x, h = torch.tensor([[-0.6, 0.5], [0.5, 0.4]]), torch.tensor([0.2, -0.7]), S0, some_points, 1e-4
-assert close(metric_action(0.0, x, Q, q_, A), 0.5 * ((x @ Q) * x).sum(1) + x @ q_)
-values = lambda t, x: torch.as_tensor(metric_action(t, x, Q, q_, A))
-slopes = torch.stack([(values(0.4, x + h * e) - values(0.4, x - h * e)) / (2 * h) for e in I2], 1)
-rate = (values(0.4 + h, x) - values(0.4 - h, x)) / (2 * h)
-assert close(rate + 0.5 * ((slopes @ A) * slopes).sum(1), torch.zeros(3))
+assert close(ask(lifespan, torch.diag(torch.tensor([-0.5, 2.0])), I2), 2.0)
+# The beginning; and the equation holds, by differences in time and space, which magnify errors.
+Q, q_, A, x = torch.tensor([[-0.6, 0.5], [0.5, 0.4]]), torch.tensor([0.2, -0.7]), S0, some_points
+values = lambda t, x: ask(metric_action, t, x, Q, q_, A, rows=1)
+assert close(values(0.0, x), 0.5 * ((x @ Q) * x).sum(1) + x @ q_)
+slopes = torch.stack([(values(0.4, x + e) - values(0.4, x - e)) / 2 for e in I2], 1)
+rate = difference(lambda h: values(0.4 + h, x), 0.05)
+assert close(rate + 0.5 * ((slopes @ A) * slopes).sum(1), torch.zeros(3), scale=100)
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -397,17 +395,17 @@ def optimal_action(t, x, M, c, kappa):
 
 # %% nbgrader={"grade": true, "grade_id": "ps2-4", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 9}
 # Without the root, and with M = 2I: the flow is x ↦ (1 + t)x, so u_t(x) = x/(1 + t) and s_t(x) = |x|²/(2(1 + t)).
-assert close(optimal_velocity(0.5, some_points, 2 * I2, zero, 0.0), some_points / 1.5)
-assert close(optimal_action(0.5, some_points, 2 * I2, zero, 0.0), some_points.square().sum(1) / 3)
-# The beginning; then the velocity is the gradient, and the Hamilton–Jacobi equation holds: by differences.
-x, h, data = some_points, 1e-4, (0.5 * S0, m1, 2.0)
+assert close(ask(optimal_velocity, 0.5, some_points, 2 * I2, zero, 0.0, rows=1), some_points / 1.5)
+assert close(ask(optimal_action, 0.5, some_points, 2 * I2, zero, 0.0, rows=1), some_points.square().sum(1) / 3)
+# The beginning; then the velocity is the gradient, and the Hamilton–Jacobi equation holds: by differences, which magnify errors.
+x, data = some_points, (0.5 * S0, m1, 2.0)
+values = lambda t, x: ask(optimal_action, t, x, *data, rows=1)
 psi = 0.25 * ((x @ S0) * x).sum(1) + 2 * (1 + (x - m1).square().sum(1)).sqrt()
-assert close(optimal_action(0.0, x, *data), psi - 0.5 * x.square().sum(1))
-values = lambda t, x: torch.as_tensor(optimal_action(t, x, *data))
-u = torch.as_tensor(optimal_velocity(0.6, x, *data))
-slopes = torch.stack([(values(0.6, x + h * e) - values(0.6, x - h * e)) / (2 * h) for e in I2], 1)
-assert close(slopes, u)
-assert close((values(0.6 + h, x) - values(0.6 - h, x)) / (2 * h) + 0.5 * u.square().sum(1), torch.zeros(3))
+assert close(values(0.0, x), psi - 0.5 * x.square().sum(1))
+u = ask(optimal_velocity, 0.6, x, *data, rows=1)
+slopes = torch.stack([difference(lambda h, e=e: values(0.6, x + h * e), 0.1) for e in I2], 1)
+assert close(slopes, u, scale=100)
+assert close(difference(lambda h: values(0.6 + h, x), 0.05) + 0.5 * u.square().sum(1), torch.zeros(3), scale=100)
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -555,12 +553,12 @@ def bent_loss(x0, x1, M, b, h):
 # %% nbgrader={"grade": true, "grade_id": "ps2-6", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 6}
 # Ψ = ½|x|² moves nothing: s = 0. What is left of the second loss is the kinetic energy of the paths.
 start, end, bend = some_points, some_points.flip(0), torch.tensor([1.0, 0.0])
-assert close(am_loss(start, end, I2, zero, bend), 0.0)
-assert close(bent_loss(start, end, I2, zero, bend), (end - start).square().sum(1).mean() + math.pi**2 / 2)
+assert close(ask(am_loss, start, end, I2, zero, bend), 0.0)
+assert close(ask(bent_loss, start, end, I2, zero, bend), (end - start).square().sum(1).mean() + math.pi**2 / 2)
 # The pairs of the optimal map, on straight lines: both losses are at their minimum.
 image = start @ S1 + m1
-assert close(bent_loss(start, image, S1, m1, zero), 0.0)
-assert close(am_loss(start, image, S1, m1, bend), -0.5 * (image - start).square().sum(1).mean())
+assert close(ask(bent_loss, start, image, S1, m1, zero), 0.0)
+assert close(ask(am_loss, start, image, S1, m1, bend), -0.5 * (image - start).square().sum(1).mean())
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -617,12 +615,11 @@ def basis_bound(U, m0, S0, m1, S1):
 # %% nbgrader={"grade": true, "grade_id": "ps2-7", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 5}
 # On the line, from mean 0 and variance 1 to mean 1 and variance 4: the map x ↦ 2x + 1, and W₂² = 2 for Gaussians.
 line = torch.ones(1, 1), torch.zeros(1), torch.ones(1, 1), torch.ones(1), 4 * torch.ones(1, 1)
-M, b = basis_potential(*line)
-assert close(M, [[2.0]]) and close(b, [1.0]) and close(basis_bound(*line), 2.0)
+assert close(ask(basis_potential, *line, parts=2), ([[2.0]], [1.0])) and close(ask(basis_bound, *line), 2.0)
 # In an eigenbasis of both covariances nothing is lost; in another one it is a bound.
 R0, R1 = (turned @ torch.diag(torch.tensor(values)) @ turned.T for values in ([1.0, 4.0], [9.0, 0.25]))
-assert close(basis_bound(turned, m0, R0, m1, R1), w2_squared(Gaussian(m0, R0), Gaussian(m1, R1)))
-assert basis_bound(I2, m0, R0, m1, R1) < w2_squared(Gaussian(m0, R0), Gaussian(m1, R1)) - 0.1
+assert close(ask(basis_bound, turned, m0, R0, m1, R1), w2_squared(Gaussian(m0, R0), Gaussian(m1, R1)))
+assert ask(basis_bound, I2, m0, R0, m1, R1) < w2_squared(Gaussian(m0, R0), Gaussian(m1, R1)) - 0.1
 
 
 def dual(M, b):
@@ -631,8 +628,8 @@ def dual(M, b):
     return 0.5 * torch.trace(M @ first) + b @ m0 + 0.5 * torch.trace(torch.linalg.solve(M, second))
 
 
-M, b = (torch.as_tensor(part) for part in basis_potential(I2, m0, R0, m1, R1))
-for step in 1e-3 * torch.cat([I2, -I2]):
+M, b = ask(basis_potential, I2, m0, R0, m1, R1, parts=2)
+for step in 0.1 * torch.cat([I2, -I2]):
     assert dual(M, b) < min(dual(M + torch.diag(step), b), dual(M, b + step))
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
@@ -700,12 +697,12 @@ def best_stationary(kappa, m0, S0, m1, S1, C):
 # %% nbgrader={"grade": true, "grade_id": "ps2-8", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 9}
 # A translation by b needs no clock: s(x) = ⟨b, x⟩ for every weight.
 b = torch.tensor([1.0, 2.0])
-Q, q_ = best_stationary(0.7, m0, S0, m0 + b, S0, S0)
-assert close(Q, torch.zeros(2, 2)) and close(q_, b)
+assert close(ask(best_stationary, 0.7, m0, S0, m0 + b, S0, S0, parts=2), (torch.zeros(2, 2), b))
 # X1 = 2X0 on the line, E X0 = 0 and E X0² = 1: Q = 9/14 without weights, 8/11 with w(t) = 1 − t.
 dilation = torch.zeros(1), torch.ones(1, 1), torch.zeros(1), 4 * torch.ones(1, 1), 2 * torch.ones(1, 1)
-assert close(best_stationary(0.0, *dilation)[0], [[9 / 14]]) and close(best_stationary(1.0, *dilation)[0], [[8 / 11]])
-Q = np.asarray(best_stationary(0.0, m0, S0, m1, S1, 0.5 * turned)[0])
+for kappa, slope in ((0.0, 9 / 14), (1.0, 8 / 11)):
+    assert close(ask(best_stationary, kappa, *dilation, parts=2)[0], slope)
+Q, _ = ask(best_stationary, 0.0, m0, S0, m1, S1, 0.5 * turned, parts=2)
 assert close(Q, Q.T)
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
@@ -772,14 +769,15 @@ def best_law(t, kappa, m0, S0, m1, S1):
 
 # %% nbgrader={"grade": true, "grade_id": "ps2-9", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 7}
 # From N(0, 1) under x ↦ 3x: 4 log 3, more than the W₂² = 4 of the straight lines.
-assert close(autonomous_energy(3 * torch.ones(1, 1), torch.zeros(1), torch.ones(1, 1)), 4 * math.log(3))
+assert close(ask(autonomous_energy, 3 * torch.ones(1, 1), torch.zeros(1), torch.ones(1, 1)), 4 * math.log(3))
 # A heavier weight costs more, but waiting does not help: constant speed is not best.
 w2 = w2_squared(p, q)
-assert w2 < weighted_energy(2.0, m0, S0, m1, S1) < 2 * w2 - 0.1
-assert close(weighted_energy(1e-9, m0, S0, m1, S1), w2)
+assert w2 < ask(weighted_energy, 2.0, m0, S0, m1, S1) < 2 * w2 - 0.1
+assert close(ask(weighted_energy, 1e-9, m0, S0, m1, S1), w2)
 # The ends, and a path that is ahead of constant speed in between.
-assert close(best_law(0.0, 2.0, m0, S0, m1, S1)[1], S0) and close(best_law(1.0, 2.0, m0, S0, m1, S1)[0], m1)
-assert best_law(0.5, 2.0, zero, I2, I2[0], I2)[0][0] > 0.6
+law_at = lambda t, *laws: ask(best_law, t, 2.0, *laws, parts=2)
+assert close(law_at(0.0, m0, S0, m1, S1)[1], S0) and close(law_at(1.0, m0, S0, m1, S1)[0], m1)
+assert law_at(0.5, zero, I2, I2[0], I2)[0][0] > 0.6
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -841,11 +839,11 @@ def entropic_cost(m0, S0, m1, S1, A, epsilon):
 
 # %% nbgrader={"grade": true, "grade_id": "ps2-10", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 5}
 # For A = I it is what the package knows.
-assert close(entropic_cross(S0, S1, I2, 0.8), entropic_plan(p, q, 0.8).cross_cov)
-assert close(entropic_cost(m0, S0, m1, S1, I2, 0.8), entropic_plan(p, q, 0.8).cost)
+assert close(ask(entropic_cross, S0, S1, I2, 0.8), entropic_plan(p, q, 0.8).cross_cov)
+assert close(ask(entropic_cost, m0, S0, m1, S1, I2, 0.8), entropic_plan(p, q, 0.8).cost)
 # For diagonal matrices the coordinates do not see each other: a small weight lets the entropy win.
-C = np.asarray(entropic_cross(I2, 4 * I2, torch.diag(torch.tensor([0.1, 10.0])), 1.0))
-assert close(C, np.diag(np.diag(C))) and C[0, 0] < 0.4 and C[1, 1] > 1.9
+C = ask(entropic_cross, I2, 4 * I2, torch.diag(torch.tensor([0.1, 10.0])), 1.0)
+assert close(C, torch.diag(torch.diag(C))) and C[0, 0] < 0.4 and C[1, 1] > 1.9
 ### BEGIN HIDDEN TESTS
 from dynot_lite.course.oracle import claim_part
 
@@ -904,10 +902,10 @@ def bridge_velocity(t, x, m0, S0, m1, S1, G):
 # %% nbgrader={"grade": true, "grade_id": "ps2-11", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 6}
 # For Γ = σ²I it is what the package knows.
 known = schroedinger_bridge(p, q, 0.6)
-assert close(bridge_drift(0.3, some_points, m0, S0, m1, S1, 0.36 * I2), known.drift(0.3, some_points))
-assert close(bridge_velocity(0.3, some_points, m0, S0, m1, S1, 0.36 * I2), known.velocity(0.3, some_points))
+assert close(ask(bridge_drift, 0.3, some_points, m0, S0, m1, S1, 0.36 * I2, rows=1), known.drift(0.3, some_points))
+assert close(ask(bridge_velocity, 0.3, some_points, m0, S0, m1, S1, 0.36 * I2, rows=1), known.velocity(0.3, some_points))
 # For diagonal matrices the coordinates do not see each other.
-both = bridge_drift(1.0, some_points, zero, I2, m1, 4 * I2, torch.diag(torch.tensor([0.36, 2.0])))
+both = ask(bridge_drift, 1.0, some_points, zero, I2, m1, 4 * I2, torch.diag(torch.tensor([0.36, 2.0])), rows=1)
 alone = schroedinger_bridge(Gaussian(zero[:1], I2[:1, :1]), Gaussian(m1[:1], 4 * I2[:1, :1]), 0.6)
 assert close(both[:, 0], alone.drift(1.0, some_points[:, :1])[:, 0])
 ### BEGIN HIDDEN TESTS

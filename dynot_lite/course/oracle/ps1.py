@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from dynot_lite.companion.numerics import cubature, difference
 from dynot_lite.course.oracle.closed_forms import (
     as_laws,
+    by_sums,
     distance_squared,
     integral,
     inverse,
@@ -91,14 +92,14 @@ HEAT_TRAPS = {
 ORDER_TRAP = {"Γ and the inverse covariance are exchanged": with_heat(lambda x, y, S_t, m, S, G: y @ G @ inverse(S_t))}
 
 
-def heat_energy(m, S, c, G, T, *, velocity=heat_velocity):
+def heat_energy(m, S, c, G, T, *, velocity=heat_velocity, rule=None):
     """E‖v_t(X_t)‖² by Gauss–Hermite nodes, which are exact for quadratic functions."""
 
     def power(t):
         x, weights = (a.numpy() for a in Gaussian(*heat_law(t, m, S, c, G)).quadrature(2))
         return weights @ squares(velocity(t, x, m, S, c, G))
 
-    return T**2 * integral(lambda s: power(T * s), 24)
+    return T**2 * integral(lambda s: power(T * s), 24, rule)
 
 
 def draw_heat_energy(rng, d, *, centred=False):
@@ -238,10 +239,10 @@ CORRELATION_TRAPS = {
 }
 
 
-def loss_floor(*data):
+def loss_floor(*data, rule=None):
     """What least squares leaves over, in the mean over the particles, integrated over time."""
     ends = noisy_ends(*data)
-    return integral(lambda t: squares(noisy_regression(t, *ends)[2]).mean())
+    return integral(lambda t: squares(noisy_regression(t, *ends)[2]).mean(), rule=rule)
 
 
 def mean_square(*data):
@@ -291,9 +292,27 @@ def rectified_velocity(t, x, m0, S0, m1, S1, *, ends=rectified_ends):
     return x @ matrix.T + offset
 
 
-def rectified_energy(*laws):
-    first, last = rectified_ends(*laws)
+def rectified_energy(*laws, ends=rectified_ends):
+    first, last = ends(*laws)
     return squares(last - first).mean()
+
+
+def stepped_matrix(m0, S0, m1, S1, steps=100):
+    """The end of the flow by Heun's method."""
+    slope = lambda t: (t * S1 - (1 - t) * S0) @ inverse((1 - t) ** 2 * S0 + t**2 * S1)
+    M = np.eye(len(m0))
+    for k in range(steps):
+        first = slope(k / steps) @ M
+        M = M + (first + slope((k + 1) / steps) @ (M + first / steps)) / (2 * steps)
+    return M
+
+
+def stepped_ends(m0, S0, m1, S1):
+    start = particles(m0, S0)
+    return start, m1 + (start - m0) @ stepped_matrix(m0, S0, m1, S1).T
+
+
+by_steps = lambda function: {"by Heun's method with 100 steps": partial(function, ends=stepped_ends)}
 
 
 # ------------------------------------------------------------------------------------------------ 11: regression on samples
@@ -342,9 +361,11 @@ CHECKS = {
         Check("any noise", 3, "heat_velocity", draw_heat, heat_velocity, HEAT_TRAPS | ORDER_TRAP, rows=1),
     ],
     "ps1-3": [
-        Check("centred laws", 3, "heat_energy", partial(draw_heat_energy, centred=True), heat_energy, ENERGY_TRAPS),
+        Check("centred laws", 3, "heat_energy", partial(draw_heat_energy, centred=True), heat_energy, ENERGY_TRAPS,
+              approximations=by_sums(heat_energy)),
         Check("laws with means", 3, "heat_energy", draw_heat_energy, heat_energy,
-              ENERGY_TRAPS | {"the means are left out": lambda m, S, c, G, T: heat_energy(m, S, m, G, T)}),
+              ENERGY_TRAPS | {"the means are left out": lambda m, S, c, G, T: heat_energy(m, S, m, G, T)},
+              approximations=by_sums(heat_energy)),
     ],
     "ps1-4": [
         Check("the gradient part", 4, "gradient_part", draw_slope, gradient_part, {
@@ -379,8 +400,10 @@ CHECKS = {
         ),
     ],
     "ps1-8": [
-        Check("independent ends", 3, "loss_floor", partial(draw_floor, correlated=False), loss_floor, FLOOR_TRAPS),
-        Check("correlated ends", 4, "loss_floor", draw_floor, loss_floor, FLOOR_TRAPS | FLOOR_CORRELATION_TRAPS),
+        Check("independent ends", 3, "loss_floor", partial(draw_floor, correlated=False), loss_floor, FLOOR_TRAPS,
+              approximations=by_sums(loss_floor, "by 1000 rectangles")),
+        Check("correlated ends", 4, "loss_floor", draw_floor, loss_floor, FLOOR_TRAPS | FLOOR_CORRELATION_TRAPS,
+              approximations=by_sums(loss_floor, "by 1000 rectangles")),
     ],
     "ps1-9": [
         Check("the velocity", 5, "rectified_velocity",
@@ -390,12 +413,12 @@ CHECKS = {
                 altered(rectified_velocity, t=zero)
             ),
             "the coupling is still the independent one": lambda t, x, *ends: fm_velocity(*as_laws(*ends), t, x),
-        }, rows=1),
+        }, rows=1, approximations=by_steps(rectified_velocity)),
         Check("the energy", 4, "rectified_energy", laws, rectified_energy, {
             "the energy is taken to be W₂²": distance_squared,
             "the energy of the independent coupling is taken": lambda *a: fm_kinetic_energy(*as_laws(*a)).item(),
             "the means are left out": lambda m0, S0, m1, S1: rectified_energy(m0, S0, m0, S1),
-        }),
+        }, approximations=by_steps(rectified_energy)),
     ],
     "ps1-11": [
         Check("the regression", 4, "fit_field", lambda rng, d: (*draw_pairs(rng, d), rng.uniform(0.2, 0.8)), fit_field,

@@ -11,6 +11,7 @@ from dynot_lite.course.oracle.closed_forms import (
     NODES,
     WEIGHTS,
     as_laws,
+    by_sums,
     distance_squared,
     form,
     integral,
@@ -54,14 +55,14 @@ def true_action(t, x, m0, S0, m1, S1, C, *, slope=true_slope, half=0.5, centred=
     return sign * ((x - m) @ dm + half * (form(x - m, B) - centred * np.trace(B @ S)))
 
 
-def least_loss(m0, S0, m1, S1, C):
+def least_loss(m0, S0, m1, S1, C, *, rule=None):
     """−½∫E|v_t|²dt."""
 
     def power(t):
         _, S, dm, _ = path_moments(t, m0, S0, m1, S1, C)
         return squares(dm) + second_moment(true_slope(t, m0, S0, m1, S1, C), 0 * m0, S)
 
-    return -0.5 * integral(power)
+    return -0.5 * integral(power, rule=rule)
 
 
 draw_action = lambda rng, d, **options: (rng.uniform(0.2, 0.8), points(rng, d), *coupled(rng, d, **options))
@@ -77,7 +78,7 @@ NO_COUPLING = "the ends are taken to be independent"
 # ---------------------------------------------------------------------------------------- 8: the best action that stands still
 
 
-def stationary(kappa, m0, S0, m1, S1, C, *, slope=true_slope, symmetric=True):
+def stationary(kappa, m0, S0, m1, S1, C, *, slope=true_slope, symmetric=True, rule=(NODES, WEIGHTS)):
     """Least squares, on nodes that are exact for the moments: a field Qx + q for the gradient field of the path."""
     d, data = len(m0), (m0, S0, m1, S1, C)
     pairs = [(i, j) for i in range(d) for j in range(i if symmetric else 0, d)]
@@ -87,7 +88,7 @@ def stationary(kappa, m0, S0, m1, S1, C, *, slope=true_slope, symmetric=True):
         if symmetric:
             units[k, j, i] = 1
     rows, right = [], []
-    for t, weight in zip(NODES, WEIGHTS, strict=True):
+    for t, weight in zip(*rule, strict=True):
         m, S, dm, _ = path_moments(t, *data)
         spread = math.sqrt(d) * np.linalg.cholesky(S).T
         x, root_weight = np.concatenate([m + spread, m - spread]), math.sqrt(weight * (1 - kappa * t))
@@ -140,24 +141,25 @@ STATIONARY_TRAPS = {
 # ------------------------------------------------------------------------------------------------- 9: dilations and clocks
 
 
-def autonomous_energy(T, m, S):
+def autonomous_energy(T, m, S, *, rule=None):
     """Quadrature of E|v(X_t)|² along the flow exp(tA), A = log T."""
     A = logm(T).real
-    return integral(lambda t: second_moment(A @ expm(t * A), m, S))
+    return integral(lambda t: second_moment(A @ expm(t * A), m, S), rule=rule)
 
 
 def draw_dilation(rng, d):
     return spectral(basis(rng, d), np.exp(rng.choice([-1.0, 1.0], d) * rng.uniform(0.6, 1.3, d))), *law(rng, d)
 
 
-def slowness(kappa, t=1.0):
+def slowness(kappa, t=1.0, rule=None):
     """∫₀ᵗ ds/w(s) for w(s) = 1 + κs."""
-    return quad(lambda s: 1 / (1 + kappa * s), 0, t)[0]
+    speed = lambda s: 1 / (1 + kappa * s)
+    return t * integral(lambda s: speed(t * s), rule=rule) if rule else quad(speed, 0, t)[0]
 
 
 # The best clock has the speed 1/(w∫1/w), and its weighted energy is W₂²/∫1/w.
-best_clock = lambda t, kappa: slowness(kappa, t) / slowness(kappa)
-weighted_energy = lambda kappa, *ends: distance_squared(*ends) / slowness(kappa)
+best_clock = lambda t, kappa, rule=None: slowness(kappa, t, rule) / slowness(kappa, 1.0, rule)
+weighted_energy = lambda kappa, *ends, rule=None: distance_squared(*ends) / slowness(kappa, 1.0, rule)
 
 
 def law_at(t, kappa, *ends, clock=best_clock):
@@ -198,27 +200,28 @@ CHECKS = {
                 -0.5 * fm_kinetic_energy(*as_laws(*a[:4]), cross_cov=a[4]).item()
             ),
             NO_COUPLING: altered(least_loss, C=zero),
-        }),
+        }, approximations=by_sums(least_loss, "by 1000 rectangles")),
     ],
     "ps2-8": [
-        Check("without weights", 4, "best_stationary", partial(draw_stationary, weighted=False), stationary, STATIONARY_TRAPS),
+        Check("without weights", 4, "best_stationary", partial(draw_stationary, weighted=False), stationary, STATIONARY_TRAPS,
+              approximations=by_sums(stationary)),
         Check("with weights", 5, "best_stationary", draw_stationary, stationary, STATIONARY_TRAPS | {
             "the weights are ignored": altered(stationary, kappa=zero),
             "the derivative of the weight is forgotten": no_slope_term,
-        }),
+        }, approximations=by_sums(stationary)),
     ],
     "ps2-9": [
         Check("the autonomous field", 3, "autonomous_energy", draw_dilation, autonomous_energy, {
             "the field is taken to be optimal": lambda T, m, S: second_moment(T - np.eye(len(m)), m, S),
             "the law is taken to stand still": lambda T, m, S: second_moment(logm(T).real, m, S),
             "the mean is left out": altered(autonomous_energy, m=zero),
-        }),
+        }, approximations=by_sums(autonomous_energy)),
         Check("the least weighted energy", 2, "weighted_energy",
               lambda rng, d: (rng.uniform(1.0, 4.0), *laws(rng, d)), weighted_energy, {
             "the weight is taken not to matter": lambda kappa, *a: distance_squared(*a),
             "the speed is constant": lambda kappa, *a: (1 + 0.5 * kappa) * distance_squared(*a),
             "the mean of the inverse weight is multiplied": lambda kappa, *a: slowness(kappa) * distance_squared(*a),
-        }),
+        }, approximations=by_sums(weighted_energy)),
         Check("the law on the way", 2, "best_law",
               lambda rng, d: (rng.uniform(0.3, 0.6), rng.uniform(1.5, 4.0), *laws(rng, d)), law_at,
               CLOCK_TRAPS | {"covariances are interpolated linearly": mixed_law}),

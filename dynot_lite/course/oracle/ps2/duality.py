@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize, root
 
-from dynot_lite.course.oracle.closed_forms import NODES, distance_squared, form, integral, inverse, monge_matrix, squares
+from dynot_lite.course.oracle.closed_forms import NODES, by_sums, distance_squared, form, integral, inverse, monge_matrix, squares
 from dynot_lite.course.oracle.compare import Check, altered, zero
 from dynot_lite.course.oracle.draws import basis, covariance, laws, mean, spectral
 from dynot_lite.potentials.action_matching import OptimalAction, action_matching_loss
@@ -39,7 +39,7 @@ def am_loss(x0, x1, M, b, h):
         return action_matching_loss(OptimalAction(potential), *ends, path, times).item()
 
 
-def bent_loss(x0, x1, M, b, h):
+def bent_loss(x0, x1, M, b, h, *, rule=None):
     """Quadrature in time of the squared distance of the two velocities."""
 
     def gap(t):
@@ -47,7 +47,7 @@ def bent_loss(x0, x1, M, b, h):
         z = np.linalg.solve((1 - t) * np.eye(len(b)) + t * M, (place - t * b).T).T
         return squares(z @ M + b - z - velocity).mean()
 
-    return integral(gap)
+    return integral(gap, rule=rule)
 
 
 def draw_bent(rng, d, *, bent=True):
@@ -125,12 +125,13 @@ CHECKS = {
             "the loss is counted twice": lambda *a: 2 * am_loss(*a),
             "the offset is forgotten": altered(am_loss, b=zero),
         }),
-        Check("straight paths", 1, "bent_loss", partial(draw_bent, bent=False), bent_loss, BENT_TRAPS),
+        Check("straight paths", 1, "bent_loss", partial(draw_bent, bent=False), bent_loss, BENT_TRAPS,
+              approximations=by_sums(bent_loss)),
         Check("bent paths", 2, "bent_loss", draw_bent, bent_loss, BENT_TRAPS | {
             "the bend is left out": altered(bent_loss, h=zero),
             "the mean of cos² is taken to be 1": lambda *a: bent_loss(*a) + 0.5 * math.pi**2 * squares(a[-1]),
             "the kinetic energy is left out": lambda *a: 2 * am_loss(*a),
-        }),
+        }, approximations=by_sums(bent_loss)),
     ],
     "ps2-7": [
         Check("the potential", 3, "basis_potential", draw_basis, basis_potential, {

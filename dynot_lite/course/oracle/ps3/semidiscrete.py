@@ -9,7 +9,7 @@ import torch
 from scipy.integrate import quad, solve_ivp
 from scipy.stats import norm
 
-from dynot_lite.course.oracle.closed_forms import NODES, WEIGHTS, form, integral, inverse, squares
+from dynot_lite.course.oracle.closed_forms import NODES, WEIGHTS, form, integral, inverse, squares, trapezoid
 from dynot_lite.course.oracle.compare import Check
 from dynot_lite.course.oracle.draws import covariance, law, mean, points, weights
 from dynot_lite.laws.mixtures import fm_velocity_diracs
@@ -164,6 +164,16 @@ def dirac_jacobian(t, x, *data):
     return torch.stack([jacobian(z) for z in torch.as_tensor(x)])
 
 
+def sloped(step):
+    """The Jacobian by forward differences of the velocity."""
+
+    def differences(t, x, *data):
+        v = lambda z: dirac_velocity(t, z, *data).numpy()
+        return np.stack([(v(x + shift) - v(x)) / step for shift in step * np.eye(x.shape[1])], -1)
+
+    return differences
+
+
 def draw_diracs(rng, d):
     return rng.uniform(0.35, 0.65), points(rng, d), *law(rng, d), 1.5 * rng.standard_normal((4, d)), weights(rng, 4)
 
@@ -256,7 +266,7 @@ def scale_of(S, y):
     return form(on_the_line(y)[0], inverse(S)) ** 0.5
 
 
-def loss_floor(m, S, y, b, *, scale=scale_of):
+def loss_floor(m, S, y, b, *, scale=scale_of, rule=None):
     """∫₀¹ E Var(s | ω_t)/(1 − t)² dt, with ω_t = (1 − t)Z + t·scale·s, by nodes in time and in ω."""
     s = on_the_line(y)[1]
     centre, z = scale(S, y) * s, np.linspace(-9, 9, 361)
@@ -269,9 +279,11 @@ def loss_floor(m, S, y, b, *, scale=scale_of):
         p /= p.sum(-1, keepdims=True)
         return b @ ((p @ s**2 - (p @ s) ** 2) @ mass) / (1 - t) ** 2
 
-    return integral(variance)
+    return integral(variance, rule=rule)
 
 
+# The integrand is 0 at time 1, where it cannot be evaluated.
+BY_SUM = {"by the trapezoid rule with 100 intervals": partial(loss_floor, rule=[part[:-1] for part in trapezoid(100)])}
 mean_square = of_gaussian(independent_cost)
 FLOOR_TRAPS = {
     "the minimum is taken to be 0": lambda *a: 0.0,
@@ -300,7 +312,8 @@ CHECKS = {
     ],
     "ps3-5": [
         Check("the velocity", 2, "dirac_velocity", draw_diracs, dirac_velocity, DIRAC_TRAPS, rows=1),
-        Check("its Jacobian", 3, "dirac_jacobian", draw_diracs, dirac_jacobian, JACOBIAN_TRAPS, rows=1),
+        Check("its Jacobian", 3, "dirac_jacobian", draw_diracs, dirac_jacobian, JACOBIAN_TRAPS, rows=1,
+              approximations={f"by forward differences with the step {h:g}": sloped(h) for h in (1e-4, 1e-6)}),
     ],
     "ps3-7": [
         Check("the excess of the cost", 4, "flow_excess", draw_flow, flow_excess, {
@@ -317,7 +330,8 @@ CHECKS = {
     ],
     "ps3-8": [
         Check("two points of equal weight", 2, "loss_floor", lambda rng, d: (*law(rng, d), *collinear(rng, d, 2, even=True)),
-              loss_floor, FLOOR_TRAPS, SPACE),
-        Check("more points of unequal weights", 4, "loss_floor", partial(draw_flow, n=4), loss_floor, FLOOR_TRAPS),
+              loss_floor, FLOOR_TRAPS, SPACE, approximations=BY_SUM),
+        Check("more points of unequal weights", 4, "loss_floor", partial(draw_flow, n=4), loss_floor, FLOOR_TRAPS,
+              approximations=BY_SUM),
     ],
 }  # fmt: skip
