@@ -104,12 +104,13 @@ def _grade(options: argparse.Namespace) -> int:
         trust=options.trust,
     )
     name = json.loads((options.to / "grading.json").read_text(encoding="utf-8"))["assignment"]
-    print(f"{name}: {len(reports)} entries in {options.folder}")
+    entries = f"{len(reports)} entr{'ies' if len(reports) > 1 else 'y'}"
+    print(f"{name}: {entries} in {options.folder}")
     width = max(len(report.submission.student) for report in reports)
     for report in reports:
         print(f"{report.submission.student:{width}}  {_line(report)}")
     seconds = sum(report.seconds for report in reports) / len(reports)
-    print(f"{name}: {len(reports)} entries, {seconds:.1f} s each; points and feedback are in {options.to}")
+    print(f"{name}: {entries}, {seconds:.1f} s each; points and feedback are in {options.to}")
     if left := [report.submission.student for report in reports if not report.graded]:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
         print(f"{len(left)} not graded ({shown}): {options.to / 'intake.csv'} says why")

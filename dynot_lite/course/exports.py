@@ -64,6 +64,10 @@ def export(folder: Path, system: str, to: Path, *, roster: Path | None = None) -
     grade would overwrite one that is there.
     Raises NotebookError if there is no grading in ``folder``, or the roster does not fit it.
     """
+    if to.exists() and to.is_dir() != (system == "gradescope"):
+        raise NotebookError(
+            f"{to} is a {'folder' if to.is_dir() else 'file'}: name a {'file' if to.is_dir() else 'folder'} to write"
+        )
     assignment, entries = _grading(folder)
     people = read_roster(roster) if roster else []
     known = matches([entry[name] for entry in entries for name in NAMES], people)

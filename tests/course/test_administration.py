@@ -392,6 +392,10 @@ def test_nbgrader_gets_the_columns_of_its_export(tmp_path):
 def test_an_export_of_nothing_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(NotebookError, match="has no grading"):
         export(tmp_path, "canvas", tmp_path / "c.csv")
+    with pytest.raises(NotebookError, match="is a folder: name a file"):
+        export(tmp_path, "canvas", tmp_path)
+    with pytest.raises(NotebookError, match="is a file: name a folder"):
+        export(tmp_path, "gradescope", table(tmp_path / "g", "x"))
     with pytest.raises(NotebookError, match="no export for 'blackboard'"):
         export(graded(tmp_path / "out", CLASS), "blackboard", tmp_path / "c.csv")
     table(tmp_path / "out" / "points.csv", "student,status", "ann,graded")
