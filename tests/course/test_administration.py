@@ -168,8 +168,11 @@ def test_a_day_across_a_change_of_clocks_is_one_day(night, tmp_path):
 
 def test_an_hour_that_comes_twice_counts_for_the_student(tmp_path):
     rule = deadline(tmp_path, 'timezone = "Europe/Zurich"\n[PS1]\ndue = 2026-10-25T02:30:00\npercent = 10')
-    assert rule.lateness(local("2026-10-25T02:29:00", fold=1), "file", ()).days == 0
-    assert rule.lateness(local("2026-10-25T02:31:00", fold=1), "file", ()).days == 1
+    for clock, fold, days in (("02:45", 0, 0), ("02:29", 1, 0), ("02:31", 1, 1)):
+        time = local(f"2026-10-25T{clock}:00", fold)
+        assert rule.lateness(time, "file", ()).days == rule.lateness(time.astimezone(datetime.UTC), "file", ()).days == days
+    early = deadline(tmp_path, 'timezone = "Europe/Zurich"\n[PS1]\ndue = 2026-10-25T01:50:00\ngrace = 30\npercent = 10')
+    assert [early.lateness(local("2026-10-25T02:10:00", fold), "file", ()).days for fold in (0, 1)] == [0, 1]
 
 
 def test_who_has_more_time_has_it_under_any_name_and_never_less(tmp_path):
@@ -188,9 +191,11 @@ def test_who_has_more_time_has_it_under_any_name_and_never_less(tmp_path):
         ("[PS1]\ngrace = 3", "no due date for PS1"),
         ('[PS1]\ndue = "2026-11-20"', "without quotes"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\nper_day = 3", "'per_day', which is none of due"),
-        ("[PS1]\ndue = 2026-11-20T23:59:00Z\npercent = 101", "at most 100"),
-        ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = -1", "not negative"),
+        ("[PS1]\ndue = 2026-11-20T23:59:00Z\npercent = 101", "from 0 to 100"),
+        ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = -1", "from 0 to"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = nan", "must be a number"),
+        ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = 1e300", "from 0 to"),
+        ("[PS1]\ndue = 2026-11-20T23:59:00Z\ndays = inf", "from 0 to"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = true", "must be a number"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\nstudents = 3", "must be a table"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\n[PS1.students]\nann = 3", r"PS1.students\] ann"),
