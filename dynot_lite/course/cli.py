@@ -135,7 +135,7 @@ def _export(options: argparse.Namespace) -> int:
     done = export(options.folder, options.system, options.to, roster=options.roster)
     print(f"{done.written} students in {options.to}")
     if done.pending:
-        print(f"{len(done.pending)} of them have parts that wait for a person: their points are those so far")
+        print(f"for {len(done.pending)} of them parts wait for a person: their points are those so far")
     if done.left:
         print(f"left out: {', '.join(done.left)}")
     return 0 if done.written else 1

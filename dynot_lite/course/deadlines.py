@@ -87,7 +87,7 @@ def read(path: Path, name: str) -> Deadline:
     except OSError as error:
         raise NotebookError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise NotebookError(f"{path} is not a table in TOML: {error}") from None
+        raise NotebookError(f"{path} is not a table in TOML (a time is written 2026-11-20T23:59:00): {error}") from None
     zone = _zone(path, table.pop("timezone", None))
     rule = table.get(name)
     if not isinstance(rule, dict) or "due" not in rule:

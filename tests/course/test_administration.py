@@ -448,12 +448,13 @@ def test_a_class_from_the_roster_to_the_export(tmp_path, monkeypatch, capsys):
     assert (ann["name"], ann["total"], ann["time of"], ann["late"]) == ("Ann Müller", "72", "roster", "")
     assert (bob["points"], bob["deduction"], bob["total"], bob["time of"]) == ("72", "14.4", "57.6", "file")
     assert bob["submitted"] == "2026-11-22 12:00:00+01:00" and bob["due"] == "2026-11-20 23:59:00+01:00"
-    assert (cleo["status"], cleo["total"], cleo["email"]) == ("missing", "", "c@x.org")
+    assert (cleo["status"], cleo["total"], cleo["login"], cleo["email"]) == ("missing", "", "cleo", "c@x.org")
     page = (tmp_path / "out" / "feedback" / "bob.html").read_text(encoding="utf-8")
     assert "72 of 100 points, 20 % less because 2 days late: 57.6" in page
     assert not (tmp_path / "out" / "feedback" / "cleo.html").exists()
     for system in ("canvas", "moodle", "gradescope", "nbgrader"):
         to = str(tmp_path / "exports" / system)
         assert cli.main(["course", "export", str(tmp_path / "out"), "--as", system, "--to", to]) == 0
+    assert rows(tmp_path / "exports" / "canvas")[2][3] == "ann" and rows(tmp_path / "exports" / "moodle")[2][0] == "bob"
     assert "left out: cleo: missing" in capsys.readouterr().out
     assert cli.main(["course", "export", str(tmp_path), "--as", "canvas", "--to", "x"]) == 1
