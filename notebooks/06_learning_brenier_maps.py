@@ -1439,3 +1439,7 @@ show(figure, "learned_colour_clouds", alt=alt)
 #   points that are kept from visit to visit: that is what minutes on one core take.
 # - With few samples and few dimensions the classical solvers are hard to beat. What a learned map has on them is that fresh
 #   samples cost it nothing, and that it is a map: smooth, invertible, the gradient of one convex function.
+#
+# ## Problems
+#
+# [PS2](assignments/PS2_action_matching_to_duality.ipynb), part 7 (the best potential in a basis).

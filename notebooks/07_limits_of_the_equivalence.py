@@ -743,3 +743,8 @@ show(figure, "limits_three_pictures", alt=alt)
 # | entropic regularisation | yes with the viscous equation; run backwards from $s_1$ |
 # | unbalanced transport | yes with $\tfrac12s^2$ in the equation |
 # | mixing AM, OFM and dual estimators | no gain: the dual has the least variance |
+#
+# ## Problems
+#
+# [PS2](assignments/PS2_action_matching_to_duality.ipynb), parts 8 (the best action that stands still), 10 (entropic transport with a metric) and
+# 11 (a Schrödinger bridge).

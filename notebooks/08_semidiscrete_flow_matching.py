@@ -1237,3 +1237,7 @@ claim("SD-53", own_fit.primal_cost / (0.5 * own_points.shape[1] + 0.5 * own_poin
 # %% [markdown]
 # SD-52 is the certificate, SD-53 the cost in units of that of independent pairs: what there is to gain. Look at this number
 # before you train anything. Speed against other solvers is measured in `10_benchmarks`.
+#
+# ## Problems
+#
+# [PS3](assignments/PS3_couplings_to_sliced_ot.ipynb), parts 4 (points on a line), 11 (tools for digits) and 12 (real digits).

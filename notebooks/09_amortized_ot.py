@@ -1053,3 +1053,7 @@ show(figure, "amortized_flow_matching", alt=alt)
 #   trust it.
 # - It saves iterations more often than time. In time it gains most against exact solvers of large problems, and where
 #   Sinkhorn is slow.
+#
+# ## Problems
+#
+# [PS3](assignments/PS3_couplings_to_sliced_ot.ipynb), part 10 (the best lower bound from slices).
