@@ -376,8 +376,9 @@ def test_gradescope_gets_results_that_its_harness_takes(tmp_path):
         for test in results["tests"]:
             assert all(isinstance(value, GRADESCOPE_TEST[name] | int) for name, value in test.items())
             assert ("score" in test) != (test["number"] == "2") and test.get("score", 0) <= test["max_score"]
-    assert found["alee"]["score"] == 92 == sum(test.get("score", 0) for test in found["alee"]["tests"])
-    assert found["bray"]["score"] == 36.8 and found["bray"]["output"] == "2 days late, 9.2 points off"
+    rest = PS1.points - next(part.points for part in PS1.parts if part.id == "ps1-2")
+    assert found["alee"]["score"] == rest == sum(test.get("score", 0) for test in found["alee"]["tests"])
+    assert found["bray"]["score"] == 0.4 * rest and found["bray"]["output"] == f"2 days late, {0.1 * rest:g} points off"
 
 
 def test_nbgrader_gets_the_columns_of_its_export(tmp_path):
@@ -443,14 +444,16 @@ def test_a_class_from_the_roster_to_the_export(tmp_path, monkeypatch, capsys):
     options = ["--roster", str(tmp_path / "r.csv"), "--deadlines", str(rule)]
     assert cli.main(["course", "grade", str(tmp_path / "in"), "--to", str(tmp_path / "out"), *options]) == 1
     printed = capsys.readouterr().out
-    assert "1 not graded (cleo)" in printed and "bob      72 points, 2 days late: 57.6" in printed
+    points = sum(part.points for part in PS1.parts if part.checks)
+    total = f"{points * 0.8:g}"
+    assert "1 not graded (cleo)" in printed and f"{points:g} points, 2 days late: {total}" in printed
     ann, bob, cleo = read_table(tmp_path / "out" / "points.csv")
-    assert (ann["name"], ann["total"], ann["time of"], ann["late"]) == ("Ann Müller", "72", "roster", "")
-    assert (bob["points"], bob["deduction"], bob["total"], bob["time of"]) == ("72", "14.4", "57.6", "file")
+    assert (ann["name"], ann["total"], ann["time of"], ann["late"]) == ("Ann Müller", f"{points:g}", "roster", "")
+    assert (bob["points"], bob["deduction"], bob["total"], bob["time of"]) == (f"{points:g}", f"{points * 0.2:g}", total, "file")
     assert bob["submitted"] == "2026-11-22 12:00:00+01:00" and bob["due"] == "2026-11-20 23:59:00+01:00"
     assert (cleo["status"], cleo["total"], cleo["login"], cleo["email"]) == ("missing", "", "cleo", "c@x.org")
     page = (tmp_path / "out" / "feedback" / "bob.html").read_text(encoding="utf-8")
-    assert "72 of 100 points, 20 % less because 2 days late: 57.6" in page
+    assert f"{points:g} of 100 points, 20 % less because 2 days late: {total}" in page
     assert not (tmp_path / "out" / "feedback" / "cleo.html").exists()
     for system in ("canvas", "moodle", "gradescope", "nbgrader"):
         to = str(tmp_path / "exports" / system)
