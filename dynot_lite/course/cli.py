@@ -154,14 +154,15 @@ def _grade(options: argparse.Namespace) -> int:
         trust=options.trust,
     )
     name = json.loads((options.to / "grading.json").read_text(encoding="utf-8"))["assignment"]
-    print(f"{name}: {len(reports)} entries in {options.folder}")
+    entries = f"{len(reports)} entr{'ies' if len(reports) > 1 else 'y'}"
+    print(f"{name}: {entries} in {options.folder}")
     width = max(len(report.submission.student) for report in reports)
     for report in reports:
         print(f"{report.submission.student:{width}}  {_line(report)}")
     for line in told(options.to):
         print(line)
     seconds = sum(report.seconds for report in reports) / len(reports)
-    print(f"{name}: {len(reports)} entries, {seconds:.1f} s each; points and feedback are in {options.to}")
+    print(f"{name}: {entries}, {seconds:.1f} s each; points and feedback are in {options.to}")
     if left := [report.submission.student for report in reports if not report.graded]:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
         print(f"{len(left)} not graded ({shown}): {options.to / 'intake.csv'} says why")
@@ -186,7 +187,7 @@ def _export(options: argparse.Namespace) -> int:
     done = export(options.folder, options.system, options.to, roster=options.roster)
     print(f"{done.written} students in {options.to}")
     if done.pending:
-        print(f"{len(done.pending)} of them have parts that wait for a person: their points are those so far")
+        print(f"for {len(done.pending)} of them parts wait for a person: their points are those so far")
     if done.left:
         print(f"left out: {', '.join(done.left)}")
     return 0 if done.written else 1

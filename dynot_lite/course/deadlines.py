@@ -26,7 +26,8 @@ from dynot_lite.course.texts import decoded, key
 
 __all__ = ["Deadline", "Lateness", "moment", "read"]
 
-DAY = datetime.timedelta(days=1)
+DAY, UTC = datetime.timedelta(days=1), datetime.UTC
+MOST = {"grace": 100_000, "percent": 100, "days": 1000}
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class Deadline:
         extended = [due for name, due in self.students.items() if key(name) in {key(one) for one in names if one}]
         due = max(extended, default=self.due)
         shown = submitted.astimezone(self.zone or (due.tzinfo if due else None))
-        if due is None or submitted <= due + datetime.timedelta(minutes=self.grace):
+        # In UTC: times of one zone are compared by their clocks alone, which show an hour of October twice.
+        if due is None or submitted.astimezone(UTC) - due.astimezone(UTC) <= datetime.timedelta(minutes=self.grace):
             return Lateness(shown, source, due)
         on_the_clock = submitted.astimezone(due.tzinfo).replace(tzinfo=None) - due.replace(tzinfo=None)
         days = max(1, math.ceil(on_the_clock / DAY))
@@ -85,7 +87,7 @@ def read(path: Path, name: str) -> Deadline:
     except OSError as error:
         raise NotebookError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise NotebookError(f"{path} is not a table in TOML: {error}") from None
+        raise NotebookError(f"{path} is not a table in TOML (a time is written 2026-11-20T23:59:00): {error}") from None
     zone = _zone(path, table.pop("timezone", None))
     rule = table.get(name)
     if not isinstance(rule, dict) or "due" not in rule:
@@ -93,11 +95,11 @@ def read(path: Path, name: str) -> Deadline:
     known = ("due", "grace", "percent", "days", "students")
     if unknown := sorted(set(rule) - set(known)):
         raise NotebookError(f"{path}: [{name}] has {unknown[0]!r}, which is none of {', '.join(known)}")
-    numbers = {word: rule[word] for word in ("grace", "percent", "days") if word in rule}
+    numbers = {word: rule[word] for word in MOST if word in rule}
     for word, value in numbers.items():
-        most = 100 if word == "percent" else math.inf
+        most = MOST[word]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-            raise NotebookError(f"{path}: {word} of [{name}] must be a number, not negative{' and at most 100' * (most == 100)}")
+            raise NotebookError(f"{path}: {word} of [{name}] must be a number, from 0 to {most}")
     students = rule.get("students", {})
     if not isinstance(students, dict):
         raise NotebookError(f"{path}: [{name}.students] must be a table of students and their due dates")

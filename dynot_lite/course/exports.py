@@ -22,7 +22,7 @@ from dynot_lite.course.texts import distinct, file_name, key, read_table, write_
 
 __all__ = ["Exported", "export"]
 
-NAMES = ("student", "email", "identifier", "name")  # of points.csv, by which a person of the roster is found
+NAMES = ("student", "login", "email", "identifier", "name")  # of points.csv, by which a person of the roster is found
 STATUSES = {"graded", *GRADED}
 CANVAS = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")
 MOODLE = ("Username", "ID number", "Email address")
@@ -64,6 +64,10 @@ def export(folder: Path, system: str, to: Path, *, roster: Path | None = None) -
     grade would overwrite one that is there.
     Raises NotebookError if there is no grading in ``folder``, or the roster does not fit it.
     """
+    if to.exists() and to.is_dir() != (system == "gradescope"):
+        raise NotebookError(
+            f"{to} is a {'folder' if to.is_dir() else 'file'}: name a {'file' if to.is_dir() else 'folder'} to write"
+        )
     assignment, entries = _grading(folder)
     people = read_roster(roster) if roster else []
     known = matches([entry[name] for entry in entries for name in NAMES], people)
@@ -78,8 +82,8 @@ def export(folder: Path, system: str, to: Path, *, roster: Path | None = None) -
         elif people and person is None:
             left.append(f"{entry['student']}: not in {roster}")
         else:
-            own = {"login": entry["student"], "name": entry["name"], "identifier": entry["identifier"], "email": entry["email"]}
-            rows.append(Row(entry, person or Person(**own)))
+            own = {name: entry[name] for name in ("name", "identifier", "email")}
+            rows.append(Row(entry, person or Person(login=entry["login"] or entry["student"], **own)))
     to.parent.mkdir(parents=True, exist_ok=True)
     if system == "canvas":
         _canvas(rows, assignment, to, roster)
@@ -101,7 +105,7 @@ def _grading(folder: Path) -> tuple[Assignment, list[dict[str, str]]]:
     except (OSError, ValueError, KeyError, TypeError):
         raise NotebookError(f"{folder} has no grading: it is the folder OUT of course grade DIR --to OUT") from None
     entries = read_table(folder / "points.csv")
-    if missing := {"student", "name", "identifier", "email", "status", "total", "waiting"} - set(entries[0]):
+    if missing := {*NAMES, "status", "total", "waiting"} - set(entries[0]):
         raise NotebookError(f"{folder / 'points.csv'} has no column {min(missing)}: grade again")
     return assignment, entries
 
@@ -178,7 +182,7 @@ def _nbgrader(rows: Sequence[Row], missing: Sequence[dict[str, str]], assignment
         who = [person.login or row.student, family, given, person.email]
         lines.append([assignment.name, _utc(entry["due"]), _utc(entry["submitted"]), *who, *points])
     for entry in missing:
-        who = [entry["student"], "", "", entry["email"]]
+        who = [entry["login"] or entry["student"], "", "", entry["email"]]
         lines.append([assignment.name, _utc(entry["due"]), "", *who, 0.0, 0.0, 0.0, float(assignment.points)])
     write_table(to, NBGRADER, lines)
 

@@ -273,7 +273,9 @@ def _cell(cell: dict[str, Any]) -> Cell:
     name, own = marks.get("grade_id") if isinstance(marks, dict) else "", cell.get("id")
     name, own = (printable(one, most=64) if isinstance(one, str) else "" for one in (name, own))
     kind, outputs = printable(cell["cell_type"], most=16), cell.get("outputs", [])
-    return Cell(kind, name, text, _pictures(outputs), own, attachments(cell), printed(outputs))
+    # The names of attachments change as the text does that refers to them.
+    attached = tuple((printable(one, most=LONGEST_CELL, lines=True), content) for one, content in attachments(cell))
+    return Cell(kind, name, text, _pictures(outputs), own, attached, printable(printed(outputs), most=LONGEST_CELL, lines=True))
 
 
 def _pictures(outputs: Sequence[dict[str, Any]]) -> tuple[bytes, ...]:

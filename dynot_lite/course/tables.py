@@ -11,7 +11,7 @@ from dynot_lite.course.texts import write_table
 
 __all__ = ["write_intake", "write_points"]
 
-PERSON = ("name", "identifier", "email")
+PERSON = ("login", "name", "identifier", "email")
 AFTER = ("points", "of", "late", "deduction", "total", "waiting", "submitted", "time of", "due", "seconds", "file")
 
 
@@ -26,10 +26,9 @@ def write_points(reports: Sequence[Report], assignment: Assignment, folder: Path
         try:
             rows.append(_row(report, assignment))
         except Exception as error:  # the rows of the others are written
-            rows.append(
-                [report.submission.student, "", "", "", "error", f"this row could not be written: {type(error).__name__}"]
-            )
-            rows[-1] += [""] * (len(head) - len(rows[-1]))
+            known = {"student": report.submission.student, "status": "error"}
+            known["reason"] = f"this row could not be written: {type(error).__name__}"
+            rows.append([known.get(name, "") for name in head])
             failed.add(report.submission.student)
     write_table(folder / "points.csv", head, rows)
     return failed
@@ -45,7 +44,7 @@ def _row(report: Report, assignment: Assignment) -> list[str]:
         time = [late.submitted.isoformat(sep=" ", timespec="seconds"), late.source]
         time.append(late.due.isoformat(sep=" ", timespec="seconds") if late.due else "")
     return [
-        *(report.submission.student, person.name, person.identifier, person.email),
+        *(report.submission.student, person.login, person.name, person.identifier, person.email),
         *("graded" if report.status == "finished" else report.status, reason, *earned),
         *(f"{report.points:g}" if known else "", f"{assignment.points:g}", late.words if late else ""),
         *(f"{report.points - report.total:g}" if known and late and late.percent else "", f"{report.total:g}" if known else ""),

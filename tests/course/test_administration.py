@@ -168,8 +168,11 @@ def test_a_day_across_a_change_of_clocks_is_one_day(night, tmp_path):
 
 def test_an_hour_that_comes_twice_counts_for_the_student(tmp_path):
     rule = deadline(tmp_path, 'timezone = "Europe/Zurich"\n[PS1]\ndue = 2026-10-25T02:30:00\npercent = 10')
-    assert rule.lateness(local("2026-10-25T02:29:00", fold=1), "file", ()).days == 0
-    assert rule.lateness(local("2026-10-25T02:31:00", fold=1), "file", ()).days == 1
+    for clock, fold, days in (("02:45", 0, 0), ("02:29", 1, 0), ("02:31", 1, 1)):
+        time = local(f"2026-10-25T{clock}:00", fold)
+        assert rule.lateness(time, "file", ()).days == rule.lateness(time.astimezone(datetime.UTC), "file", ()).days == days
+    early = deadline(tmp_path, 'timezone = "Europe/Zurich"\n[PS1]\ndue = 2026-10-25T01:50:00\ngrace = 30\npercent = 10')
+    assert [early.lateness(local("2026-10-25T02:10:00", fold), "file", ()).days for fold in (0, 1)] == [0, 1]
 
 
 def test_who_has_more_time_has_it_under_any_name_and_never_less(tmp_path):
@@ -188,9 +191,11 @@ def test_who_has_more_time_has_it_under_any_name_and_never_less(tmp_path):
         ("[PS1]\ngrace = 3", "no due date for PS1"),
         ('[PS1]\ndue = "2026-11-20"', "without quotes"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\nper_day = 3", "'per_day', which is none of due"),
-        ("[PS1]\ndue = 2026-11-20T23:59:00Z\npercent = 101", "at most 100"),
-        ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = -1", "not negative"),
+        ("[PS1]\ndue = 2026-11-20T23:59:00Z\npercent = 101", "from 0 to 100"),
+        ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = -1", "from 0 to"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = nan", "must be a number"),
+        ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = 1e300", "from 0 to"),
+        ("[PS1]\ndue = 2026-11-20T23:59:00Z\ndays = inf", "from 0 to"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\ngrace = true", "must be a number"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\nstudents = 3", "must be a table"),
         ("[PS1]\ndue = 2026-11-20T23:59:00Z\n[PS1.students]\nann = 3", r"PS1.students\] ann"),
@@ -371,8 +376,9 @@ def test_gradescope_gets_results_that_its_harness_takes(tmp_path):
         for test in results["tests"]:
             assert all(isinstance(value, GRADESCOPE_TEST[name] | int) for name, value in test.items())
             assert ("score" in test) != (test["number"] == "2") and test.get("score", 0) <= test["max_score"]
-    assert found["alee"]["score"] == 92 == sum(test.get("score", 0) for test in found["alee"]["tests"])
-    assert found["bray"]["score"] == 36.8 and found["bray"]["output"] == "2 days late, 9.2 points off"
+    rest = PS1.points - next(part.points for part in PS1.parts if part.id == "ps1-2")
+    assert found["alee"]["score"] == rest == sum(test.get("score", 0) for test in found["alee"]["tests"])
+    assert found["bray"]["score"] == 0.4 * rest and found["bray"]["output"] == f"2 days late, {0.1 * rest:g} points off"
 
 
 def test_nbgrader_gets_the_columns_of_its_export(tmp_path):
@@ -392,6 +398,10 @@ def test_nbgrader_gets_the_columns_of_its_export(tmp_path):
 def test_an_export_of_nothing_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(NotebookError, match="has no grading"):
         export(tmp_path, "canvas", tmp_path / "c.csv")
+    with pytest.raises(NotebookError, match="is a folder: name a file"):
+        export(tmp_path, "canvas", tmp_path)
+    with pytest.raises(NotebookError, match="is a file: name a folder"):
+        export(tmp_path, "gradescope", table(tmp_path / "g", "x"))
     with pytest.raises(NotebookError, match="no export for 'blackboard'"):
         export(graded(tmp_path / "out", CLASS), "blackboard", tmp_path / "c.csv")
     table(tmp_path / "out" / "points.csv", "student,status", "ann,graded")
@@ -434,17 +444,20 @@ def test_a_class_from_the_roster_to_the_export(tmp_path, monkeypatch, capsys):
     options = ["--roster", str(tmp_path / "r.csv"), "--deadlines", str(rule)]
     assert cli.main(["course", "grade", str(tmp_path / "in"), "--to", str(tmp_path / "out"), *options]) == 1
     printed = capsys.readouterr().out
-    assert "1 not graded (cleo)" in printed and "bob      72 points, 2 days late: 57.6" in printed
+    points = sum(part.points for part in PS1.parts if part.checks)
+    total = f"{points * 0.8:g}"
+    assert "1 not graded (cleo)" in printed and f"{points:g} points, 2 days late: {total}" in printed
     ann, bob, cleo = read_table(tmp_path / "out" / "points.csv")
-    assert (ann["name"], ann["total"], ann["time of"], ann["late"]) == ("Ann Müller", "72", "roster", "")
-    assert (bob["points"], bob["deduction"], bob["total"], bob["time of"]) == ("72", "14.4", "57.6", "file")
+    assert (ann["name"], ann["total"], ann["time of"], ann["late"]) == ("Ann Müller", f"{points:g}", "roster", "")
+    assert (bob["points"], bob["deduction"], bob["total"], bob["time of"]) == (f"{points:g}", f"{points * 0.2:g}", total, "file")
     assert bob["submitted"] == "2026-11-22 12:00:00+01:00" and bob["due"] == "2026-11-20 23:59:00+01:00"
-    assert (cleo["status"], cleo["total"], cleo["email"]) == ("missing", "", "c@x.org")
+    assert (cleo["status"], cleo["total"], cleo["login"], cleo["email"]) == ("missing", "", "cleo", "c@x.org")
     page = (tmp_path / "out" / "feedback" / "bob.html").read_text(encoding="utf-8")
-    assert "72 of 100 points, 20 % less because 2 days late: 57.6" in page
+    assert f"{points:g} of 100 points, 20 % less because 2 days late: {total}" in page
     assert not (tmp_path / "out" / "feedback" / "cleo.html").exists()
     for system in ("canvas", "moodle", "gradescope", "nbgrader"):
         to = str(tmp_path / "exports" / system)
         assert cli.main(["course", "export", str(tmp_path / "out"), "--as", system, "--to", to]) == 0
+    assert rows(tmp_path / "exports" / "canvas")[2][3] == "ann" and rows(tmp_path / "exports" / "moodle")[2][0] == "bob"
     assert "left out: cleo: missing" in capsys.readouterr().out
     assert cli.main(["course", "export", str(tmp_path), "--as", "canvas", "--to", "x"]) == 1

@@ -204,7 +204,7 @@ def test_everybody_has_a_page_of_their_own_and_the_answers_are_on_it(thirty):
     assert len(shown) == 18
     for name in ("kept_ids", "nbgraders_ids", "no_ids"):
         assert f"The proof of {name}." in pages[f"{name}.html"]
-    assert "Half a pair: �, and a bell: �." in pages["half.html"] and "ValueError: � and �[31m" in pages["told.html"]
+    assert "Half a pair: �, and a bell: �." in pages["half.html"] and "and �[31m" in pages["told.html"]
     assert "Dünn." in pages["latin.html"] and "<strong>CON</strong>" in pages["_CON.html"]
     assert "<strong>ben</strong>: not graded." in pages["ben.html"]
 
@@ -491,9 +491,16 @@ def test_what_is_not_lost_is_not_touched_and_what_cannot_be_told_is_not_guessed(
 
     one = submission_of(edited(path, rewrite))
     assert all(cell.id != PROOF for cell in one.cells) and "19 found by the text" in one.notes[0]
+    marked = edited(write(tmp_path / "d" / "x.ipynb", PS1, {"ps1-5": "Mine."}, drop=[PROOF]), swapped)
+    assert [cell.id for cell in submission_of(marked).cells if cell.source == "Mine."] == ["ps1-5"]  # nbgrader's word counts
     twice = write(tmp_path / "c" / "x.ipynb", PS1, {}, marked=False)
     copy = submission_of(edited(twice, lambda content: content["cells"].extend(content["cells"])))
     assert [cell.id for cell in copy.cells if cell.id] == []  # two of each: neither is the one
+
+
+def swapped(content):
+    """Give the answer to part 5 the notebook's own identifier of part 2, which is lost."""
+    next(cell for cell in content["cells"] if cell["source"] == "Mine.")["id"] = PROOF
 
 
 def waiting(path: Path, out: Path) -> tuple[list[str], dict[str, str]]:
@@ -542,7 +549,22 @@ def test_texts_are_cut_and_lines_are_kept():
 
 
 def test_names_of_files_suit_every_system():
-    for name in ("a/b", "a\\b", "..", "CON", "nul.txt", "a:b*?", " a. ", "é" * 300, "", "\udcff", "a\x00b", "\ud800"):
+    for name in (
+        "a/b",
+        "a\\b",
+        "..",
+        "CON",
+        "nul.txt",
+        "a:b*?",
+        " a. ",
+        "é" * 300,
+        "字" * 300,
+        "😀" * 300,
+        "",
+        "\udcff",
+        "a\x00b",
+        "\ud800",
+    ):
         made = file_name(name)
         assert made and not set(made) & set('<>:"/\\|?*\0') and len(f"{made}.html".encode()) <= 255
         assert made == made.strip(" .") and made.split(".")[0].upper() not in texts.RESERVED
