@@ -428,6 +428,15 @@ def test_points_for_an_answer_that_changed_since_the_table_was_written_are_flagg
         graded(ann="Two.")
 
 
+def test_a_table_of_an_earlier_grading_is_of_the_answers_of_that_grading(graded):
+    graded(ann="One.")
+    early = (graded.folder / "manual.csv").read_text(encoding="utf-8-sig").replace("velocity,,8", "velocity,5,8")
+    graded(ann="Two.")
+    (graded.folder / "manual.csv").write_text(early, encoding="utf-8")
+    assert graded(ann="Two.")["ann", "ps1-2"].changed
+    assert graded(ann="One.")["ann", "ps1-2"].earned == 5
+
+
 def test_a_table_from_nowhere_is_not_believed_to_be_of_this_answer(graded):
     (graded.folder / "manual.csv").write_text(
         "student,part,title,points,out of,comment\nann,ps1-2,x,5.5,8,'=good\nann,ps1-10,x,0,6,not answered\n", encoding="utf-8"
