@@ -1,15 +1,13 @@
-"""What grading writes: a page of feedback per student, and the table of points."""
+"""What grading writes for a student: a page of feedback."""
 
-import csv
 import html
-from collections.abc import Sequence
 from pathlib import Path
 
 from dynot_lite.course import rendering
 from dynot_lite.course.assignment import Assignment, Part
 from dynot_lite.course.reports import Report, Score
 
-__all__ = ["write_page", "write_tables"]
+__all__ = ["write_page"]
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -25,7 +23,7 @@ img {{ max-width: 100% }} .answer {{ border-left: 3px solid #ddd; padding-left: 
 h2 {{ font-size: 1.1rem; margin-top: 2rem }}
 {style}</style></head><body>
 <h1>{title}</h1>
-<p><strong>{student}</strong>: {points:g} of {possible:g} points{pending}.</p>
+<p><strong>{student}</strong>: {summary}.</p>
 {notes}
 <table><tr><th>part</th><th>points</th></tr>
 {rows}
@@ -46,25 +44,34 @@ def write_page(report: Report, assignment: Assignment, folder: Path) -> Path:
         rows.append(f'<tr><td>{_text(title)}</td><td class="n {style}">{earned} / {part.points:g}</td></tr>')
         sections.append(f'<h2>{_text(title)} <span class="{style}">{earned} / {part.points:g}</span></h2>')
         sections += _by_oracle(score) if not part.manual else _by_hand(report, part, score)
-    notes = [f'<p class="note">{_text(report.message)}</p>'] if report.message else []
+    notes = [f'<p class="note">{_text(note)}</p>' for note in (report.message, *report.notes) if note]
     if report.cells:
         lines = "\n".join(f"cell {name}: {error}" for name, error in report.cells[:20])
         notes.append(f"<p>Cells that ended with an error:</p><pre>{_text(lines)}</pre>")
-    pending = f" so far; {len(report.pending)} parts wait for a person" if report.pending else ""
     page = PAGE.format(
         style=rendering.STYLE,
         title=_text(assignment.title),
         student=_text(report.submission.student),
-        points=report.points,
-        possible=assignment.points,
-        pending=pending,
+        summary=_text(_summary(report, assignment)),
         notes="\n".join(notes),
         rows="\n".join(rows),
         sections="\n".join(sections),
     )
-    path = folder / f"{report.submission.student}.html"
+    path = folder / f"{report.submission.page or report.submission.student}.html"
     path.write_text(page, encoding="utf-8", newline="\n")
     return path
+
+
+def _summary(report: Report, assignment: Assignment) -> str:
+    if not report.graded:
+        return "not graded"
+    pending = f" so far; {len(report.pending)} parts wait for a person" if report.pending else ""
+    late = (
+        f", {report.late.percent:g} % less because {report.late.words}: {report.total:g}"
+        if report.late and report.late.words
+        else ""
+    )
+    return f"{report.points:g} of {assignment.points:g} points{late}{pending}"
 
 
 def _by_oracle(score: Score) -> list[str]:
@@ -83,7 +90,7 @@ def _by_hand(report: Report, part: Part, score: Score) -> list[str]:
     lines = []
     if score.changed:
         lines.append('<p class="wait">Was graded, but the answer changed since then: waits to be looked at again.</p>')
-    elif score.earned is None:
+    elif score.earned is None and report.graded:
         lines.append('<p class="wait">Waits to be graded.</p>')
     if score.items:
         found = [(text, points, "all" if had else "none", "✓" if had else "–") for text, points, had in score.items]
@@ -104,30 +111,3 @@ def _style(score: Score, part: Part) -> str:
 
 def _text(text: str) -> str:
     return html.escape(str(text))
-
-
-def write_tables(reports: Sequence[Report], assignment: Assignment, folder: Path) -> None:
-    """Write ``points.csv``, one row per student."""
-    head = ["student", "status", *(part.id for part in assignment.parts), "points", "of", "waiting", "seconds", "file"]
-    rows = []
-    for report in reports:
-        earned = ["" if score.earned is None else f"{score.earned:g}" for score in report.scores]
-        status = "graded" if report.status == "finished" else report.status
-        rows.append(
-            [report.submission.student, status, *earned, f"{report.points:g}", f"{assignment.points:g}"]
-            + [" ".join(report.pending), f"{report.seconds:.1f}", report.submission.path.name]
-        )
-    _write(folder / "points.csv", head, rows)
-
-
-def _write(path: Path, head: list[str], rows: list[list[str]]) -> None:
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows([head, *([_quoted(entry) for entry in row] for row in rows)])
-    partial.replace(path)
-
-
-def _quoted(entry: str) -> str:
-    """A spreadsheet takes what begins like this for a formula; the names and comments here are nobody's formulas."""
-    return f"'{entry}" if entry[:1] in ("=", "+", "-", "@", "\t", "\r") else entry

@@ -23,7 +23,7 @@ from course_bank import solutions, write
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.processes import holding
 from dynot_lite.course import assignment as assignments
-from dynot_lite.course import cli, feedback, sandbox
+from dynot_lite.course import cli, feedback, sandbox, tables
 from dynot_lite.course import grade as grading
 from dynot_lite.course import marks as by_hand
 from dynot_lite.course.assignment import load, names, release, student_version
@@ -208,12 +208,12 @@ def test_submissions_are_found_under_any_name(tmp_path):
     (tmp_path / "gina.ipynb").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "notes.txt").write_text("not a submission", encoding="utf-8")
     found = {one.student: one for one in collect(tmp_path, "ps1-")}
-    assert list(found) == ["ann", "bob", "carla", "dora", "eve", "fred", "gina"]
+    assert list(found) == ["ann", "bob", "carla", "dora", "eve", "fred", "gina", "notes"]
     assert found["bob"].path.name == "Untitled.ipynb"
-    assert [name for name, one in found.items() if one.problem] == ["carla", "dora", "eve", "fred", "gina"]
-    write(tmp_path / "ann" / "again.ipynb", PS1, {})
-    with pytest.raises(NotebookError, match="a file and a folder for ann"):
-        collect(tmp_path, "ps1-")
+    assert [name for name, one in found.items() if one.problem] == ["carla", "dora", "eve", "fred", "gina", "notes"]
+    write(tmp_path / "ann" / "again.ipynb", PS1, {}, drop=["ps1-1"])
+    file, other = (one for one in collect(tmp_path, "ps1-") if one.student == "ann")
+    assert (other.path.name, other.status, file.status) == ("ann.ipynb", "", "not used")
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotebookError, match="no submissions"):
         collect(tmp_path / "empty", "ps1-")
@@ -241,14 +241,14 @@ def test_grading_without_isolation_is_refused_unless_trusted_and_marks_survive_a
         grading.grade(tmp_path / "in", tmp_path / "in" / "out", trust=True)
 
     ann, bob = grading.grade(tmp_path / "in", tmp_path / "out", seed=3, trust=True)
-    assert (ann.points, ann.pending, bob.points, bob.status) == (8, ["ps1-2", "ps1-5"], 0, "failed")
+    assert (ann.points, ann.pending, bob.points, bob.status) == (4, ["ps1-2", "ps1-5"], 0, "failed")
     table = (tmp_path / "out" / "manual.csv").read_text(encoding="utf-8-sig")
-    assert "ann,ps1-2,Two proofs about this velocity,,8," in table
-    changed = table.replace("ann,ps1-2,Two proofs about this velocity,,8,", "ann,ps1-2,Two proofs,6.5,8,clear <b>proof</b>")
-    changed = changed.replace("bob,ps1-5,Least energy,0,8,,", "bob,ps1-5,Least energy,2,8,on paper,")
+    assert "ann,ps1-2,Two proofs about this velocity,,11," in table
+    changed = table.replace("ann,ps1-2,Two proofs about this velocity,,11,", "ann,ps1-2,Two proofs,6.5,11,clear <b>proof</b>")
+    changed = changed.replace("bob,ps1-5,Least energy,0,14,,", "bob,ps1-5,Least energy,2,14,on paper,")
     (tmp_path / "out" / "manual.csv").write_text(changed + "gone,ps1-2,x,3,8,\n", encoding="utf-8")
     ann, bob = grading.grade(tmp_path / "in", tmp_path / "out", seed=3, trust=True)
-    assert (ann.points, ann.pending, bob.points) == (14.5, ["ps1-5"], 2)
+    assert (ann.points, ann.pending, bob.points) == (10.5, ["ps1-5"], 2)
     assert "clear &lt;b&gt;proof" in (tmp_path / "out" / "feedback" / "ann.html").read_text(encoding="utf-8")
     with open(tmp_path / "out" / "manual.csv", encoding="utf-8-sig", newline="") as stream:
         kept = {(row["student"], row["part"]): row["points"] for row in csv.DictReader(stream)}
@@ -273,10 +273,10 @@ def test_a_folder_takes_one_grading_at_a_time_from_the_marks_to_the_tables(tmp_p
 
         monkeypatch.setattr(place, name, step)
 
-    for place, name in ((by_hand, "read"), (feedback, "write_page"), (feedback, "write_tables")):
+    for place, name in ((by_hand, "read"), (feedback, "write_page"), (tables, "write_points"), (by_hand.Marks, "write")):
         held(place, name, getattr(place, name))
     grading.grade(tmp_path / "in", tmp_path / "out", trust=True)
-    assert steps == ["read", "write_page", "write_tables"]
+    assert steps == ["read", "write_page", "write_points", "write"]
     with holding(tmp_path / "out"):
         pass
 
