@@ -134,17 +134,15 @@ def read(folder: Path) -> tuple[str, dict[str, dict[str, Answer]]]:
     """
     try:
         record = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise NotebookError(
-            f"{folder} has no answers: grade the submissions into it first, with course grade DIR --to {folder}"
-        ) from None
-    students = {
-        student: {part: Answer(tuple(map(_piece, one["pieces"])), one["hash"], one["empty"], {}) for part, one in parts.items()}
-        for student, parts in record["students"].items()
-    }
-    return record["assignment"], students
+        students = {who: {part: _stored(one) for part, one in parts.items()} for who, parts in record["students"].items()}
+        return record["assignment"], students
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise NotebookError(f"{folder} has no answers: first grade into it, with course grade DIR --to {folder}") from None
 
 
-def _piece(record: Mapping[str, Any]) -> Piece:
-    attached = tuple((name, file) for name, file in record["attachments"])
-    return Piece(record["kind"], record["source"], tuple(record["pictures"]), attached, record["printed"])
+def _stored(record: Mapping[str, Any]) -> Answer:
+    pieces = [
+        Piece(one["kind"], one["source"], tuple(one["pictures"]), tuple(map(tuple, one["attachments"])), one["printed"])
+        for one in record["pieces"]
+    ]
+    return Answer(tuple(pieces), record["hash"], record["empty"], {})

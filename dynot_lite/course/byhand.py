@@ -165,7 +165,8 @@ class Desk:
         return f'<div class="answer">{rendering.code(source) if part.code else rendering.markdown(source)}</div>'
 
     def _page(self, template: str, root: str, **values: Any) -> str:
-        return self.templates.get_template(template).render(root=root, name=self.assignment.name, **values)
+        made = self.templates.get_template(template).render(root=root, name=self.assignment.name, **values)
+        return made.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair, which is in a raw source, cannot be sent
 
 
 def _title(part: Part) -> str:
@@ -231,6 +232,12 @@ class _Handler(tornado.web.RequestHandler):
         if code not in self.desk.students:
             raise tornado.web.HTTPError(404)
         return self.desk.students[code]
+
+
+class _Nothing(_Handler):
+    def prepare(self) -> None:
+        super().prepare()
+        raise tornado.web.HTTPError(404)
 
 
 class _Index(_Handler):
@@ -303,7 +310,7 @@ def application(desk: Desk, token: str) -> tornado.web.Application:
         (rf"{root}/([a-z0-9-]+)/([A-Z0-9]+)", _Answer, own),
     ]
     settings = {"finished": asyncio.Event(), "log_function": lambda handler: None}
-    return tornado.web.Application(routes, default_handler_class=_Handler, default_handler_args=own, **settings)
+    return tornado.web.Application(routes, default_handler_class=_Nothing, default_handler_args=own, **settings)
 
 
 def mark(folder: Path, *, blind: bool = False, port: int = 0, browser: bool = True) -> int:
@@ -313,6 +320,8 @@ def mark(folder: Path, *, blind: bool = False, port: int = 0, browser: bool = Tr
     """
     if not folder.is_dir():
         raise NotebookError(f"no folder {folder}: it is the one that course grade writes to")
+    if not 0 <= port < 2**16:
+        raise NotebookError(f"port {port} cannot be used (there are 65535): choose another one, or none")
     with holding(folder):
         desk = Desk(folder, blind=blind)
         with contextlib.suppress(KeyboardInterrupt):

@@ -35,5 +35,6 @@ def printed(outputs: Any) -> str:
             plain = data.get("text/plain")
         if output.get("output_type") == "error":
             plain = f"{output.get('ename')}: {output.get('evalue')}\n"
-        texts += [plain] if isinstance(plain, str) else [one for one in plain or () if isinstance(one, str)]
+        pieces = [plain] if isinstance(plain, str) else plain if isinstance(plain, list) else []
+        texts += [one for one in pieces if isinstance(one, str)]
     return "".join(texts).encode("utf-8", "replace").decode("utf-8")[:LONGEST]

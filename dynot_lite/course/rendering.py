@@ -54,7 +54,7 @@ def markdown(source: str, picture: Callable[[str], str | None] = lambda name: No
     address of an attachment by its name, or None; pictures from elsewhere are named, not loaded.
     """
     reader = _reader()
-    tokens = reader.parse(source[:LONGEST_SOURCE])
+    tokens = reader.parse(_text(source))
     every = [token for one in tokens for token in (one, *(one.children or ()))]
     formulas = [token for token in every if token.type in FORMULAS]
     texts = tuple((_prepared(token.content), "inline" not in token.type or "double" in token.type) for token in formulas)
@@ -92,7 +92,12 @@ def inline(source: str) -> str:
 
 def code(source: str) -> str:
     """The HTML of a program or an output."""
-    return f"<pre>{html.escape(source[:LONGEST_SOURCE])}</pre>"
+    return f"<pre>{html.escape(_text(source))}</pre>"
+
+
+def _text(source: str) -> str:
+    """What can be written to a file: half a surrogate pair cannot."""
+    return source[:LONGEST_SOURCE].encode("utf-8", "replace").decode("utf-8")
 
 
 def data_url(content: bytes) -> str | None:
