@@ -403,7 +403,7 @@ claim("S00-8", variance(crowd(stranger, 0.5)) / variance(crowd(y, 0.5)))
 # ## Problems
 #
 # [PS3](assignments/PS3_couplings_to_sliced_ot.ipynb): parts 1 (weighted points on the line), 2 (how far pairs are from
-# optimal), 3 (proofs about couplings), 9 (a map from slices) and 10 (the best lower bound from slices).
+# optimal), 3 (proofs about couplings), 9 (a map from slices), 10 (the best bound), 13 (a project).
 #
 # ## Proofs and limits
 #

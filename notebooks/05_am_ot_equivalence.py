@@ -42,7 +42,7 @@ import math
 import torch
 from matplotlib import pyplot as plt
 
-from dynot_lite.companion import claim, say, show, start
+from dynot_lite.companion import claim, say, show, smallest, start
 from dynot_lite.companion.ledger import run_dir
 from dynot_lite.couplings.batches import exact_pairs
 from dynot_lite.laws.gaussian import Gaussian, w2_squared
@@ -494,7 +494,7 @@ for pairing in ("independent", "minibatch", "optimal"):
     quiet[pairing] = dual.var(0).sum().item()
     curves[pairing] = mixed.var(1).sum(1) / quiet[pairing]
     ratios[pairing] = matching.var(0).sum().item() / quiet[pairing]
-claim("S05-8", min(ratios.values()))
+claim("S05-8", smallest(ratios.values()))
 say(", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
 say(f"variance of the dual: independent {quiet['independent']:.2f}, optimal {quiet['optimal']:.2f}")
 

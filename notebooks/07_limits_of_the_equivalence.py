@@ -48,7 +48,7 @@ from dynot_lite.potentials.action_matching import (
     laplacian,
     unbalanced_action_matching_loss,
 )
-from dynot_lite.companion import claim, show, start
+from dynot_lite.companion import claim, largest, show, smallest, start, worst
 from dynot_lite.companion.numerics import cubature, difference
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.potentials.dual import semidual_loss
@@ -68,10 +68,6 @@ in_time = {"times": times, "quadrature": weights}
 
 
 randn = partial(torch.randn, generator=generator)
-
-
-def worst(*deviations):
-    return max(float(deviation.abs().max()) for deviation in deviations)
 
 
 # %% [markdown]
@@ -175,11 +171,11 @@ for label, w in time_weights.items():
 for (label, name), (a, b) in found.items():
     print(f"w = {label:6s}{name:12s} a = {a:6.3f}  b = {b:6.3f}")
 
-claim("LIM-3", max(abs(found["1", name][0] - 0.4) + abs(found["1", name][1] - 1.5) for name in curves))
-claim("LIM-4", max(abs(found[label, "McCann"][0] - 0.4) for label in time_weights))
+claim("LIM-3", largest(abs(found["1", name][0] - 0.4) + abs(found["1", name][1] - 1.5) for name in curves))
+claim("LIM-4", largest(abs(found[label, "McCann"][0] - 0.4) for label in time_weights))
 claim("LIM-5", abs(found["1 − t", "independent"][0] - 0.2322))
 claim("LIM-6", abs(found["1 − t", "bump"][0] - 2.449))
-claim("LIM-7", max(abs(found["t", "independent"][0] - 0.5240), abs(found["t", "bump"][0] - 0.127)))
+claim("LIM-7", largest(abs(found["t", "independent"][0] - 0.5240), abs(found["t", "bump"][0] - 0.127)))
 claim("LIM-8", abs(found["1 − t", "independent"][0] - 0.4))
 claim("LIM-9", abs(found["1 − t", "bump"][0] - 0.4))
 
@@ -254,7 +250,7 @@ for cut in cuts:
     start_std, end_std = (curves["independent"](t).std(unbiased=False).item() for t in (cut, 1 - cut))
     ratio = end_std / start_std
     closed.append(((1 - cut) * ratio - cut) / (1 - cut - cut * ratio))
-claim("LIM-13", max(abs(a - b) for a, b in zip(slopes, closed, strict=True)))
+claim("LIM-13", largest(abs(a - b) for a, b in zip(slopes, closed, strict=True)))
 claim("LIM-14", abs(np.polyfit(np.log(cuts), np.log([abs(a - 0.4) for a in slopes]), 1)[0] - 1))
 claim("LIM-15", abs(slopes[-1] - 0.4))
 claim("LIM-16", abs(cut_slope(curves["McCann"], 0.08) - 0.4))
@@ -325,7 +321,7 @@ for size in sizes:
     value_errors.append((value - exact).mean().abs().item())
     gradient_errors.append((slopes_gradient(inexact) - slopes_gradient(z)).norm().item())
 rate = lambda errors: np.polyfit(np.log(sizes), np.log(errors), 1)[0]
-claim("LIM-20", max(signs))
+claim("LIM-20", largest(signs))
 claim("LIM-21", abs(rate(value_errors) - 2))
 claim("LIM-22", abs(rate(gradient_errors) - 1))
 
@@ -477,7 +473,7 @@ claim("LIM-31", worst(*own_hamiltonian))
 claim("LIM-32", worst(*along))
 claim("LIM-33", worst(*optimal))
 claim("LIM-34", worst(*identity))
-claim("LIM-35", min(wrong_hamiltonian))
+claim("LIM-35", smallest(wrong_hamiltonian))
 
 # %% [markdown]
 # **A cost that is not convex.** For $h(v)=\tfrac14(v^2-1)^2$ particles can zigzag at speed $\pm1$ for free: the dynamic problem
@@ -747,3 +743,8 @@ show(figure, "limits_three_pictures", alt=alt)
 # | entropic regularisation | yes with the viscous equation; run backwards from $s_1$ |
 # | unbalanced transport | yes with $\tfrac12s^2$ in the equation |
 # | mixing AM, OFM and dual estimators | no gain: the dual has the least variance |
+#
+# ## Problems
+#
+# [PS2](assignments/PS2_action_matching_to_duality.ipynb), parts 8 (the best action that stands still), 10 (entropic transport with a metric) and
+# 11 (a Schrödinger bridge).

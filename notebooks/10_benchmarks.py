@@ -60,7 +60,7 @@ from dynot_lite.grids import back_and_forth, benamou_brenier
 from dynot_lite.matching import flow_matching, training
 from dynot_lite.matching.networks import VelocityNetwork
 from dynot_lite.couplings.amortized import Problem, RegressionAmortization, predict_from
-from dynot_lite.companion import claim, say, show, skip, start
+from dynot_lite.companion import claim, largest, say, show, skip, smallest, start
 from dynot_lite.companion.benchmark import medians, peer, peer_of_jax
 from dynot_lite.laws.gaussian import Gaussian, monge_map, w2_squared
 from dynot_lite.plots import COLOURS
@@ -124,7 +124,7 @@ def pot_maps(p, q):
 disagreement = 0.0
 for n, d in ((100, 2), (30, 8), (10, 32)):
     p, q = laws(n, d), laws(n, d)
-    disagreement = max(disagreement, np.abs(monge_map(p, q).matrix.numpy() - pot_maps(p, q)).max())
+    disagreement = largest(disagreement, np.abs(monge_map(p, q).matrix.numpy() - pot_maps(p, q)).max())
 claim("BEN-1", disagreement)
 
 # %% [markdown]
@@ -336,7 +336,7 @@ claim("BEN-10", abs(lifted.energy / GAUSSIAN_VALUE - 1))
 claim("BEN-11", np.abs(lifted.density.numpy() - mccann(lifted)).mean())
 claim("BEN-12", abs(cold.energy / GAUSSIAN_VALUE - 1))
 claim("BEN-13", np.abs(cold.density.numpy() - mccann(cold)).mean())
-claim("BEN-14", max(lifted.residual, cold.residual))
+claim("BEN-14", largest(lifted.residual, cold.residual))
 
 # %% [markdown]
 # **Mixtures**, **a larger grid**, **one and three dimensions**, and the width of the **certified bracket** on positive data.
@@ -440,7 +440,7 @@ def largest_excess(sizes):
             x, y = two_batches(n, dim)
             cost = 0.5 * (x.double()[:, None] - y.double()).square().sum(-1).numpy()
             optimum = ot.emd2(np.ones(n), np.ones(n), cost, numItermax=10**7)
-            worst = max(worst, abs(paired_cost(x, y, batches.exact_pairs(x, y)) / optimum - 1))
+            worst = largest(worst, abs(paired_cost(x, y, batches.exact_pairs(x, y)) / optimum - 1))
     return worst
 
 
@@ -469,8 +469,8 @@ if torchcfm is None:
     skip("BEN-28")
     skip("BEN-29")
 else:
-    claim("BEN-28", min(speed[64, 256], speed[64, 1024]))
-    claim("BEN-29", min(speed[2, 256], speed[2, 1024]))
+    claim("BEN-28", smallest(speed[64, 256], speed[64, 1024]))
+    claim("BEN-29", smallest(speed[2, 256], speed[2, 1024]))
 
 # %% [markdown]
 # **A fixed plan.** A plan of $n=1000$ points in each cloud, computed once, from which batches of 128 pairs are drawn. The peer: `sample_map`,
@@ -644,7 +644,7 @@ else:
 if torchcfm is None:
     skip("BEN-26")
 else:
-    claim("BEN-26", max(difference.values()))
+    claim("BEN-26", largest(difference.values()))
 
 # %% [markdown]
 # ## 5. Semidiscrete couplings
@@ -836,7 +836,7 @@ certificates = [judge(c.points, dot_scores(c), seed=7, noises=5 * judged) for _,
 
 # %%
 claim("BEN-36", middle(digit_fits))
-claim("BEN-43", max(certificates))
+claim("BEN-43", largest(certificates))
 
 # %% [markdown]
 # **Samples.** The exact maximiser of the semi-dual of $n$ sampled noises has $\mathbb E\chi^2\approx N/n$: its error is that of a histogram of
@@ -855,7 +855,7 @@ for name, points in [("clusters", small), ("digits", images)][: {"quick": 1, "fu
         say(f"{name}, {epochs} epochs: χ² n/N = {factors[name, epochs]:.2f}")
 
 # %%
-claim("BEN-37", max(factors.values()))
+claim("BEN-37", largest(factors.values()))
 
 # %% [markdown]
 # **A large set**: $N=10^5$ points (full preset). The scores of a batch of noises against all points would be a matrix of $10^5$ columns; they are

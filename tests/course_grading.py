@@ -163,7 +163,7 @@ class ProblemSetTests:
 
     def test_the_points_and_the_parts(self):
         problems = self.problems
-        assert 60 <= problems.points <= 100 and 8 <= len(problems.parts) <= 12
+        assert 60 <= problems.points <= 100 and 8 <= len(problems.parts) <= 13
         assert self.proofs and self.drawings and len({part.title for part in problems.parts}) == len(problems.parts)
         assert len(self.wrong) >= 10 and len(self.equivalent) >= 2  # and the solution in single precision
 

@@ -7,8 +7,9 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError(f"dynot_lite.companion needs {error.name}: install dynot_lite[notebooks]") from error
 from dynot_lite.companion.ledger import claim, say, skip, start
+from dynot_lite.companion.numerics import largest, smallest, worst
 
-__all__ = ["claim", "say", "show", "show_table", "skip", "slide", "start"]
+__all__ = ["claim", "largest", "say", "show", "show_table", "skip", "slide", "smallest", "start", "worst"]
 __getattr__ = lazily(
     __name__,
     *("benchmark", "book", "errata", "figures", "ledger", "notation", "notebooks", "numerics"),

@@ -1,13 +1,66 @@
-"""Numbers from outside for the notebooks' claims: derivatives by differences, expectations of quadratics by a few points."""
+"""Numbers from outside for the notebooks' claims: derivatives by differences, expectations of quadratics by a few points.
 
-from collections.abc import Callable
+And the extremes of several numbers. Python's ``max`` and ``min`` pass over a NaN that is not the first: a claim about the
+largest of ten deviations would hold although the third one is no number. Those here return NaN, which no claim accepts.
+"""
 
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
 
-__all__ = ["cubature", "difference"]
+__all__ = ["cubature", "difference", "largest", "smallest", "worst"]
+
+
+def largest(*values) -> float:
+    """The largest of numbers, arrays, tensors, and iterables of them (units: theirs); NaN if one of them is NaN.
+
+    Raises ValueError if there is no number among them.
+
+    >>> largest([0.1, 0.3], 0.2)
+    0.3
+    >>> largest([0.1, float("nan")]), max([0.1, float("nan")])
+    (nan, 0.1)
+    """
+    return _extreme(max, values)
+
+
+def smallest(*values) -> float:
+    """The smallest of numbers, arrays, tensors, and iterables of them; NaN and errors as for :func:`largest`."""
+    return _extreme(min, values)
+
+
+def worst(*deviations) -> float:
+    """The largest absolute value among numbers, arrays, tensors, and iterables of them; NaN and errors as for :func:`largest`.
+
+    >>> worst([0.1, -0.3], torch.zeros(2))
+    0.3
+    """
+    return _extreme(max, deviations, size=abs)
+
+
+def _extreme(best: Callable, values: Iterable, size: Callable = float) -> float:
+    numbers = [size(number) for number in _numbers(values)]
+    if not numbers:
+        raise ValueError("expected at least one number, got none")
+    return math.nan if any(map(math.isnan, numbers)) else best(numbers)
+
+
+def _numbers(values) -> Iterator[float]:
+    """All numbers in nested iterables; arrays and tensors are read at once."""
+    if isinstance(values, Tensor):
+        yield from values.detach().double().flatten().tolist()
+    elif isinstance(values, (np.ndarray, np.generic)):
+        yield from np.asarray(values, dtype=np.float64).ravel().tolist()
+    elif isinstance(values, Iterable) and not isinstance(values, (str, bytes)):
+        for value in values:
+            yield from _numbers(value)
+    else:
+        yield float(values)
 
 
 def difference(function: Callable, step: float = 2e-3):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.processes import holding
-from dynot_lite.course import feedback, sandbox
-from dynot_lite.course.assignment import TEXT_STUB, Assignment, load, names, student_version
+from dynot_lite.course import answers, feedback, sandbox, tables
+from dynot_lite.course import marks as by_hand
+from dynot_lite.course.assignment import Assignment, Part, load, student_version
+from dynot_lite.course.intake import Entry, guess, ledger
 from dynot_lite.course.oracle.compare import Case, Check, cases, judge
+from dynot_lite.course.recovery import release_of
 from dynot_lite.course.reports import Report, Score
-from dynot_lite.course.submissions import Submission, collect, program
+from dynot_lite.course.submissions import Submission, program
+from dynot_lite.course.texts import printable
 
 __all__ = ["grade"]
 
@@ -42,6 +47,8 @@ def grade(
     to: Path,
     *,
     assignment: str | None = None,
+    roster: Path | None = None,
+    deadlines: Path | None = None,
     jobs: int = 2,
     seed: int | None = None,
     limits: sandbox.Limits = LIMITS,
@@ -49,23 +56,27 @@ def grade(
     call_seconds: float = CALL_SECONDS,
     trust: bool = False,
 ) -> list[Report]:
-    """Grade the submissions in ``folder``; ``to`` takes ``points.csv``, ``manual.csv``, ``grading.json`` and ``feedback/``.
+    """Grade the submissions in ``folder``; ``to`` takes the tables, ``grading.json`` and the pages of feedback.
 
     Args:
-        assignment: the problem set; None: the one that the cells of the submissions name.
+        assignment: the problem set; None: the one that most submissions name.
+        roster: a table of the people of the course; who has no submission is reported as missing.
+        deadlines: the table of due dates; None: nothing is late.
         jobs: submissions at a time.
         seed: of the random instances; None: a fresh one, recorded in ``grading.json``.
         limits, cell_seconds, call_seconds: what a submission may use, in all, in one cell, and in one call of a function.
         trust: run the submissions without isolation.
 
-    Points that a person entered in ``manual.csv`` of an earlier grading are kept.
+    Points that a person gave, on the page of ``course mark`` or in ``manual.csv``, are kept. Gives a report of every entry of the
+    folder but what systems leave there, and of who is missing. Whatever is wrong with one, to read, to run, to judge or to write
+    it, is said in its own report, and the others are graded.
     Raises NotebookError if the submissions cannot be isolated here and ``trust`` is False, if there are none, if ``to`` is
-    inside ``folder`` or another process grades into it, or if ``manual.csv`` has points out of range.
+    inside ``folder`` or another process grades into it, or if a table cannot be read or has points out of range.
     """
     if to.resolve().is_relative_to(folder.resolve()):
         raise NotebookError(f"{to} is inside {folder}: it would be taken for a submission")
-    chosen = load(assignment or _guess(folder))
-    submissions = collect(folder, f"{chosen.name.lower()}-")
+    chosen = load(assignment or guess(folder))
+    entries = ledger(folder, chosen, roster, deadlines)
     if not trust and (reason := sandbox.unavailable()):
         raise NotebookError(
             f"submissions cannot be isolated here: {reason}\nNothing was run. With --trust they are run without isolation: they "
@@ -73,40 +84,52 @@ def grade(
         )
     seed = secrets.randbits(63) if seed is None else seed
     with holding(to):  # two gradings at once would each lose what the other wrote
-        marks = feedback.read_marks(to / "manual.csv", chosen)
+        marks = by_hand.read(to, chosen)
         work = _Work(chosen, seed, cell_seconds, call_seconds, limits, trust, (folder, to, notebooks.root() / "notebooks"))
         begin, reports = time.monotonic(), {}
         pool = ThreadPoolExecutor(jobs)
         try:
-            waiting = {pool.submit(work.report, one, marks): one.student for one in submissions}
+            waiting = {
+                pool.submit(work.report, one, marks): k for k, one in enumerate(entries) if one.submission.status != "ignored"
+            }
             with progress.bar(len(waiting), "grading", None, unit="submission") as bar:
                 for future in as_completed(waiting):
-                    reports[waiting[future]] = report = future.result()
+                    reports[waiting[future]] = _with_page(future.result(), chosen, to / "feedback")
                     bar.update()
-                    feedback.write_page(report, chosen, to / "feedback")
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             work.close()
-        ordered = [reports[one.student] for one in submissions]
-        feedback.write_tables(ordered, chosen, marks, to)
+        ordered = [reports[k] for k in sorted(reports)]
+        students = [report for report in ordered if report.status != "not used"]
+        failed = tables.write_points(students, chosen, to)
+        tables.write_intake([one.submission for one in entries], ordered, to)
+        handed_in = {report.submission.student: report.answers for report in students if report.graded}
+        answers.write(to, chosen.name, handed_in)
+        marks.write(handed_in)
         record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
+        record |= {"graded": sum(report.graded for report in ordered)}
         record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
         (to / "grading.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        return ordered
+        return [_unwritten(one, "its row of points.csv") if one.submission.student in failed else one for one in ordered]
 
 
-def _guess(folder: Path) -> str:
-    """The problem set that most cells in the folder belong to."""
-    found = dict.fromkeys(names(), 0)
-    for submission in collect(folder, "ps"):
-        for cell in submission.cells:
-            name = cell.id.split("-")[0].upper()
-            if name in found:
-                found[name] += 1
-    best = max(found, key=found.__getitem__, default=None)
-    if best is None or not found[best]:
-        raise NotebookError(f"no notebook in {folder} names its problem set: choose one with --assignment ({', '.join(found)})")
-    return best
+def _with_page(report: Report, assignment: Assignment, folder: Path) -> Report:
+    """The report, whose page of feedback is written; if that fails, the points stand and a note says so."""
+    if report.status in ("missing", "not used"):
+        return report
+    try:
+        feedback.write_page(report, assignment, folder)
+    except Exception as error:
+        return _unwritten(report, f"its page of feedback ({_words(error)})")
+    return report
+
+
+def _unwritten(report: Report, what: str) -> Report:
+    return replace(report, notes=(*report.notes, f"{what} could not be written"), unwritten=True)
+
+
+def _words(error: Exception) -> str:
+    return printable(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".rstrip(": "), most=200)
 
 
 class _Work:
@@ -118,9 +141,8 @@ class _Work:
         self.asked: dict[tuple[str, int], tuple[Check, list[Case]]] = {
             (part.id, k): (check, cases(check, rng)) for part in assignment.parts for k, check in enumerate(part.checks)
         }
-        student = student_version(assignment.notebook)
-        marked = [(cell.metadata.get("nbgrader", {}), cell) for cell in student.cells]
-        self.released = {marks["grade_id"]: cell.source for marks, cell in marked if marks}
+        self.release = release_of(assignment)
+        marked = [(cell.metadata.get("nbgrader", {}), cell) for cell in student_version(assignment.notebook).cells]
         self.tests = {marks["grade_id"]: cell.source for marks, cell in marked if marks.get("grade") and not marks["solution"]}
         path = [str(Path(__file__).resolve().parents[2])]
         self.request = {
@@ -145,48 +167,83 @@ class _Work:
             self.sandboxes.append(self.local.sandbox)
         return self.local.sandbox
 
-    def report(self, submission: Submission, marks: dict) -> Report:
-        """Run and judge one submission. Never raises for anything that a submission does."""
-        if submission.problem:
-            scores = tuple(
-                self._by_hand(part, submission, marks) if part.manual else Score(part.id, 0.0) for part in self.assignment.parts
-            )
-            return Report(submission, "unreadable", submission.problem, scores)
-        request = json.dumps(self.request | {"cells": program(submission, self.tests)}).encode()
-        outcome = self._sandbox().run(self.driver, request, limits=self.limits)
-        answers, cells, ended = _parse(outcome.output)
+    def _forget_sandbox(self) -> None:
+        """After a fault of ours, the next submission gets a fresh one."""
+        if hasattr(self.local, "sandbox"):
+            self.local.sandbox.close()
+            del self.local.sandbox
+
+    def report(self, entry: Entry, marks: by_hand.Marks) -> Report:
+        """Run and judge one submission. Never raises, for anything that a submission does or a fault of ours."""
+        submission = entry.submission
+        if submission.status:
+            return self._ungraded(entry, submission.status, submission.problem, marks)
+        step = "run"
+        try:
+            request = json.dumps(self.request | {"cells": program(submission, self.tests)}).encode()
+            outcome = self._sandbox().run(self.driver, request, limits=self.limits)
+            if outcome.status == "refused":
+                return self._ungraded(entry, "refused", f"{STATUS['refused']}. {_lines(outcome.message)}", marks)
+            step = "judged"
+            return self._judged(entry, outcome, marks)
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                self._forget_sandbox()
+            problem = f"it could not be {step}, which is a fault of the grading: {_words(error)}"
+            return self._ungraded(entry, "error", problem, marks)
+
+    def _judged(self, entry: Entry, outcome: sandbox.Outcome, marks: by_hand.Marks) -> Report:
+        submission = entry.submission
+        given = answers.answers_of(submission, self.assignment.parts, self.release.sources)
+        manual = {part.id: self._by_hand(part, submission, given, marks) for part in self.assignment.parts if part.manual}
+        returned, cells, ended = _parse(outcome.output)
         status = "failed" if outcome.status == "finished" and not ended else outcome.status
         scores = tuple(
-            self._by_hand(part, submission, marks) if part.manual else self._by_oracle(part, answers, cells, status)
-            for part in self.assignment.parts
+            manual[part.id] if part.manual else self._by_oracle(part, returned, cells, status) for part in self.assignment.parts
         )
         errors = tuple((name, error) for name, error in cells.items() if error and name not in self.tests)
-        message = "" if status == "finished" else f"{STATUS[status]}. {outcome.message[:600]}".strip()
-        return Report(submission, status, message, scores, errors, outcome.seconds)
+        message = "" if status == "finished" else f"{STATUS[status]}. {_lines(outcome.message)}".strip()
+        about = {"person": entry.person, "late": entry.late, "notes": submission.notes, "answers": given}
+        return Report(submission, status, message, scores, errors, outcome.seconds, **about)
 
-    def _by_oracle(self, part, answers, cells, status) -> Score:
+    def _ungraded(self, entry: Entry, status: str, problem: str, marks: by_hand.Marks) -> Report:
+        """A report without a verdict; points that a person gave all the same, perhaps for a proof on paper, count."""
+        given = [(part, marks.given.get((entry.submission.student, part.id), by_hand.Mark())) for part in self.assignment.parts]
+        scores = tuple(Score(part.id, mark.points, comment=mark.comment) for part, mark in given)
+        return Report(entry.submission, status, problem, scores, (), 0.0, entry.person, entry.late, entry.submission.notes)
+
+    def _by_oracle(self, part, returned, cells, status) -> Score:
         findings = []
         for k, check in enumerate(part.checks):
             asked = self.asked[part.id, k][1]
-            given = [answers.get((part.id, k, case), {"error": f"no answer: {STATUS[status]}"}) for case in range(len(asked))]
+            given = [returned.get((part.id, k, case), {"error": f"no answer: {STATUS[status]}"}) for case in range(len(asked))]
             errors = [one.get("error") for one in given]
             values = [None if error else one.get("value") for one, error in zip(given, errors, strict=True)]
             findings.append(judge(check, asked, values, errors))
         visible = cells.get(part.id, "not reached") or "passed"
         return Score(part.id, sum(finding.earned for finding in findings), tuple(findings), visible)
 
-    def _by_hand(self, part, submission: Submission, marks) -> Score:
-        points, comment = marks.get((submission.student, part.id), (None, ""))
-        mine = [cell.source for cell in submission.cells if cell.id == part.id]
-        if points is None and not any(_written(source, self.released[part.id]) for source in mine):
-            return Score(part.id, 0.0, comment=comment or "not answered")
-        return Score(part.id, points, comment=comment)
+    def _by_hand(self, part: Part, submission: Submission, given: dict[str, answers.Answer], marks: by_hand.Marks) -> Score:
+        """The points that a person gave; an empty answer in ``given`` that may stand in another cell is no longer called so."""
+        elsewhere = self._elsewhere(part, submission) if given[part.id].empty else ""
+        if elsewhere:
+            given[part.id] = replace(given[part.id], empty=False)
+        score = marks.score(submission.student, part, given[part.id])
+        return replace(score, comment=score.comment or elsewhere)
+
+    def _elsewhere(self, part: Part, submission: Submission) -> str:
+        """Why an answer that is not in its cell may be in another one; empty if the student wrote no such cell."""
+        mine = [k for k, cell in enumerate(submission.cells) if cell.id == part.id]
+        kind = "code" if part.code else "markdown"
+        new = {k for k, one in enumerate(submission.cells) if one.kind == kind and not one.id and self.release.written(one)}
+        if not mine:
+            return "its cell is missing: the answer may be in another one" if new else ""
+        # Beside an untouched figure, code is a trial; beside an untouched proof, text is the proof.
+        return "its cell is empty, the next one is not" if not part.code and any(k + 1 in new for k in mine) else ""
 
 
-def _written(source: str, released: str) -> bool:
-    """Whether a student wrote anything into an answer cell."""
-    plain = [" ".join(text.split()) for text in (source, released, TEXT_STUB)]
-    return plain[0] not in ("", plain[1], plain[2])
+def _lines(message: str) -> str:
+    return printable(message, most=600, lines=True).strip()
 
 
 def _call(part: str, check_number: int, case: int, check: Check, asked: Sequence[Case]) -> dict[str, Any]:
@@ -203,11 +260,11 @@ def _parse(output: bytes) -> tuple[dict[tuple[str, int, int], dict], dict[str, s
             record = json.loads(line)
             if "cell" in record:
                 error = record["error"]
-                cells.setdefault(str(record["cell"])[:100], None if error is None else str(error)[:600])
+                cells.setdefault(printable(record["cell"]), None if error is None else _lines(str(error)))
             elif "part" in record:
                 key = str(record["part"]), int(record["check"]), int(record["case"])
                 error = record.get("error")
-                answer = {"value": record.get("value")} if error is None else {"error": str(error)[:600]}
+                answer = {"value": record.get("value")} if error is None else {"error": _lines(str(error))}
                 answers.setdefault(key, answer)
             elif "ended" in record:
                 ended = True

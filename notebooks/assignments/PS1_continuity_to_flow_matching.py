@@ -20,9 +20,13 @@
 # - rectify a coupling, and say what it gains and what it does not;
 # - fit a velocity to samples and transport new samples with it.
 #
-# **Prerequisites.** The notebooks `01_continuity_equation`, `02_benamou_brenier` and `04_gaussian_exercises`. **Time.** Eight
-# to ten hours. **Points.** 100 in twelve parts; the later parts are harder, but none needs the code of an earlier one, except
+# **Prerequisites.** The notebooks `01_continuity_equation`, `02_benamou_brenier` and `04_gaussian_exercises`. **Time.** About nine
+# hours. **Points.** 100 in twelve parts, in proportion to the time that a part takes; none needs the code of an earlier one, except
 # part 12, which uses part 11.
+#
+# **Hints.** Below the task of each part there are three, each inside the one before, from where to look to nearly the plan. Try for a
+# quarter of an hour before each. “Read first” names a section of a notebook; its link works if this file is in a folder inside
+# `notebooks/`.
 #
 # **How it works.** Replace what raises `NotImplementedError`, and write where it says YOUR ANSWER HERE. The cells of tests
 # below your code are examples: run them as often as you like. They carry no points. For the points your *functions* are called
@@ -70,7 +74,9 @@ I2 = torch.eye(2)
 # %% [markdown]
 # ## Part 1. A diffusion as a transport
 #
-# *8 points, graded automatically.*
+# *5 points, graded automatically. About 25 minutes, difficulty 1 of 3.*
+#
+# Read first: [01_continuity_equation](../01_continuity_equation.ipynb), sections 1, “A crowd in the wind”, and 2, “Keeping the books”.
 #
 # Let $\Gamma\succ0$ and $c\in\mathbb R^d$. The Ornstein–Uhlenbeck process $dX=-(X-c)\,dt+\sqrt2\,\Gamma^{1/2}dW$ with
 # $X_0\sim\mathcal N(m,S)$, $S\succ0$, has the laws $\mu_t=\mathcal N(m_t,\Sigma_t)$ with
@@ -83,6 +89,23 @@ I2 = torch.eye(2)
 # $\partial_t\rho=\mathrm{div}\big(\rho\,(x-c)\big)+\mathrm{div}(\Gamma\nabla\rho)$. Write it as a continuity equation
 # $\partial_t\rho+\mathrm{div}(\rho v)=0$ with a velocity $v_t$ that is an affine function of $x$, the one that this equation
 # suggests, and code that velocity.
+#
+# <details><summary>Hint 1</summary>
+#
+# Look for one common factor: both divergences on the right are divergences of $\rho$ times something.
+#
+# <details><summary>Hint 2</summary>
+#
+# $\nabla\rho=\rho\,\nabla\log\rho$ turns the term with $\Gamma$ into one of the form $\mathrm{div}(\rho\,\cdot)$. Compare
+# with $\partial_t\rho+\mathrm{div}(\rho v)=0$, and mind the sign.
+#
+# <details><summary>Hint 3</summary>
+#
+# What is left is the score of a Gaussian law, an affine function of $x$. Take it *at time $t$* and put $\Gamma$ on its
+# left. Points are rows: for rows a matrix acts from the right, so think about the order of the two matrices before you
+# multiply.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps1-1-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def heat_velocity(t, x, m, S, c, G):
@@ -94,7 +117,7 @@ def heat_velocity(t, x, m, S, c, G):
     return -(x - c) + (x - mean) @ torch.linalg.inv(cov) @ G
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps1-1", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps1-1", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 5}
 # In the stationary law nothing moves.
 assert close(heat_velocity(0.4, some_points, m0, S0, m0, S0), torch.zeros(3, 2))
 # In one dimension, from N(0, 1) with Γ = 3, at time 0: v(x) = −x + 3x.
@@ -109,7 +132,9 @@ claim_part("PS1-1", globals())
 # %% [markdown]
 # ## Part 2. Two proofs about this velocity
 #
-# *8 points, graded by a person.*
+# *11 points, graded by a person: (a) 7, (b) 4. About 60 minutes, difficulty 2 of 3.*
+#
+# Read first: [01_continuity_equation](../01_continuity_equation.ipynb), section 2, “Keeping the books”.
 #
 # **(a)** Prove that $(\mu_t,v_t)$ of part 1 satisfies the continuity equation on $[0,T]$ *with its end points*: for all
 # $\psi\in C_c^\infty([0,T]\times\mathbb R^d)$,
@@ -122,8 +147,27 @@ claim_part("PS1-1", globals())
 #
 # **(b)** Prove that $v_t$ is the gradient of a function of $x$, for one (equivalently for every) $t>0$, if and only if $\Gamma$
 # and $S$ commute.
+#
+# <details><summary>Hint 1</summary>
+#
+# For (a), write $v_t$ as $\dot m_t+A_t(x-m_t)$ first. For (b), when is an affine field a gradient?
+#
+# <details><summary>Hint 2</summary>
+#
+# (a) Compute $\dot\Sigma_t$ and compare it with $A_t\Sigma_t+\Sigma_tA_t^\top$. Then either follow the flow of $v$, which
+# is affine, or verify the equation for the density pointwise. (b) A product of two symmetric matrices is symmetric exactly
+# if they commute.
+#
+# <details><summary>Hint 3</summary>
+#
+# (a) Let $\Phi$ solve $\dot\Phi=A_t\Phi$, $\Phi_0=I$, and show by uniqueness for a linear equation that
+# $\Phi_tS\Phi_t^\top$ and $\Sigma_t$ are the same. Then differentiate $\psi(t,\varphi_t(x))$ along a trajectory, integrate
+# in $t$ and against $\mu_0$, and say why the two integrals may be exchanged. (b) Insert the formula for $\Sigma_t$: one of
+# its two terms commutes with $\Gamma$ anyway.
+#
+# </details></details></details>
 
-# %% [markdown] nbgrader={"grade": true, "grade_id": "ps1-2", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 8}
+# %% [markdown] nbgrader={"grade": true, "grade_id": "ps1-2", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 11}
 # **(a)** Put $A_t=-I+\Gamma\Sigma_t^{-1}$ and $y=x-m_t$. Then $v_t(x)=-(x-c)+\Gamma\Sigma_t^{-1}y=-(m_t-c)+A_ty=\dot m_t+A_ty$,
 # since $\dot m_t=-e^{-t}(m-c)=-(m_t-c)$. Moreover
 # $\dot\Sigma_t=-2e^{-2t}S+2e^{-2t}\Gamma=-2\Sigma_t+2\Gamma=A_t\Sigma_t+\Sigma_tA_t^\top$.
@@ -142,20 +186,54 @@ claim_part("PS1-1", globals())
 # $\Gamma\Sigma_t^{-1}=\Sigma_t^{-1}\Gamma$, that is iff $\Sigma_t\Gamma=\Gamma\Sigma_t$; as
 # $\Sigma_t=e^{-2t}S+(1-e^{-2t})\Gamma$, iff $S\Gamma=\Gamma S$ (for $t=0$ too). $\square$
 #
-# **Rubric.** (a) 5: slope and mean, $\dot\Sigma=A\Sigma+\Sigma A^\top$ (2); $\mu_t$ is the image under the flow, with the
-# uniqueness argument, or the pointwise equation $\partial_t\rho+\mathrm{div}(\rho v)=0$ verified (1); integration against
-# $\psi$ with the end points and the exchange of integrals justified (2; only 1 if $\psi$ vanishes at $t=0$ and $T$). (b) 3:
-# gradient iff symmetric slope (1); commutation with $\Sigma_t$ (1); reduction to $S$ (1).
+# ### BEGIN RUBRIC
+#
+# 2: (a) the velocity has the derivative of the mean and the slope A = −I + ΓΣ⁻¹
+#
+# 1: (a) the derivative of Σ is AΣ + ΣAᵀ
+#
+# 2: (a) the law is the image under the flow, by uniqueness for a linear equation; or the pointwise equation is verified
+#
+# 1: (a) integrated against ψ along trajectories, with both end points (not if ψ vanishes at 0 and T)
+#
+# 1: (a) the exchange of the integrals is justified
+#
+# 1: (b) a field is a gradient if and only if its slope is symmetric
+#
+# 1: (b) the slope is symmetric if and only if Γ and Σ_t commute
+#
+# 2: (b) this is reduced to Γ and S, in both directions, for every t > 0
+#
+# ### END RUBRIC
 
 # %% [markdown]
 # ## Part 3. What the diffusion costs
 #
-# *8 points, graded automatically.*
+# *6 points, graded automatically. About 30 minutes, difficulty 1 of 3.*
+#
+# Read first: [02_benamou_brenier](../02_benamou_brenier.ipynb), section 2, “Two ways to waste energy”.
 #
 # Run through the path of part 1 from time $0$ to $T>0$ in unit time: $\nu_s=\mu_{Ts}$, $0\le s\le1$. Compute the energy
 # $\int_0^1\int|w_s|^2\,d\nu_s\,ds$ of this path with the velocity $w_s$ that belongs to part 1 (with its new clock). By the
 # theorem of Benamou and Brenier it is at least $W_2^2(\mu_0,\mu_T)$. A sum over Gauss–Legendre nodes is precise enough:
 # `gauss_legendre(n)` returns nodes in $[0,1]$ and weights.
+#
+# <details><summary>Hint 1</summary>
+#
+# Two things happen: time runs faster by a factor, and a velocity has to be squared and averaged over a Gaussian law.
+#
+# <details><summary>Hint 2</summary>
+#
+# If $\nu_s=\mu_{Ts}$, then $w_s=T\,v_{Ts}$. And $\mathbb E|a+A(X-\mathbb
+# EX)|^2=|a|^2+\mathrm{tr}(A\,\mathrm{Cov}(X)A^\top)$.
+#
+# <details><summary>Hint 3</summary>
+#
+# Loop over the nodes $s$ with $t=Ts$: the mean part comes from $\dot m_t$, the other part from $A_t=-I+\Gamma\Sigma_t^{-1}$
+# of part 2. How often does the factor $T$ occur in the end? Test in one dimension, where you can integrate by hand, or
+# halve $T$ and see.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps1-3-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def heat_energy(m, S, c, G, T):
@@ -171,7 +249,7 @@ def heat_energy(m, S, c, G, T):
     return T**2 * total
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps1-3", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps1-3", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 6}
 # The stationary law costs nothing, and no path is cheaper than the geodesic.
 assert close(heat_energy(m0, S0, m0, S0, 0.5), 0.0)
 T = 0.5
@@ -186,7 +264,9 @@ claim_part("PS1-3", globals())
 # %% [markdown]
 # ## Part 4. What the continuity equation does not see
 #
-# *10 points, graded automatically.*
+# *7 points, graded automatically. About 35 minutes, difficulty 2 of 3.*
+#
+# Read first: [01_continuity_equation](../01_continuity_equation.ipynb), section 3, “One crowd, many winds”.
 #
 # Let $\mu=\mathcal N(m,\Sigma)$, $\Sigma\succ0$, and let $v(x)=A(x-m)$ with any $A\in\mathbb R^{d\times d}$. There is exactly
 # one pair of a symmetric $B$ and an antisymmetric $K$ (that is $K^\top=-K$) such that
@@ -198,6 +278,21 @@ claim_part("PS1-3", globals())
 # $B(x-m)$ is a gradient field; the other part satisfies $\mathrm{div}(\mu\,K\Sigma^{-1}(x-m))=0$, so that the continuity
 # equation does not see it. Find an equation for $B$ without $K$, solve it numerically in any dimension, and return the two
 # matrices.
+#
+# <details><summary>Hint 1</summary>
+#
+# Multiply by $\Sigma$ from the right; then you have an equation with $B\Sigma$ and $K$.
+#
+# <details><summary>Hint 2</summary>
+#
+# Add the transpose of this equation. $K$ drops out, and what is left is linear in $B$.
+#
+# <details><summary>Hint 3</summary>
+#
+# It is a Lyapunov equation. In an orthonormal eigenbasis of $\Sigma$ it decouples into one equation per entry; or look for
+# a solver in `scipy.linalg`, and check its sign convention. With $B$ in hand, $K$ takes one line.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps1-4-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def gradient_part(A, S):
@@ -216,7 +311,7 @@ def rotation_part(A, S):
     return (A - gradient_part(A, S)) @ S
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps1-4", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 10}
+# %% nbgrader={"grade": true, "grade_id": "ps1-4", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 7}
 A = torch.tensor([[1.0, 2.0], [-0.5, 0.3]])
 B, K = (torch.as_tensor(part) for part in (gradient_part(A, S0), rotation_part(A, S0)))
 assert close(B, B.T) and close(K, -K.T)
@@ -232,7 +327,9 @@ claim_part("PS1-4", globals())
 # %% [markdown]
 # ## Part 5. Least energy
 #
-# *8 points, graded by a person.*
+# *14 points, graded by a person: (a) 4, (b) 4, (c) 6. About 75 minutes, difficulty 3 of 3.*
+#
+# Read first: [01_continuity_equation](../01_continuity_equation.ipynb), section 3, “One crowd, many winds”.
 #
 # With the notation of part 4:
 #
@@ -245,8 +342,27 @@ claim_part("PS1-4", globals())
 # let $u_t(x)=\dot m_t+B_t(x-m_t)$ with the symmetric solution of $B_t\Sigma_t+\Sigma_tB_t=\dot\Sigma_t$. Prove: among *all*
 # affine velocities $v_t(x)=a_t+A_t(x-m_t)$ (continuous in $t$) that satisfy the continuity equation with this path, $u$ is the
 # only one of least energy. Use it to say when the velocity of part 1 has the least energy.
+#
+# <details><summary>Hint 1</summary>
+#
+# (a) is about invertibility of a linear map between symmetric matrices, (b) about the trace of a product of a symmetric and
+# an antisymmetric matrix, (c) uses both.
+#
+# <details><summary>Hint 2</summary>
+#
+# (a) What does $B\mapsto B\Sigma+\Sigma B$ do to the entry $(i,j)$ in an eigenbasis of $\Sigma$? (b) $\int yy^\top
+# d\mu=\Sigma$ for $y=x-m$. (c) Which equations for $m_t$ and $\Sigma_t$ follow if one tests the continuity equation with
+# linear and quadratic functions?
+#
+# <details><summary>Hint 3</summary>
+#
+# (b) Compare $\mathrm{tr}(BK)$ with the trace of its transpose. (c) The equation for $\dot\Sigma_t$ fixes the symmetric
+# part of $A_t$ by (a), so two velocities differ by some $K_t\Sigma_t^{-1}(x-m_t)$ only. Their energies differ by its
+# square, by (b). Say where continuity in $t$ is used, and compare $A_t$ of part 1 with what (c) asks for.
+#
+# </details></details></details>
 
-# %% [markdown] nbgrader={"grade": true, "grade_id": "ps1-5", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 8}
+# %% [markdown] nbgrader={"grade": true, "grade_id": "ps1-5", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 14}
 # **(a)** If $A=B+K\Sigma^{-1}$, then $A\Sigma+\Sigma A^\top=B\Sigma+\Sigma B+K+K^\top=B\Sigma+\Sigma B$. In an orthonormal
 # eigenbasis of $\Sigma$, with eigenvalues $\sigma_i>0$, the map $B\mapsto B\Sigma+\Sigma B$ multiplies the entry $(i,j)$ by
 # $\sigma_i+\sigma_j>0$: it is invertible, and it commutes with transposition. So the equation has exactly one solution $B$, and
@@ -269,17 +385,54 @@ claim_part("PS1-4", globals())
 # all $t$, by part 2 iff $\Gamma$ and $S$ commute. (Least among the velocities of *this* path; the path itself is not the
 # geodesic.) $\square$
 #
-# **Rubric.** (a) 2: the equation without $K$ (1), invertible with a symmetric solution (1). (b) 3: reduction to a trace (2),
-# the trace is 0 (1). (c) 3: moment equations (1), energies add and strictness (1), application to part 1 (1).
+# ### BEGIN RUBRIC
+#
+# 2: (a) an equation for B without K
+#
+# 1: (a) it is invertible, because σ_i + σ_j > 0
+#
+# 1: (a) its solution is symmetric, and K = (A − B)Σ is antisymmetric: existence
+#
+# 2: (b) the product of the two parts is reduced to the trace of BK
+#
+# 2: (b) this trace is 0
+#
+# 2: (c) the equations for the mean and the covariance follow from the continuity equation
+#
+# 2: (c) the symmetric part of every velocity is B_t, and energies add
+#
+# 1: (c) strictness: equal energies only if K_t = 0 for all t, by continuity
+#
+# 1: (c) part 1 has the least energy if and only if Γ and S commute
+#
+# ### END RUBRIC
 
 # %% [markdown]
 # ## Part 6. A stopover
 #
-# *8 points, graded automatically.*
+# *4 points, graded automatically. About 20 minutes, difficulty 1 of 3.*
+#
+# Read first: [02_benamou_brenier](../02_benamou_brenier.ipynb), section 2, “Two ways to waste energy”.
 #
 # Three Gaussian laws $\alpha=\mathcal N(m_0,S_0)$, $\nu=\mathcal N(m,S)$, $\beta=\mathcal N(m_1,S_1)$. Among all solutions of
 # the continuity equation with $\mu_0=\alpha$, $\mu_s=\nu$ and $\mu_1=\beta$, what is the least energy? And if the moment
 # $s\in\,]0,1[$ may be chosen, which one is best, and what is the energy then?
+#
+# <details><summary>Hint 1</summary>
+#
+# Both legs are problems of Benamou and Brenier of their own, but not in unit time.
+#
+# <details><summary>Hint 2</summary>
+#
+# A path that takes time $\tau$ in the place of 1 has $1/\tau$ of the energy: speed goes with $1/\tau$, its square is
+# integrated over $\tau$.
+#
+# <details><summary>Hint 3</summary>
+#
+# So the energy is a sum of two terms of the form number over duration. For the best moment, minimise it over $s$: set the
+# derivative to zero and read off the ratio of the two durations. What does it say about the speed on both legs?
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps1-6-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def stopover_energy(m0, S0, m, S, m1, S1, s):
@@ -300,7 +453,7 @@ def best_stopover(m0, S0, m, S, m1, S1):
     return first / (first + second), (first + second) ** 2
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps1-6", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps1-6", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 4}
 # Translations of the unit normal law by 1 and then by 2: the geodesic passes there at s = 1/3.
 zero, one, three = (torch.tensor([shift, 0.0]) for shift in (0.0, 1.0, 3.0))
 assert close(stopover_energy(zero, I2, one, I2, three, I2, 1 / 3), 9.0)
@@ -314,7 +467,9 @@ claim_part("PS1-6", globals())
 # %% [markdown]
 # ## Part 7. Flow matching with noise on the way
 #
-# *10 points, graded automatically.*
+# *8 points, graded automatically. About 40 minutes, difficulty 2 of 3.*
+#
+# Read first: [03_flow_matching](../03_flow_matching.ipynb), section 2, “Why an average?”.
 #
 # Let $(X_0,X_1)$ be jointly Gaussian with means $m_0,m_1$, covariances $S_0,S_1$ and $C=\mathrm{Cov}(X_0,X_1)$, and let
 # $Z\sim\mathcal N(0,I)$ be independent of both. For $\sigma\ge0$ take the interpolant
@@ -325,6 +480,23 @@ claim_part("PS1-6", globals())
 #
 # Code its velocity $v_t(x)=\mathbb E[\dot X_t\mid X_t=x]$. It must work at $t=0$ and $t=1$, too. (Careful with $C$ and
 # $C^\top$: both choices solve the continuity equation with the same path, but only one of them is the conditional expectation.)
+#
+# <details><summary>Hint 1</summary>
+#
+# Everything is jointly Gaussian, so the conditional expectation is an affine regression of $\dot X_t$ on $X_t$.
+#
+# <details><summary>Hint 2</summary>
+#
+# $\mathbb E[Y\mid X=x]=\mathbb EY+\mathrm{Cov}(Y,X)\,\mathrm{Cov}(X)^{-1}(x-\mathbb EX)$. Write $X_t$ and $\dot X_t$ as
+# combinations of $X_0$, $X_1$ and $Z$.
+#
+# <details><summary>Hint 3</summary>
+#
+# Expand both covariances term by term; $C$ and $C^\top$ appear with different coefficients in $\mathrm{Cov}(\dot X_t,X_t)$:
+# keep the order of the two factors. $\sigma^2$ appears in both, with the derivative of $t(1-t)$ in one of them. Nothing
+# divides by $t$ or $1-t$. Rows again: which side does the slope act from?
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps1-7-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):
@@ -338,7 +510,7 @@ def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):
     return m1 - m0 + (x - mean) @ torch.linalg.solve(cov, cross.T)
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps1-7", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 10}
+# %% nbgrader={"grade": true, "grade_id": "ps1-7", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
 # Without noise, and with independent ends, it is the velocity of the package.
 plain = fm_velocity(Gaussian(m0, S0), Gaussian(m1, S1), 0.3, some_points)
 assert close(noisy_velocity(0.3, some_points, m0, S0, m1, S1, torch.zeros(2, 2), 0.0), plain)
@@ -354,10 +526,28 @@ claim_part("PS1-7", globals())
 # %% [markdown]
 # ## Part 8. What regression cannot remove
 #
-# *8 points, graded automatically.*
+# *7 points, graded automatically. About 40 minutes, difficulty 2 of 3.*
+#
+# Read first: [03_flow_matching](../03_flow_matching.ipynb), section 3, “A loss that must not reach zero”.
 #
 # The loss of flow matching is $\mathcal L(u)=\int_0^1\mathbb E|u_t(X_t)-\dot X_t|^2dt$. Its minimum over all measurable $u$ is
 # not zero in general. Code it for the interpolant of part 7. (40 Gauss–Legendre nodes are enough.)
+#
+# <details><summary>Hint 1</summary>
+#
+# For each $t$, which function $u_t$ is best, and what is left over then?
+#
+# <details><summary>Hint 2</summary>
+#
+# What is left is the conditional covariance of $\dot X_t$ given $X_t$; for Gaussian variables it does not depend on the
+# value of $X_t$.
+#
+# <details><summary>Hint 3</summary>
+#
+# It is the Schur complement $\mathrm{Cov}(Y)-\mathrm{Cov}(Y,X)\mathrm{Cov}(X)^{-1}\mathrm{Cov}(X,Y)$ with $Y=\dot X_t$ and
+# $X=X_t$: you have two of the three from part 7. Take the trace and sum over the nodes. Do means matter?
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps1-8-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def loss_floor(m0, S0, m1, S1, C, sigma):
@@ -375,7 +565,7 @@ def loss_floor(m0, S0, m1, S1, C, sigma):
     return total
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps1-8", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps1-8", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 7}
 # Independent ends of variances 1 and 4 on the line, no noise: π/2 · √(1 · 4).
 line = torch.zeros(1), torch.ones(1, 1), torch.ones(1), 4 * torch.ones(1, 1)
 assert close(loss_floor(*line, torch.zeros(1, 1), 0.0), math.pi)
@@ -390,13 +580,31 @@ claim_part("PS1-8", globals())
 # %% [markdown]
 # ## Part 9. Rectification
 #
-# *10 points, graded automatically.*
+# *9 points, graded automatically. About 45 minutes, difficulty 2 of 3.*
+#
+# Read first: [03_flow_matching](../03_flow_matching.ipynb), section 4, “What pairs buy”.
 #
 # Let $X_0\sim\mathcal N(m_0,S_0)$ and $X_1\sim\mathcal N(m_1,S_1)$ be *independent*, and let $\varphi_1$ be the end of the flow
 # of the velocity of flow matching (without noise). *Rectification* replaces the coupling $(X_0,X_1)$ by $(X_0,X_1')$ with
 # $X_1'=\varphi_1(X_0)$. Code the velocity $v'_t(x)=\mathbb E[X_1'-X_0\mid(1-t)X_0+tX_1'=x]$ of the new coupling, for $0\le
 # t\le1$, and its energy. The end map of the flow is not the optimal map in general; you may use `fm_flow(p, q, 1.0)`, whose
 # attributes are `matrix` and `offset`.
+#
+# <details><summary>Hint 1</summary>
+#
+# After rectification, where a point is at time $t$ determines where it started.
+#
+# <details><summary>Hint 2</summary>
+#
+# On the line that starts at $z$, the point at time $t$ is $(1-t)z+t\varphi_1(z)$ and the velocity is $\varphi_1(z)-z$.
+#
+# <details><summary>Hint 3</summary>
+#
+# $\varphi_1$ is affine, with the matrix and offset of `fm_flow`: so for given $x$ the start $z$ solves one linear system.
+# (The velocity is a function of $z$, not of $x$.) The energy is the expectation of $|\varphi_1(X_0)-X_0|^2$, again the
+# second moment of an affine function of a Gaussian.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps1-9-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def rectified_velocity(t, x, m0, S0, m1, S1):
@@ -417,7 +625,7 @@ def rectified_energy(m0, S0, m1, S1):
     return (m1 - m0).square().sum() + torch.trace(move @ S0 @ move.T)
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps1-9", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 10}
+# %% nbgrader={"grade": true, "grade_id": "ps1-9", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 9}
 # From N(0, I) to N(0, 4I) the end map is x ↦ 2x: a point at x at time t started at x/(1 + t).
 zero = torch.zeros(2)
 assert close(rectified_velocity(0.25, some_points, zero, I2, zero, 4 * I2), some_points / 1.25)
@@ -433,7 +641,9 @@ claim_part("PS1-9", globals())
 # %% [markdown]
 # ## Part 10. What rectification gains
 #
-# *6 points, graded by a person.*
+# *14 points, graded by a person: (a) 6, (b) 3, (c) 5. About 75 minutes, difficulty 3 of 3.*
+#
+# Read first: [03_flow_matching](../03_flow_matching.ipynb), section 4, “What pairs buy”.
 #
 # Let $(X_0,X_1)$ be any coupling of $\alpha,\beta\in\mathcal P_2(\mathbb R^d)$ whose velocity $v$ of flow matching has a flow
 # $\varphi$ with $\mu_t=(\varphi_t)_\#\alpha$ for $0\le t\le1$, and let $X_1'=\varphi_1(X_0)$.
@@ -445,8 +655,26 @@ claim_part("PS1-9", globals())
 #
 # **(c)** In the Gaussian case of part 9, prove that rectifying once more changes nothing, although the rectified coupling need
 # not be optimal.
+#
+# <details><summary>Hint 1</summary>
+#
+# Two inequalities of Jensen: one in time along a trajectory, one for conditional expectations.
+#
+# <details><summary>Hint 2</summary>
+#
+# (a) $\varphi_1(x)-x=\int_0^1v_t(\varphi_t(x))\,dt$; which law has $\varphi_t(X_0)$? (b) Compute $\mathbb
+# E|X_1-X_0|^2-\mathbb E|v_t(X_t)|^2$ for one $t$. (c) Is $(1-t)I+tM$ invertible, $M$ the matrix of the end map?
+#
+# <details><summary>Hint 3</summary>
+#
+# (b) $v_t(X_t)$ is an orthogonal projection in $L^2$, so the difference is a square, and its integral over time is a loss
+# that you know. (c) Show that $M$ is similar to a positive definite matrix, so that its eigenvalues are positive; then
+# $X_t'$ determines $X_0$, the new velocity is constant along the lines, and the lines are its trajectories. When is an
+# affine map with matrix $M$ a gradient?
+#
+# </details></details></details>
 
-# %% [markdown] nbgrader={"grade": true, "grade_id": "ps1-10", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 6}
+# %% [markdown] nbgrader={"grade": true, "grade_id": "ps1-10", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 14}
 # **(a)** $(\varphi_1)_\#\alpha=\mu_1=\beta$ is the law of $X_1'$. By Jensen's inequality in time (Cauchy–Schwarz) on each
 # trajectory, $|\varphi_1(x)-x|^2=\big|\int_0^1v_t(\varphi_t(x))dt\big|^2\le\int_0^1|v_t(\varphi_t(x))|^2dt$; integrate over
 # $\alpha$ and use that $\varphi_t(X_0)$ and $X_t$ have the same law $\mu_t$. By Jensen's inequality for conditional
@@ -464,18 +692,55 @@ claim_part("PS1-9", globals())
 # the (affine, hence Lipschitz) field $v'$, so its flow ends at $\varphi_1(x)$ again, and the second rectification is
 # $(X_0,\varphi_1(X_0))$. It is optimal only if $M$ is symmetric, that is if $S_0$ and $S_1$ commute. $\square$
 #
-# **Rubric.** (a) 3: law of $X_1'$ (½), both Jensen inequalities, the first with $\mathrm{Law}(\varphi_t(X_0))=\mu_t$ (2½). (b)
-# 1. (c) 2: $X_t'$ determines $X_0$, with the reason for invertibility (1); the flow and the remark on optimality (1).
+# ### BEGIN RUBRIC
+#
+# 1: (a) the end of the flow has the law β
+#
+# 2: (a) Jensen in time along a trajectory
+#
+# 1: (a) the law of φ_t(X0) is that of X_t
+#
+# 2: (a) Jensen for conditional expectations
+#
+# 2: (b) the difference of both sides is a mean square (Pythagoras), for each t
+#
+# 1: (b) integrated it is the minimum of the loss: both directions
+#
+# 2: (c) X_t' determines X0, with the reason why (1 − t)I + tM is invertible
+#
+# 2: (c) the new velocity is constant along the lines, so that its flow ends where the old one did
+#
+# 1: (c) optimal only if M is symmetric, that is if S0 and S1 commute
+#
+# ### END RUBRIC
 
 # %% [markdown]
 # ## Part 11. A velocity from samples
 #
-# *10 points, graded automatically.*
+# *7 points, graded automatically. About 40 minutes, difficulty 1 of 3.*
+#
+# Read first: [03_flow_matching](../03_flow_matching.ipynb), section 1, “Four steps”.
 #
 # Now only samples are given: pairs $(x_0^i,x_1^i)$, the rows of `x0` and `x1`. Take the *trigonometric* interpolant
 # $X_t=\cos(\tfrac{\pi t}2)X_0+\sin(\tfrac{\pi t}2)X_1$ and, at a given time $t$, the affine field $u(x)=Mx+c$ that minimises
 # $\sum_i|u(x_t^i)-\dot x_t^i|^2$. Then transport new points: $N$ steps of Euler's method from $t=0$, $x\leftarrow
 # x+\frac1Nu_{k/N}(x)$, $k=0,\dots,N-1$, where the field is fitted anew at the *beginning* of each step.
+#
+# <details><summary>Hint 1</summary>
+#
+# First the derivative of the interpolant; then an ordinary least-squares problem in which the unknown has a slope *and* a
+# constant.
+#
+# <details><summary>Hint 2</summary>
+#
+# $\dot X_t$ carries a factor from the chain rule. A column of ones in the design matrix takes care of the constant.
+#
+# <details><summary>Hint 3</summary>
+#
+# `torch.linalg.lstsq(design, target)` returns a matrix of $d+1$ rows: the slope stands there transposed, the constant in
+# the row of your ones. In `push` fit at $k/N$, move all points by a step of length $1/N$, and go on with the moved points.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps1-11-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def fit_field(x0, x1, t):
@@ -499,7 +764,7 @@ def push(x, x0, x1, steps):
     return x
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps1-11", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 10}
+# %% nbgrader={"grade": true, "grade_id": "ps1-11", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 7}
 # Pairs with x1 = 2 x0 + 1: at t = 0 the field is π/2 (2x + 1), and the flow ends near 2x + 1.
 start = torch.linspace(-1, 1, 9)[:, None]
 matrix, offset = fit_field(start, 2 * start + 1, 0.0)
@@ -514,12 +779,30 @@ claim_part("PS1-11", globals())
 # %% [markdown]
 # ## Part 12. What an affine field can and cannot do
 #
-# *6 points, graded by a person: the figure 3, the explanation 3.*
+# *8 points, graded by a person: figure 4, explanation 4. About 45 minutes, difficulty 2 of 3.*
+#
+# Read first: [03_flow_matching](../03_flow_matching.ipynb), section 2, “Why an average?”.
 #
 # The data below are three clusters; the noise is standard normal, and the pairs are independent. Transport fresh noise with
 # `push` and draw *one* figure with two panels: on the left the data and the transported points, on the right some trajectories
 # from $t=0$ to $t=1$. Label the axes. Then set the string `explanation` to three to six sentences: which features of the data
 # does the transported cloud have, which not, and why (which law does it have as the number of samples and steps grows)?
+#
+# <details><summary>Hint 1</summary>
+#
+# Keep all positions, one array per step; then the right panel is a plot of the columns.
+#
+# <details><summary>Hint 2</summary>
+#
+# What does an affine map do to a normal law? What does a composition of affine maps do?
+#
+# <details><summary>Hint 3</summary>
+#
+# For the last question: which moments of the pairs does a least-squares fit of an affine function see? Think of jointly
+# Gaussian pairs with the same moments, for which you know the flow of flow matching and where it ends. Compare mean and
+# covariance of both clouds by numbers, and say what cannot be equal.
+#
+# </details></details></details>
 
 # %%
 rng = torch.Generator().manual_seed(seed)
@@ -527,7 +810,7 @@ centres = torch.tensor([[2.0, 0.0], [-1.5, 1.5], [-0.5, -2.0]])
 data = centres[torch.arange(600) % 3] + 0.3 * torch.randn(600, 2, generator=rng)
 noise, fresh = (torch.randn(600, 2, generator=rng) for _ in range(2))
 
-# %% nbgrader={"grade": true, "grade_id": "ps1-12", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 6}
+# %% nbgrader={"grade": true, "grade_id": "ps1-12", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 8}
 ### BEGIN SOLUTION
 steps = 50
 positions = [fresh]
@@ -554,6 +837,12 @@ second moments of the pairs only, so it is the velocity of flow matching of the 
 its flow carries N(0, I) to the normal law with the mean and covariance of the data as samples and steps grow. To see the clusters,
 the field must be allowed to be non-linear in x."""
 print(explanation)
-# Rubric. Figure 3: data and transported points comparable (1), trajectories from t = 0 to 1 (1), labels (1). Explanation 3: mean and
-# covariance match, clusters do not (1); affine flow, hence a normal law (1); which one, or why second moments suffice (1).
+### BEGIN RUBRIC
+# 2: figure: data and transported points can be compared in one panel
+# 1: figure: trajectories from t = 0 to t = 1
+# 1: figure: labelled axes and a legend
+# 1: explanation: mean and covariance match, clusters do not
+# 2: explanation: the flow is affine, hence the law is normal
+# 1: explanation: which normal law, or why second moments suffice
+### END RUBRIC
 ### END SOLUTION

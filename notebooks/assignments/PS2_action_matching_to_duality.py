@@ -21,8 +21,12 @@
 # - add entropy: plans and Schrödinger bridges of Gaussian laws for any quadratic cost.
 #
 # **Prerequisites.** The notebooks `05_am_ot_equivalence` and `07_limits_of_the_equivalence` (sections 2 and 7), and
-# `04_gaussian_exercises`. **Time.** Eight to ten hours. **Points.** 100 in twelve parts; the later parts are harder, and none
-# needs the code of an earlier one.
+# `04_gaussian_exercises`. **Time.** About nine and a half hours. **Points.** 100 in twelve parts, in proportion to the time that a
+# part takes; none needs the code of an earlier one.
+#
+# **Hints.** Below the task of each part there are three, each inside the one before, from where to look to nearly the plan. Try for a
+# quarter of an hour before each. “Read first” names a section of a notebook; its link works if this file is in a folder inside
+# `notebooks/`.
 #
 # **How it works.** Replace what raises `NotImplementedError`, and write where it says YOUR ANSWER HERE. The cells of tests
 # below your code are examples: run them as often as you like. They carry no points. For the points your *functions* are called
@@ -79,7 +83,9 @@ turned = torch.tensor([[0.8, -0.6], [0.6, 0.8]])
 # %% [markdown]
 # ## Part 1. The action of a Gaussian path
 #
-# *10 points, graded automatically.*
+# *8 points, graded automatically. About 45 minutes, difficulty 2 of 3.*
+#
+# Read first: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb), section 4, “Without the restriction”.
 #
 # Let $(X_0,X_1)$ be jointly Gaussian with means $m_0,m_1$, covariances $S_0,S_1$ and $C=\mathrm{Cov}(X_0,X_1)$, and let $p_t$
 # be the law of $X_t=(1-t)X_0+tX_1$, with a definite covariance for all $t$. The *action of the path* is the function $s^\circ$
@@ -88,6 +94,24 @@ turned = torch.tensor([[0.8, -0.6], [0.6, 0.8]])
 #
 # Code the values $s^\circ_t(x)$, and the minimum of $L_{AM}$ over *all* actions along this path. (40 Gauss–Legendre nodes are
 # enough: `gauss_legendre(n)` returns nodes in $[0,1]$ and weights.)
+#
+# <details><summary>Hint 1</summary>
+#
+# The gradient of the action is an affine field, so the action is quadratic in $x-\mathbb EX_t$. Which symmetric slope moves
+# the covariance as it must?
+#
+# <details><summary>Hint 2</summary>
+#
+# $B_t\Sigma_t+\Sigma_tB_t=\dot\Sigma_t$, with $\Sigma_t$ and $\dot\Sigma_t$ from the interpolant; solve it in an
+# eigenbasis. For the loss: what is $L_{AM}$ at the action of the path itself?
+#
+# <details><summary>Hint 3</summary>
+#
+# Integrate the affine gradient to a quadratic function (here is a ½), then subtract its expectation, which is a trace. For
+# the loss, use that $s^\circ$ moves the path: expectations of $s^\circ$ at the ends and its time derivative combine, and
+# minus half an energy is left; the energy of an affine field is a trace plus the square of the mean's velocity.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-1-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def true_action(t, x, m0, S0, m1, S1, C):
@@ -119,7 +143,7 @@ def least_loss(m0, S0, m1, S1, C):
     return -0.5 * total
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-1", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 10}
+# %% nbgrader={"grade": true, "grade_id": "ps2-1", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
 # A translation, X1 = X0 + b: the action is ⟨b, x − E X_t⟩, and the least loss −½|b|².
 b = torch.tensor([1.0, 2.0])
 assert close(true_action(0.3, some_points, m0, S0, m0 + b, S0, S0), (some_points - m0 - 0.3 * b) @ b)
@@ -147,7 +171,9 @@ claim_part("PS2-1", globals())
 # %% [markdown]
 # ## Part 2. A bound from every action
 #
-# *8 points, graded by a person.*
+# *14 points, graded by a person: (a) 7, (b) 4, (c) 3. About 80 minutes, difficulty 2 of 3.*
+#
+# Read first: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb), section 3, “The theorem in three lines”.
 #
 # Let $s:[0,1]\times\mathbb R^d\to\mathbb R$ be of class $C^1$ with $|s_t(x)|\le K(1+|x|^2)$, let
 # $r_t=\partial_ts_t+\tfrac12|\nabla s_t|^2$ be its *residual* in the Hamilton–Jacobi equation, and suppose that
@@ -167,8 +193,25 @@ claim_part("PS2-1", globals())
 #
 # **(c)** Let $p_1$ be the image of $p_0$ under the translation $x\mapsto x+b$. Find an action with $\rho=0$ and equality in
 # (a), and prove with it that $W_2^2(p_0,p_1)=|b|^2$.
+#
+# <details><summary>Hint 1</summary>
+#
+# Watch $s_t$ along the straight line between two coupled points.
+#
+# <details><summary>Hint 2</summary>
+#
+# $\frac{d}{dt}s_t(X_t)$ has two terms. Replace $\partial_ts$ by the residual, and estimate what remains with $\langle
+# a,c\rangle\le\tfrac12|a|^2+\tfrac12|c|^2$.
+#
+# <details><summary>Hint 3</summary>
+#
+# (a) Integrate over $t$, then take the expectation over an *optimal* coupling, and say why both sides are integrable. (b)
+# $L_{AM}$ is the left side of (a) with a minus sign plus an integral of $\mathbb E r_t$; if $r$ does not depend on $x$,
+# which $\rho$ may you choose? (c) Try an action that is linear in $x$ with a term in $t$ only.
+#
+# </details></details></details>
 
-# %% [markdown] nbgrader={"grade": true, "grade_id": "ps2-2", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 8}
+# %% [markdown] nbgrader={"grade": true, "grade_id": "ps2-2", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 14}
 # **(a)** Let $(X_0,X_1)$ be an optimal coupling and $X_t=(1-t)X_0+tX_1$. As $s$ is $C^1$ and $t\mapsto X_t$ is a straight line,
 #
 # $$
@@ -190,14 +233,34 @@ claim_part("PS2-1", globals())
 # $\mathbb E_{p_1}s_1-\mathbb E_{p_0}s_0=\langle b,\mathbb E_{p_1}x-\mathbb E_{p_0}x\rangle-\tfrac12|b|^2=\tfrac12|b|^2$. By
 # (a), $|b|^2\le W_2^2$. The coupling $(X,X+b)$ gives $W_2^2\le|b|^2$. So $W_2^2=|b|^2$, and (a) is an equality. $\square$
 #
-# **Rubric.** (a) 4: derivative along straight lines (1), of an optimal coupling, or of any with an infimum at the end (1),
-# Young's inequality with the residual (1), integrability and expectation (1). (b) 2: the inequality (1), the conclusion (1).
-# (c) 2: the action with its residual (1), both inequalities for $W_2^2$ (1).
+# ### BEGIN RUBRIC
+#
+# 2: (a) the derivative of the action along a straight line
+#
+# 1: (a) between the points of an optimal coupling, or of any with an infimum at the end
+#
+# 2: (a) the residual is inserted, and Young's inequality used
+#
+# 2: (a) both sides are integrable, and the expectation is taken
+#
+# 2: (b) the inequality
+#
+# 2: (b) a residual that does not depend on x gives a contradiction
+#
+# 1: (c) an action with its residual 0
+#
+# 1: (c) W₂² is at least |b|², by (a) with equality there
+#
+# 1: (c) W₂² is at most |b|², by the translation
+#
+# ### END RUBRIC
 
 # %% [markdown]
 # ## Part 3. Hopf–Lax with a metric
 #
-# *8 points, graded automatically.*
+# *5 points, graded automatically. About 30 minutes, difficulty 2 of 3.*
+#
+# Read first: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb), section 2, “The price of straight walks”.
 #
 # Let $A\succ0$, and let $Q$ be symmetric with at least one negative eigenvalue. The solution of
 # $\partial_ts+\tfrac12\langle\nabla s,A\nabla s\rangle=0$ that starts from
@@ -209,6 +272,23 @@ claim_part("PS2-1", globals())
 #
 # as long as the infimum is attained at one point. Code the values $s_t(x)$ for $0\le t<T$ (at $t=0$, too), and the *lifespan*
 # $T$: the first time at which the bracket is not strictly convex in $z$.
+#
+# <details><summary>Hint 1</summary>
+#
+# For fixed $x$ the bracket is a quadratic function of $z$: find where its gradient vanishes.
+#
+# <details><summary>Hint 2</summary>
+#
+# The minimiser solves $(A^{-1}/t+Q)z=\dots$; multiply by $tA$ so that nothing divides by $t$. The bracket is strictly
+# convex as long as $A^{-1}+tQ\succ0$.
+#
+# <details><summary>Hint 3</summary>
+#
+# Insert the minimiser and simplify until $t=0$ is allowed: everything can be written with $R=(I+tAQ)^{-1}$, whose factors
+# do not commute. For the lifespan make the condition symmetric, with $A^{1/2}$ on both sides of $Q$: only the most negative
+# eigenvalue matters.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-3-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def metric_action(t, x, Q, q, A):
@@ -229,7 +309,7 @@ def lifespan(Q, A):
     return -1 / torch.linalg.eigvalsh(root @ Q @ root)[0]
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-3", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps2-3", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 5}
 # On the line with Q = −½ and A = 2 the lifespan is 1; with A = 1 it is 2, and s_1(x) = −x²/2.
 one = torch.ones(1, 1)
 assert close(lifespan(-0.5 * one, 2 * one), 1.0)
@@ -252,7 +332,9 @@ claim_part("PS2-3", globals())
 # %% [markdown]
 # ## Part 4. The optimal action of a convex potential
 #
-# *10 points, graded automatically.*
+# *9 points, graded automatically. About 50 minutes, difficulty 2 of 3.*
+#
+# Read first: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb), section 2, “The price of straight walks”.
 #
 # For $M\succ0$, $c\in\mathbb R^d$ and $\kappa\ge0$ let
 #
@@ -264,6 +346,23 @@ claim_part("PS2-3", globals())
 # Code the velocity $\nabla s_t(x)$ and the values $s_t(x)$ for all $0\le t\le1$, both ends included. There is no closed form:
 # solve for the point where the line through $x$ starts (by a method of yours, or with a subclass of `ConvexPotential` in
 # `dynot_lite.potentials.convex`).
+#
+# <details><summary>Hint 1</summary>
+#
+# A particle that starts at $z$ moves on a straight line with velocity $\nabla\Psi(z)-z$.
+#
+# <details><summary>Hint 2</summary>
+#
+# So for given $x$ and $t$ solve $(1-t)z+t\nabla\Psi(z)=x$ for $z$. It is the gradient of a strongly convex function of $z$,
+# also at $t=1$: Newton's method, or a subclass of `ConvexPotential`, finds it.
+#
+# <details><summary>Hint 3</summary>
+#
+# With $z$ known, the velocity is $\nabla\Psi(z)-z$: evaluated at $z$, not at $x$. Along the line the action starts with
+# $s_0(z)$ and grows at a constant rate; which multiple of the squared speed is it? Put it together without a division by
+# $t$, and compare $\nabla s_t$ with your velocity by differences.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-4-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def optimal_velocity(t, x, M, c, kappa):
@@ -296,7 +395,7 @@ def optimal_action(t, x, M, c, kappa):
     return start + 0.5 * t * u.square().sum(1)
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-4", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 10}
+# %% nbgrader={"grade": true, "grade_id": "ps2-4", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 9}
 # Without the root, and with M = 2I: the flow is x ↦ (1 + t)x, so u_t(x) = x/(1 + t) and s_t(x) = |x|²/(2(1 + t)).
 assert close(optimal_velocity(0.5, some_points, 2 * I2, zero, 0.0), some_points / 1.5)
 assert close(optimal_action(0.5, some_points, 2 * I2, zero, 0.0), some_points.square().sum(1) / 3)
@@ -318,7 +417,9 @@ claim_part("PS2-4", globals())
 # %% [markdown]
 # ## Part 5. Forwards and backwards
 #
-# *8 points, graded by a person.*
+# *16 points, graded by a person: (a) 6, (b) 7, (c) 3. About 90 minutes, difficulty 3 of 3.*
+#
+# Read first: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb), section 2, “The price of straight walks”.
 #
 # Let $\Psi$ be convex, finite and differentiable on $\mathbb R^d$, and $s$ its optimal action. You may use Propositions 1 and 2
 # of the notebook `05_am_ot_equivalence`. Prove for $0\le r<t<1$ and all $x,z\in\mathbb R^d$:
@@ -328,8 +429,26 @@ claim_part("PS2-4", globals())
 # **(b)** $\displaystyle s_r(z)=\max_x\Big\{s_t(x)-\frac{|x-z|^2}{2(t-r)}\Big\}$ (one may go back).
 #
 # **(c)** (a) needs no convexity, but (b) does: show that it fails for $d=1$, $r=0$ and the Hopf–Lax evolution of $s_0(z)=-|z|$.
+#
+# <details><summary>Hint 1</summary>
+#
+# (a) Two stretches of a path are never cheaper than the straight line through their ends. (b) One inequality is (a), read
+# the other way.
+#
+# <details><summary>Hint 2</summary>
+#
+# (a) Minimise $\frac{|z-y|^2}{2r}+\frac{|x-z|^2}{2(t-r)}$ over $z$, for fixed $x$ and $y$. (b) For equality follow the
+# particle through $z$: Proposition 1 says that there is one.
+#
+# <details><summary>Hint 3</summary>
+#
+# (a) Exchange the two infima, and say why they are attained. (b) The particle starts at some $y$, is at $z$ at time $r$ and
+# at $x$ at time $t$; write both values of $s$ with $s_0(y)$ and its speed, and subtract. (c) Compute $s_t$ for $-|z|$ by
+# the two half-lines, then go back to $z=0$ and compare with $s_0(0)$.
+#
+# </details></details></details>
 
-# %% [markdown] nbgrader={"grade": true, "grade_id": "ps2-5", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 8}
+# %% [markdown] nbgrader={"grade": true, "grade_id": "ps2-5", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 16}
 # **(a)** For $r=0$ this is the definition. For $r>0$ and all $y,z$,
 #
 # $$
@@ -358,14 +477,32 @@ claim_part("PS2-4", globals())
 # $s_t(x)=-|x|-\tfrac t2$. Going back to $z=0$: $\max_x\{-|x|-\tfrac t2-x^2/(2t)\}=-\tfrac t2<0=s_0(0)$. (Here
 # $\Psi=\tfrac12z^2-|z|$ is not convex, and two particles arrive at each point $|x|<t$.) $\square$
 #
-# **Rubric.** (a) 3: the inequality with its case of equality (1), exchange of the infima (1), attained (1). (b) 3: one
-# inequality from (a) (1), the particle through $z$ exists (1), equality along it (1). (c) 2: $s_t$ (1), the value that does not
-# come back (1).
+# ### BEGIN RUBRIC
+#
+# 3: (a) the inequality for two stretches, with its case of equality
+#
+# 2: (a) the infima are exchanged
+#
+# 1: (a) they are attained
+#
+# 2: (b) one inequality, from (a) for all x and z
+#
+# 2: (b) there is a particle through z, by Proposition 1
+#
+# 3: (b) equality along it, also for r = 0
+#
+# 2: (c) the evolution of −|z|
+#
+# 1: (c) the value at 0 does not come back
+#
+# ### END RUBRIC
 
 # %% [markdown]
 # ## Part 6. Two losses along bent paths
 #
-# *8 points, graded automatically.*
+# *6 points, graded automatically. About 35 minutes, difficulty 2 of 3.*
+#
+# Read first: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb), sections 1, “Twelve films, one number”, and 6, “Which loss should I descend?”.
 #
 # Given are pairs $(x_0^i,x_1^i)$, the rows of `x0` and `x1`, and the potential
 # $\Psi(x)=\tfrac12\langle x,Mx\rangle+\langle b,x\rangle$, $M\succ0$, with its optimal action $s$ and velocity $u=\nabla s$.
@@ -376,6 +513,24 @@ claim_part("PS2-4", globals())
 # $$
 #
 # where the expectation is the mean over the pairs. (Either can be integrated numerically; neither has to be.)
+#
+# <details><summary>Hint 1</summary>
+#
+# Is $L_{AM}$ of an *optimal* action sensitive to the path between the ends?
+#
+# <details><summary>Hint 2</summary>
+#
+# $L_{AM}(s)$ and $L_{OT}(\Psi)$ differ by halves of second moments. For the second loss expand the square: $|u|^2-2\langle
+# u,\dot x\rangle+|\dot x|^2$.
+#
+# <details><summary>Hint 3</summary>
+#
+# The conjugate of a quadratic function is a quadratic function of $x_1-b$. In the second loss,
+# $\int\big(\tfrac12|u|^2-\langle u,\dot x\rangle\big)dt$ is the loss of action matching path by path, by the
+# Hamilton–Jacobi equation; so it is twice the first plus the kinetic energy of the bent paths, in which $\int_0^1\cos^2(\pi
+# t)\,dt$ occurs and the mixed term vanishes. Or integrate numerically, and compare.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-6-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def am_loss(x0, x1, M, b, h):
@@ -397,7 +552,7 @@ def bent_loss(x0, x1, M, b, h):
     return 2 * (dual - (x0 * x1).sum(1)).mean() + 0.5 * math.pi**2 * h.square().sum()
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-6", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps2-6", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 6}
 # Ψ = ½|x|² moves nothing: s = 0. What is left of the second loss is the kinetic energy of the paths.
 start, end, bend = some_points, some_points.flip(0), torch.tensor([1.0, 0.0])
 assert close(am_loss(start, end, I2, zero, bend), 0.0)
@@ -415,12 +570,31 @@ claim_part("PS2-6", globals())
 # %% [markdown]
 # ## Part 7. The best potential in a basis
 #
-# *8 points, graded automatically.*
+# *5 points, graded automatically. About 30 minutes, difficulty 1 of 3.*
+#
+# Read first: [06_learning_brenier_maps](../06_learning_brenier_maps.ipynb), section 1, “One objective, three estimators”.
 #
 # The columns of $U$ are an orthonormal basis. Of two laws only the means $m_0,m_1$ and the definite covariances $S_0,S_1$ are
 # known. Among the potentials $\Psi(x)=\tfrac12\langle x,Mx\rangle+\langle b,x\rangle$ with
 # $M=U\,\mathrm{diag}(\lambda)\,U^\top$, $\lambda_i>0$, find the one with the least $L_{OT}(\Psi)$, and the lower bound for
 # $W_2^2$ that it proves (for every pair of laws with these moments).
+#
+# <details><summary>Hint 1</summary>
+#
+# $L_{OT}$ of a quadratic potential depends on first and second moments only.
+#
+# <details><summary>Hint 2</summary>
+#
+# Minimise over $b$ first: what must the map $x\mapsto Mx+b$ do to the means? Then the problem splits into one for each
+# $\lambda_i$.
+#
+# <details><summary>Hint 3</summary>
+#
+# Each $\lambda_i$ minimises $\lambda\,p_i+q_i/\lambda$ with $p_i=\langle u_i,S_0u_i\rangle$ and $q_i=\langle
+# u_i,S_1u_i\rangle$. For the bound recall how $\tfrac12W_2^2$, the second moments and the minimum of $L_{OT}$ are related;
+# collect the terms of each $i$ in a square.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-7-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def basis_potential(U, m0, S0, m1, S1):
@@ -440,7 +614,7 @@ def basis_bound(U, m0, S0, m1, S1):
     return (m1 - m0).square().sum() + (second - first).square().sum()
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-7", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps2-7", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 5}
 # On the line, from mean 0 and variance 1 to mean 1 and variance 4: the map x ↦ 2x + 1, and W₂² = 2 for Gaussians.
 line = torch.ones(1, 1), torch.zeros(1), torch.ones(1, 1), torch.ones(1), 4 * torch.ones(1, 1)
 M, b = basis_potential(*line)
@@ -469,7 +643,9 @@ claim_part("PS2-7", globals())
 # %% [markdown]
 # ## Part 8. The best action that stands still
 #
-# *10 points, graded automatically.*
+# *9 points, graded automatically. About 50 minutes, difficulty 3 of 3.*
+#
+# Read first: [07_limits_of_the_equivalence](../07_limits_of_the_equivalence.ipynb), sections 1, “Fields that are not optimal”, and 2, “Weights in time”.
 #
 # Along the path of part 1, consider the loss with a weight in time, $w(t)=1-\kappa t$, $0\le\kappa\le1$,
 #
@@ -480,6 +656,23 @@ claim_part("PS2-7", globals())
 #
 # Over all actions its minimiser is $s^\circ$ (up to a function of $t$), whatever $\kappa$. Now let $s$ *not depend on time*:
 # $s(x)=\tfrac12\langle x,Qx\rangle+\langle q,x\rangle$ with a symmetric $Q$. Find the minimiser, which does depend on $\kappa$.
+#
+# <details><summary>Hint 1</summary>
+#
+# For a quadratic $s$ the loss is a quadratic function of $(Q,q)$: set its gradient to zero.
+#
+# <details><summary>Hint 2</summary>
+#
+# You need moments at the ends, and the integrals of $w\,\mathbb EX_tX_t^\top$, $w\,\mathbb EX_t$ and of the same with
+# $w'=-\kappa$. There is no $\partial_ts$.
+#
+# <details><summary>Hint 3</summary>
+#
+# Differentiate in $q$ first, and eliminate it. What is left is a Lyapunov equation for $Q$, because $\langle Q^2,P\rangle$
+# has the gradient $QP+PQ$; its matrix is a weighted covariance over space and time. Check the two values for $X_1=2X_0$ by
+# hand.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-8-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def best_stationary(kappa, m0, S0, m1, S1, C):
@@ -504,7 +697,7 @@ def best_stationary(kappa, m0, S0, m1, S1, C):
     return Q, -(Q @ mu + delta) / W
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-8", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 10}
+# %% nbgrader={"grade": true, "grade_id": "ps2-8", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 9}
 # A translation by b needs no clock: s(x) = ⟨b, x⟩ for every weight.
 b = torch.tensor([1.0, 2.0])
 Q, q_ = best_stationary(0.7, m0, S0, m0 + b, S0, S0)
@@ -523,7 +716,9 @@ claim_part("PS2-8", globals())
 # %% [markdown]
 # ## Part 9. Autonomous fields and clocks
 #
-# *8 points, graded automatically.*
+# *7 points, graded automatically. About 40 minutes, difficulty 2 of 3.*
+#
+# Read first: [02_benamou_brenier](../02_benamou_brenier.ipynb), section 2, “Two ways to waste energy”.
 #
 # **(a)** Let $T$ be symmetric and positive definite, and $X_0\sim\mathcal N(m,S)$. The autonomous field $v(x)=\log(T)\,x$ has a
 # flow that ends at the optimal map $x\mapsto Tx$. Code its energy $\int_0^1\mathbb E|v(X_t)|^2dt$, which is not the least one.
@@ -531,6 +726,23 @@ claim_part("PS2-8", globals())
 # **(b)** Now the energy has a weight in time, $\int_0^1w(t)\int|v_t|^2dp_t\,dt$ with $w(t)=1+\kappa t$, $\kappa>0$. Among all
 # solutions of the continuity equation from $\mathcal N(m_0,S_0)$ to $\mathcal N(m_1,S_1)$, code the least weighted energy, and
 # the mean and covariance at time $t$ of the path that attains it.
+#
+# <details><summary>Hint 1</summary>
+#
+# (a) Solve $\dot x=\log(T)x$ exactly. (b) A path that attains it runs along a geodesic, but with which clock?
+#
+# <details><summary>Hint 2</summary>
+#
+# (a) $v(X_t)=LT^tX_0$ with $L=\log T$; everything is diagonal in the eigenbasis of $T$. (b) With a clock $\sigma(t)$ the
+# energy is $W_2^2\int_0^1w\,\sigma'^2dt$ with $\sigma(0)=0$, $\sigma(1)=1$.
+#
+# <details><summary>Hint 3</summary>
+#
+# (a) $\int_0^1\lambda^{2t}dt$ is elementary; do not forget that the mean is not zero. (b) Minimise over $\sigma'$ by
+# Cauchy–Schwarz: the best speed is proportional to a power of $w$. Normalise it, integrate it to get the clock, and insert
+# it into `geodesic`.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-9-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def autonomous_energy(T, m, S):
@@ -558,7 +770,7 @@ def best_law(t, kappa, m0, S0, m1, S1):
     return found.mean, found.cov
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-9", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps2-9", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 7}
 # From N(0, 1) under x ↦ 3x: 4 log 3, more than the W₂² = 4 of the straight lines.
 assert close(autonomous_energy(3 * torch.ones(1, 1), torch.zeros(1), torch.ones(1, 1)), 4 * math.log(3))
 # A heavier weight costs more, but waiting does not help: constant speed is not best.
@@ -577,7 +789,9 @@ claim_part("PS2-9", globals())
 # %% [markdown]
 # ## Part 10. Entropic transport with a metric
 #
-# *8 points, graded automatically.*
+# *5 points, graded automatically. About 30 minutes, difficulty 1 of 3.*
+#
+# Read first: [07_limits_of_the_equivalence](../07_limits_of_the_equivalence.ipynb), section 7, “Entropic regularisation”.
 #
 # Between $\mathcal N(m_0,S_0)$ and $\mathcal N(m_1,S_1)$ minimise over all couplings $\pi$
 #
@@ -588,6 +802,21 @@ claim_part("PS2-9", globals())
 #
 # Code $C=\mathrm{Cov}(X_0,X_1)$ of the minimiser, which is Gaussian, and the minimum. (`dynot_lite.laws.gaussian.entropic_plan`
 # knows the case $A=I$.)
+#
+# <details><summary>Hint 1</summary>
+#
+# Is there a change of coordinates that turns the metric into the identity?
+#
+# <details><summary>Hint 2</summary>
+#
+# With $x'=A^{1/2}x$ the cost is $\tfrac12|x'-y'|^2$. Means and covariances change with it; relative entropy does not.
+#
+# <details><summary>Hint 3</summary>
+#
+# Transform both laws, ask `entropic_plan`, and transform the covariance of the plan back, with a matrix on each side. The
+# minimum needs no way back. Its ε belongs to the cost *with* the ½: check that first.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-10-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def entropic_cross(S0, S1, A, epsilon):
@@ -610,7 +839,7 @@ def entropic_cost(m0, S0, m1, S1, A, epsilon):
     return entropic_plan(Gaussian(root @ m0, root @ S0 @ root), Gaussian(root @ m1, root @ S1 @ root), epsilon).cost
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-10", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps2-10", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 5}
 # For A = I it is what the package knows.
 assert close(entropic_cross(S0, S1, I2, 0.8), entropic_plan(p, q, 0.8).cross_cov)
 assert close(entropic_cost(m0, S0, m1, S1, I2, 0.8), entropic_plan(p, q, 0.8).cost)
@@ -626,13 +855,30 @@ claim_part("PS2-10", globals())
 # %% [markdown]
 # ## Part 11. A Schrödinger bridge with a diffusion matrix
 #
-# *8 points, graded automatically.*
+# *6 points, graded automatically. About 35 minutes, difficulty 2 of 3.*
+#
+# Read first: [07_limits_of_the_equivalence](../07_limits_of_the_equivalence.ipynb), section 7, “Entropic regularisation”.
 #
 # Let $\Gamma\succ0$. Among the processes $X$ with $X_0\sim\mathcal N(m_0,S_0)$ and $X_1\sim\mathcal N(m_1,S_1)$, the
 # *Schrödinger bridge* has the least relative entropy to the reference $dX=\Gamma^{1/2}dW$ started at $\mathcal N(m_0,S_0)$. It
 # satisfies $dX=u_t(X)\,dt+\Gamma^{1/2}dW$ with a drift $u$. Its marginal laws $p_t$ are also moved by the *current velocity*
 # $v_t=u_t-\tfrac12\Gamma\nabla\log p_t$, without noise. Code $u_t(x)$ and $v_t(x)$, for all $0\le t\le1$.
 # (`dynot_lite.laws.gaussian.schroedinger_bridge` knows the case $\Gamma=\sigma^2I$.)
+#
+# <details><summary>Hint 1</summary>
+#
+# Again a change of coordinates: in which ones is the reference a standard Brownian motion?
+#
+# <details><summary>Hint 2</summary>
+#
+# $y=\Gamma^{-1/2}x$. In $y$ the bridge is that of the package with $\sigma=1$.
+#
+# <details><summary>Hint 3</summary>
+#
+# Transform means, covariances and points; ask for the drift at time $t$; a velocity is a vector, so it goes back with
+# $\Gamma^{1/2}$. The current velocity goes the same way. Compare both in one dimension, where $\Gamma=\sigma^2$.
+#
+# </details></details></details>
 
 # %% nbgrader={"grade": false, "grade_id": "ps2-11-code", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def bridge_drift(t, x, m0, S0, m1, S1, G):
@@ -655,7 +901,7 @@ def bridge_velocity(t, x, m0, S0, m1, S1, G):
     return schroedinger_bridge(*laws, 1.0).velocity(t, x @ inverse) @ root
     ### END SOLUTION
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-11", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 8}
+# %% nbgrader={"grade": true, "grade_id": "ps2-11", "locked": true, "schema_version": 3, "solution": false, "task": false, "points": 6}
 # For Γ = σ²I it is what the package knows.
 known = schroedinger_bridge(p, q, 0.6)
 assert close(bridge_drift(0.3, some_points, m0, S0, m1, S1, 0.36 * I2), known.drift(0.3, some_points))
@@ -673,7 +919,9 @@ claim_part("PS2-11", globals())
 # %% [markdown]
 # ## Part 12. When lines cross
 #
-# *6 points, graded by a person: the figure 3, the explanation 3.*
+# *10 points, graded by a person: figure 5, explanation 5. About 55 minutes, difficulty 2 of 3.*
+#
+# Read first: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb), section 2, “The price of straight walks”.
 #
 # On the line take $s_0(z)=a\cos z$, that is $\Psi(z)=\tfrac12z^2+a\cos z$, once with $a=0.8$ and once with $a=2.5$. Draw *one*
 # figure with a column for each: above, the lines $t\mapsto z+t\,s_0'(z)$, $0\le t\le1$, of some starting points $z$; below, the
@@ -681,12 +929,28 @@ claim_part("PS2-11", globals())
 # values $s_0(z)+\tfrac t2|s_0'(z)|^2$ that the lines carry. Label the axes. Then set the string `explanation` to three to six
 # sentences: until when do the two agree, and why? What does Hopf–Lax do afterwards, does the Hamilton–Jacobi equation still
 # hold, and is $z\mapsto z+s_0'(z)$ an optimal map?
+#
+# <details><summary>Hint 1</summary>
+#
+# The lines need no solver: choose starts, draw $z+t\,s_0'(z)$. For Hopf–Lax take a grid that is wider than the picture.
+#
+# <details><summary>Hint 2</summary>
+#
+# When is $z\mapsto z+t\,s_0'(z)$ increasing for all $z$? Compute the first time at which its derivative vanishes somewhere.
+#
+# <details><summary>Hint 3</summary>
+#
+# After that time several lines pass through one point, and each brings a value. Which of them does a minimum take, and what
+# happens to the gradient where two of them are equal? For the last question recall what optimal maps on the line have in
+# common.
+#
+# </details></details></details>
 
 # %%
 amplitudes = [0.8, 2.5]
 places = torch.linspace(-math.pi, math.pi, 401)
 
-# %% nbgrader={"grade": true, "grade_id": "ps2-12", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 6}
+# %% nbgrader={"grade": true, "grade_id": "ps2-12", "locked": false, "schema_version": 3, "solution": true, "task": false, "points": 10}
 ### BEGIN SOLUTION
 fine = torch.linspace(-3 * math.pi, 3 * math.pi, 6001)
 fig, axes = plt.subplots(2, 2, figsize=(8.8, 6.4), layout="constrained")
@@ -713,7 +977,12 @@ takes the least of them, so that s_t has a kink at 0, where the gradient jumps; 
 equation still holds. The map z + s_0'(z) for a = 2.5 is not increasing, so it is not optimal, and s is not the action of a
 convex potential: as in part 5 (c), it cannot be evolved back."""
 print(explanation)
-# Rubric. Figure 3: lines for both amplitudes (1), Hopf–Lax and carried values comparable (1), labels (1). Explanation 3: time
-# 1/a, or convexity of Ψ up to time 1 (1); the least value, the kink, and the equation away from it (1); the map is not
-# monotone (1).
+### BEGIN RUBRIC
+# 2: figure: lines for both amplitudes
+# 2: figure: Hopf–Lax and the carried values can be compared at three times
+# 1: figure: labelled axes and a legend
+# 2: explanation: they agree until time 1/a, or while Ψ is convex, with the reason
+# 2: explanation: the least value is taken, there is a kink, and away from it the equation holds
+# 1: explanation: the map is not increasing, hence not optimal
+### END RUBRIC
 ### END SOLUTION

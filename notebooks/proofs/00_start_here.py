@@ -31,6 +31,7 @@ seed = 0
 # %%
 import itertools
 import math
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,7 +41,7 @@ from scipy.integrate import quad
 from scipy.optimize import linprog
 from scipy.spatial import cKDTree
 
-from dynot_lite.companion import claim, say, show, show_table, start
+from dynot_lite.companion import claim, largest, say, show, show_table, smallest, start
 from dynot_lite.companion.ledger import KINDS, registry
 from dynot_lite.couplings.sliced import squared_cost
 from dynot_lite.datasets.images import CREDIT, colour_sample, photographs
@@ -53,10 +54,7 @@ size = {"quick": dict(image=(100, 150), colours=800, instances=1), "full": dict(
     preset
 ]
 generator = torch.Generator().manual_seed(seed)
-
-
-def randn(*shape):
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+randn = partial(torch.randn, generator=generator, dtype=torch.float64)
 
 
 # %% [markdown]
@@ -177,8 +175,8 @@ for dim in range(1, 7):
             legs = [w2_squared(p, middle), w2_squared(middle, q), w2_squared(p, q)]
             excess.append(legs[2].sqrt() - legs[0].sqrt() - legs[1].sqrt())
         square_excess.append((legs[2] - legs[0] - legs[1]) / legs[2])
-claim("CE-1", max(excess))
-claim("CE-2", min(square_excess))
+claim("CE-1", largest(excess))
+claim("CE-2", smallest(square_excess))
 
 # %% [markdown]
 # ## 5. Monge and Kantorovich
@@ -234,9 +232,9 @@ gap, excess = 0.0, -np.inf
 for dim in range(1, 7):
     c = squared_cost(randn(6, dim), 1 + randn(6, dim) @ randn(dim, dim)).numpy()
     monge = c[np.arange(6), permutations].mean(1).min()  # all 720 of them
-    gap = max(gap, abs(monge - kantorovich(np.full(6, 1 / 6), np.full(6, 1 / 6), c)) / monge)
+    gap = largest(gap, abs(monge - kantorovich(np.full(6, 1 / 6), np.full(6, 1 / 6), c)) / monge)
     plan = ot.emd(random_weights(9), random_weights(7), squared_cost(randn(9, dim), randn(7, dim)).numpy())
-    excess = max(excess, np.count_nonzero(plan > 1e-13) - (9 + 7 - 1))
+    excess = largest(excess, np.count_nonzero(plan > 1e-13) - (9 + 7 - 1))
 claim("OT-1", gap)
 claim("OT-2", excess)
 
@@ -257,14 +255,14 @@ def images(a, m):
 
 
 nearest = [min(0.5 * np.abs(image - 1 / (n + 1)).sum() for _, image in images(np.full(n, 1 / n), n + 1)) for n in (2, 3)]
-claim("OT-3", min(nearest))
+claim("OT-3", smallest(nearest))
 
 a, b, ratio = np.array([0.5, 0.25, 0.25]), np.array([0.5, 0.25, 0.25]), np.inf
 for dim in range(1, 7):
     left, right = 0.05 * randn(3, dim), torch.eye(dim, dtype=torch.float64)[0] + 0.05 * randn(3, dim)
     c = squared_cost(torch.cat([left[:1], right[:2]]), torch.cat([right[2:], left[1:]])).numpy()
     monge = min((a * c[np.arange(3), t]).sum() for t, image in images(a, 3) if np.allclose(image, b))
-    ratio = min(ratio, monge / kantorovich(a, b, c))
+    ratio = smallest(ratio, monge / kantorovich(a, b, c))
 claim("OT-4", ratio)
 
 # %% [markdown]
@@ -309,9 +307,9 @@ for dim in range(1, 7):
     a, b, c = random_weights(11), random_weights(8), squared_cost(randn(11, dim), 1 + randn(8, dim) @ randn(dim, dim)).numpy()
     plan, log = ot.emd(a, b, c, log=True)
     reduced = c - log["u"][:, None] - log["v"]  # c_ij − f_i − g_j
-    gap = max(gap, abs((plan * c).sum() - dual_value(a, b, c)) / (plan * c).sum())
-    violation = max(violation, -reduced.min() / c.max())
-    slackness = max(slackness, (plan * np.abs(reduced)).sum() / (plan * c).sum())
+    gap = largest(gap, abs((plan * c).sum() - dual_value(a, b, c)) / (plan * c).sum())
+    violation = largest(violation, -reduced.min() / c.max())
+    slackness = largest(slackness, (plan * np.abs(reduced)).sum() / (plan * c).sum())
 claim("OT-5", gap)
 claim("OT-6", violation)
 claim("OT-7", slackness)
@@ -364,8 +362,8 @@ for dim in range(1, 7):
     distance = shortest_paths(c)
     g = distance[0]
     f = np.diag(c) - g
-    negative_cycle = max(negative_cycle, -np.diag(distance).min() / value)
-    gap = max(gap, abs(f.mean() + g.mean() - value) / value, (f[:, None] + g - c).max() / value)
+    negative_cycle = largest(negative_cycle, -np.diag(distance).min() / value)
+    gap = largest(gap, abs(f.mean() + g.mean() - value) / value, (f[:, None] + g - c).max() / value)
 claim("OT-8", negative_cycle)
 claim("OT-9", gap)
 
@@ -539,8 +537,8 @@ for dim in range(2, 7):
     x, y, a, b = randn(30, dim), 0.5 + randn(41, dim) @ randn(dim, dim), random_weights(30), random_weights(41)
     p, q = (random_gaussian(dim, generator=generator) for _ in range(2))
     basis = random_basis(dim)
-    points = max(points, dim * slices(x, y, basis, a, b).mean().item() / sample_w2_squared(x, y, weights0=a, weights1=b) - 1)
-    gaussians = max(gaussians, dim * w2_squared(slice_gaussian(p, basis), slice_gaussian(q, basis)).mean() / w2_squared(p, q) - 1)
+    points = largest(points, dim * slices(x, y, basis, a, b).mean().item() / sample_w2_squared(x, y, weights0=a, weights1=b) - 1)
+    gaussians = largest(gaussians, dim * w2_squared(slice_gaussian(p, basis), slice_gaussian(q, basis)).mean() / w2_squared(p, q) - 1)
 claim("OT-12", points)
 claim("OT-13", gaussians)
 
@@ -604,11 +602,11 @@ integrals = [
     for dim in (3, 4, 7)
     for p in (1, 2.5, 3)
 ]
-claim("OT-34", max(abs(ratio - 1) for ratio in integrals))
-claim("OT-35", max(ratios) - 1)
-claim("OT-36", max(equality))
-claim("OT-37", max(optimal))
-claim("OT-38", max(bases))
+claim("OT-34", largest(abs(ratio - 1) for ratio in integrals))
+claim("OT-35", largest(ratios) - 1)
+claim("OT-36", largest(equality))
+claim("OT-37", largest(optimal))
+claim("OT-38", largest(bases))
 x = randn(40, 2)
 moved = {p: sliced_power(x, x + torch.tensor([1.0, 0.5]), p) / wp_power(x, x + torch.tensor([1.0, 0.5]), p) for p in (1, 3)}
 claim("OT-39", moved[1] * 2 - 1)
@@ -653,7 +651,7 @@ per_slice = w2_squared(slice_gaussian(p, circle), slice_gaussian(q, circle))
 spread = (slice_gaussian(p, circle).cov.sqrt() - slice_gaussian(q, circle).cov.sqrt()).square().mean()
 distance = w2_squared(p, q)
 print(f"SW2² = {per_slice.mean():.4f},  W2²/d = {distance / 2:.4f}")
-claim("OT-14", max(abs(per_slice.mean() - 2.4581804230), abs(distance / 2 - 2.7243619542)))
+claim("OT-14", largest(abs(per_slice.mean() - 2.4581804230), abs(distance / 2 - 2.7243619542)))
 claim("OT-15", distance / 2 - per_slice.mean())
 claim("OT-16", (p.mean - q.mean).square().sum() + spread - per_slice.mean())
 
@@ -662,7 +660,7 @@ for dim in range(2, 7):
     x = randn(50, dim).abs() @ randn(dim, dim)  # not a Gaussian cloud
     y = (0.3 + 2 * torch.rand(1, generator=generator)) * x + randn(dim)
     y = y[torch.randperm(50, generator=generator)]
-    discrepancy = max(discrepancy, abs(dim * slices(x, y, random_basis(dim)).mean().item() / sample_w2_squared(x, y) - 1))
+    discrepancy = largest(discrepancy, abs(dim * slices(x, y, random_basis(dim)).mean().item() / sample_w2_squared(x, y) - 1))
 claim("OT-17", discrepancy)
 
 # %%
@@ -792,7 +790,7 @@ for name, image in rivals.items():
 # %%
 epsilon = 1e-3
 chosen = f"gradient, ε = {epsilon:g}"
-claim("OT-20", max(abs(suboptimal[name]) for name in rivals if name.startswith("gradient")))
+claim("OT-20", largest(abs(suboptimal[name]) for name in rivals if name.startswith("gradient")))
 claim("OT-21", suboptimal["nearest sample"])
 claim("OT-22", missed[chosen] / before)
 cell = (-squared_cost(x_new, y)).argmax(1)
@@ -831,12 +829,12 @@ def variance(cloud):
 
 times = (0.0, 0.25, 0.5, 0.75, 1.0)
 steps = [(0, t) for t in times[1:]] + [(0.25, 0.5), (0.5, 1.0)]
-claim("OT-24", max(abs(sample_w2_squared(cloud(s, y), cloud(t, y)) ** 0.5 / (total * (t - s)) - 1) for s, t in steps))
+claim("OT-24", largest(abs(sample_w2_squared(cloud(s, y), cloud(t, y)) ** 0.5 / (total * (t - s)) - 1) for s, t in steps))
 detour = sample_w2_squared(x, cloud(0.5, shuffled)) ** 0.5 + sample_w2_squared(cloud(0.5, shuffled), y) ** 0.5
 claim("OT-25", detour / total - 1)
 shift = (x.mean(0) - y.mean(0)).square().sum().item()
 formula = [(1 - t) * variance(x) + t * variance(y) - t * (1 - t) * (total**2 - shift) for t in times]
-claim("OT-26", max(abs(variance(cloud(t, y)) / v - 1) for t, v in zip(times, formula, strict=True)))
+claim("OT-26", largest(abs(variance(cloud(t, y)) / v - 1) for t, v in zip(times, formula, strict=True)))
 say(f"variance half-way: {variance(cloud(0.5, y)):.3f} optimal, {variance(cloud(0.5, shuffled)):.3f} independent coupling")
 say(f"variance at the ends: {formula[0]:.3f} temple, {formula[-1]:.3f} flower")
 

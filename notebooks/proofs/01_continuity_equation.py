@@ -46,7 +46,7 @@ from scipy.integrate import quad
 from scipy.linalg import expm
 from scipy.stats import ortho_group
 
-from dynot_lite.companion import claim, errata, say, show, start
+from dynot_lite.companion import claim, errata, largest, say, show, smallest, start
 from dynot_lite.laws.coupled import fm_law, mccann_velocity
 from dynot_lite.laws.gaussian import Affine, Gaussian, fm_flow, fm_velocity, geodesic, monge_map, random_gaussian, w2_squared
 from dynot_lite.laws.mixtures import GaussianMixture
@@ -222,7 +222,7 @@ for pair in affine_pairs:
     for zeta in test_functions(pair.p.dim):
         residuals.append(weak_residual(path, pair.velocity, zeta, times=20))
         doubled.append(weak_residual(path, lambda t, x: 2 * pair.velocity(t, x), zeta, times=20))
-claim("CE-3", max(residuals))
+claim("CE-3", largest(residuals))
 
 # %%
 errata.box("N-02")
@@ -232,7 +232,7 @@ errata.box("N-02")
 # counted twice, and the equation becomes (CE) for $2v$. The residual of the doubled field, computed above, shows the difference.
 
 # %%
-claim("CE-4", max(doubled))
+claim("CE-4", largest(doubled))
 
 # %%
 errata.box("N-03")
@@ -271,11 +271,11 @@ for d in (1, 2, 3):
     ]
     for path, velocity in fake:
         hidden.append(weak_residual(path, velocity, ellipsoid(0.5, path(0.5)[0].mean(0), 12.0), times=160))
-        seen.append(max(weak_residual(path, velocity, zeta, times=20) for zeta in test_functions(d)))
+        seen.append(largest(weak_residual(path, velocity, zeta, times=20) for zeta in test_functions(d)))
     energies.append(kinetic_energy(*fake[0]) / w2_squared(alpha, beta))
-claim("CE-5", max(hidden))
-claim("CE-6", min(seen))
-claim("CE-7", 1 - max(energies))
+claim("CE-5", largest(hidden))
+claim("CE-6", smallest(seen))
+claim("CE-7", 1 - largest(energies))
 
 # %% [markdown]
 # ## 2. Weak and strong form
@@ -327,8 +327,8 @@ for pair in (affine_pair(1), affine_pair(2)):
         scale += weight * weak.abs().sum()
     by_parts.append(sides.sum().abs() / scale)
     say(f"d = {pair.p.dim}: the two sides of (3), relative to the size of the terms: {sides[0] / scale:.4f}, {-sides[1] / scale:.4f}")
-claim("CE-8", max(strong))
-claim("CE-9", max(by_parts))
+claim("CE-8", largest(strong))
+claim("CE-9", largest(by_parts))
 
 # %% [markdown]
 # ## 3. One path, many velocities
@@ -361,8 +361,8 @@ for d in range(2, 7):
     moved = integrate_adaptive(lambda t, x: x @ rotation.T, torch.eye(d), rtol=1e-12)  # the rows are φ_1(e_i)
     spins.append((moved.T - torch.from_numpy(expm(rotation.numpy()))).abs().max())
     spins.append((moved @ moved.T - torch.eye(d)).abs().max())
-claim("CE-10", max(stationary))
-claim("CE-11", max(spins))
+claim("CE-10", largest(stationary))
+claim("CE-11", largest(spins))
 
 # %% [markdown]
 # **Trap.** "Any rotation is a solution." The notes speak of a *velocity that performs a rotation*, which is $Rx$ with an
@@ -386,7 +386,7 @@ for d in (2, 4, 6):
     Q = basis @ torch.block_diag(*[turn(angle)] * (d // 2)) @ basis.T
     moved = integrate_adaptive(lambda t, x: x @ Q.T, torch.eye(d))
     growth.append(torch.linalg.matrix_norm(moved.T @ moved - torch.eye(d), 2))
-claim("CE-13", min(growth))
+claim("CE-13", smallest(growth))
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 4.4), sharex=True, sharey=True)
@@ -431,7 +431,7 @@ for d in range(2, 7):
     R, p = antisymmetric(d), Gaussian(torch.zeros(d), torch.eye(d))
     energy = kinetic_energy(lambda t: p.quadrature(ORDER[d]), lambda t, x: x @ R.T, times=4)
     loop.append(abs(energy / R.square().sum() - 1))
-claim("CE-16", max(loop))
+claim("CE-16", largest(loop))
 claim("CE-17", kinetic_energy(lambda t: normal2.quadrature(), lambda t, x: angle * x @ J.T) - w2_squared(normal2, normal2))
 
 # %% [markdown]
@@ -468,9 +468,9 @@ for d in range(2, 7):
         energy = [kinetic_energy(path, field, times=20) for field in (v, w, both)]
         changed.append(math.sqrt(energy[1]))
         pythagoras.append(abs(energy[2] - energy[0] - energy[1]) / energy[2])
-claim("CE-47", max(unchanged))
-claim("CE-48", min(changed))
-claim("CE-49", max(pythagoras))
+claim("CE-47", largest(unchanged))
+claim("CE-48", smallest(changed))
+claim("CE-49", largest(pythagoras))
 
 # %% [markdown]
 # ## 4. The flow of a velocity
@@ -595,8 +595,8 @@ for d in (1, 2, 3, 5):
         stretch.append(ratio.log().abs().max() / (lipschitz * t))
     residuals += [weak_residual(path, velocity, zeta, times=24) for zeta in test_functions(d)]
 say(f"largest |log of the stretch of a distance| / (Lip t): {max(stretch):.3f}")
-claim("CE-18", max(stretch))
-claim("CE-19", max(residuals))
+claim("CE-18", largest(stretch))
+claim("CE-19", largest(residuals))
 
 # %% [markdown]
 # (c) The proof rests on the function $\zeta$ of (5): whatever solution $(\mu_t)$ with $\mu_0=\alpha$ one has, it must satisfy
@@ -626,8 +626,8 @@ for d in (1, 2, 3):
         left += weight * torch.sin(math.pi * t) ** 2 * torch.cos(k @ law.mean) * torch.exp(-0.5 * k @ law.cov @ k)
     x, mass = pair.p.quadrature(ORDER[d])
     determined.append((left + mass @ zeta(torch.tensor(0.0), x)).abs())
-claim("CE-20", max(transport_equation))
-claim("CE-21", max(determined))
+claim("CE-20", largest(transport_equation))
+claim("CE-21", largest(determined))
 
 # %% [markdown]
 # (d) The density is carried along, $\log\rho_1(\varphi_1(x))=\log\alpha(x)-\int_0^1\mathrm{div}\,v$; here along the field of flow
@@ -647,8 +647,8 @@ for d in range(2, 7):
     _, _, axes_ = torch.linalg.svd(moved - moved.mean(0))
     off_line = ((moved - moved.mean(0)) @ axes_[1:].T).norm(dim=-1)
     mass_on_line.append(mass[off_line < 1e-8].sum())
-claim("CE-22", max(densities))
-claim("CE-23", min(mass_on_line))
+claim("CE-22", largest(densities))
+claim("CE-23", smallest(mass_on_line))
 
 # %% [markdown]
 # ### 4.3 What happens without the hypotheses (ours)
@@ -676,7 +676,7 @@ claim("CE-24", 1 - arrived)
 
 one, root_field = torch.ones(1), (lambda t, x: 2 * x.abs().sqrt())
 lines = [lambda t: (torch.full((1, 1), 0.0 * t), one), lambda t: (torch.full((1, 1), t**2), one)]
-claim("CE-25", max(weak_residual(line, root_field, wave(1), times=24) for line in lines))
+claim("CE-25", largest(weak_residual(line, root_field, wave(1), times=24) for line in lines))
 claim("CE-26", integrate_adaptive(root_field, [[0.0], [1e-16]], atol=1e-20).diff(dim=0).abs())
 
 u, w = gauss_legendre(14)
@@ -690,8 +690,8 @@ for d in DIMENSIONS:
     crossing += [weak_residual(path, blow_up, zeta, times=halves) for path in paths for zeta in test_functions(d)]
     ends = [Gaussian(sign * p.mean, p.cov) for sign in (-1, 1)]
     apart.append(w2_squared(*ends).sqrt() / p.mean.norm())
-claim("CE-27", max(crossing))
-claim("CE-28", min(apart))
+claim("CE-27", largest(crossing))
+claim("CE-28", smallest(apart))
 
 # %% [markdown]
 # ![Walks in three winds against time: with x squared, who starts above 1 runs to infinity before time 1; with twice the root of |x|, many leave 0; with -2x/(1-2t), all meet in 0 at time one half and then pass it or turn back.](../../figures/01_continuity_equation/three_failures.png)
@@ -890,9 +890,9 @@ for case in (*gaussians, line, *softmaxes):
         va, vb = case.velocity(t, a), case.velocity(t, b)
         inverted.append(((va - (case.transport(x) - x)).norm(dim=-1) / (1 + x.norm(dim=-1))).max())
         steepness.append(((va - vb).norm(dim=-1) / (a - b).norm(dim=-1)).max() * min(t, 1 - t))
-claim("CE-29", max(defect))
-claim("CE-30", max(inverted))
-claim("CE-31", max(steepness))
+claim("CE-29", largest(defect))
+claim("CE-30", largest(inverted))
+claim("CE-31", largest(steepness))
 
 # %% [markdown]
 # **The bound (d) is sharp at every time, and $t=1$ is excluded with reason (ours).** *For $t\ge\frac12$ it is attained.* Let
@@ -924,7 +924,7 @@ for t in (0.1, 0.25, 0.5):
     shrunk, wide = Gaussian([0.0], [[1.0]]), Gaussian([0.0], [[1e8]])  # T(x) = 10⁴ x
     slope = mccann_velocity(shrunk, wide)(t, torch.ones(1, 1)).item()
     early.append(t * slope)
-claim("CE-56", min(early))
+claim("CE-56", smallest(early))
 
 # %% [markdown]
 # **In pictures.** A Brenier map that moves a normal law towards three heaps. The density of $\mu_t$ is
@@ -1009,9 +1009,9 @@ for case, x in zip(softmaxes, clouds):
     z = case.transport(x)
     line23 += [abs(case.velocity(t, case.place(t, x)).square().sum() / (z - x).square().sum() - 1) for t in (0.0, 0.2, 0.9)]
     line4.append(abs((z - x).square().sum() / 60 / ot.emd2(uniform, uniform, ot.dist(x.numpy(), z.numpy())) - 1))
-claim("CE-34", max(line1))
-claim("CE-35", max(line23))
-claim("CE-36", max(line4))
+claim("CE-34", largest(line1))
+claim("CE-35", largest(line23))
+claim("CE-36", largest(line4))
 
 # %% [markdown]
 # Line 4 needs the optimality of $T$, and so does the definition of $v_t$ (for $T=-\mathrm{Id}$ all particles meet at
@@ -1079,8 +1079,8 @@ for (p, q), case in zip(laws, gaussians):
     for t in (0.0, 0.3, 0.8, 1.0):
         x = geodesic(p, q, t).sample(20, generator=rng)
         strong.append((strong_residual(rho, case.velocity, t, x) / rho(torch.tensor(t), x)).abs().max())
-claim("CE-38", max(smooth))
-claim("CE-39", max(strong))
+claim("CE-38", largest(smooth))
+claim("CE-39", largest(strong))
 
 cells = 200 if preset == "full" else 100
 for p, q, centre_times in ((*example, (0.0, 0.5)), (gaussian(2), gaussian(2), (1.0,))):
@@ -1088,7 +1088,7 @@ for p, q, centre_times in ((*example, (0.0, 0.5)), (gaussian(2), gaussian(2), (1
     for time in centre_times:
         path = box_quadrature(lambda t: geodesic(p, q, t), centre, 3.2, cells)
         in_plane.append(weak_residual(path, case.velocity, ellipsoid(time, centre, 3.2), times=cells))
-claim("CE-40", max(in_plane))
+claim("CE-40", largest(in_plane))
 
 # %%
 on_line, by_particles = [], []
@@ -1097,8 +1097,8 @@ for time, centre in ((0.5, 0.0), (0.5, 0.8), (0.0, -0.5), (1.0, 0.4)):
 for case in softmaxes:
     found = cache(lambda t: case.velocity(t, case.path(t)[0]))  # by Newton's method, at the nodes of the path
     by_particles += [weak_residual(case.path, lambda t, x: found(t), zeta, times=24) for zeta in test_functions(case.nodes.shape[1])]
-claim("CE-41", max(on_line))
-claim("CE-42", max(by_particles))
+claim("CE-41", largest(on_line))
+claim("CE-42", largest(by_particles))
 
 # %% [markdown]
 # **The wrong field.** A tempting mistake is to leave out $T_t^{-1}$ and to give the particle that *is* in $x$ the velocity $T(x)-x$ of the
@@ -1108,8 +1108,8 @@ claim("CE-42", max(by_particles))
 forgotten = []
 for (p, q), case in zip(laws, gaussians):
     path, frozen = cache(path_quadrature(lambda t: geodesic(p, q, t), ORDER[p.dim])), lambda t, x: case.transport(x) - x
-    forgotten.append(max(weak_residual(path, frozen, zeta, times=20) for zeta in test_functions(p.dim)))
-claim("CE-43", max(forgotten))
+    forgotten.append(largest(weak_residual(path, frozen, zeta, times=20) for zeta in test_functions(p.dim)))
+claim("CE-43", largest(forgotten))
 
 # %% [markdown]
 # How do we know that a residual of $10^{-10}$ is the error of the quadrature, and one of $10^{-2}$ is not? Refine. For the true
@@ -1174,9 +1174,9 @@ for (p, q), case in zip(laws, gaussians):
         x = geodesic(p, q, 0.4).sample(20, generator=rng)
         material = torch.func.jvp(v, (torch.tensor(0.4), x), (torch.ones(()), v(0.4, x)))[1]
         found.append(material.square().mean().sqrt())
-claim("CE-44", max(arrival))
-claim("CE-45", max(acceleration))
-claim("CE-46", min(bent))
+claim("CE-44", largest(arrival))
+claim("CE-45", largest(acceleration))
+claim("CE-46", smallest(bent))
 
 # %% [markdown]
 # ## 6. Geodesics of constant speed
@@ -1219,9 +1219,9 @@ for s, t in steps:
 for case, x in zip(softmaxes, clouds):
     program = lambda s, t: math.sqrt(ot.emd2(uniform, uniform, ot.dist(case.place(s, x).numpy(), case.place(t, x).numpy())))
     by_program += [abs(program(s, t) / ((t - s) * program(0.0, 1.0)) - 1) for s, t in steps]
-claim("CE-50", max(on_gaussians))
-claim("CE-51", max(on_the_line))
-claim("CE-52", max(by_program))
+claim("CE-50", largest(on_gaussians))
+claim("CE-51", largest(on_the_line))
+claim("CE-52", largest(by_program))
 
 # %% [markdown]
 # **Other paths are not geodesics (ours).** The path of flow matching with independent ends, $X_t=(1-t)X_0+tX_1$, makes a detour
@@ -1236,8 +1236,8 @@ claim("CE-53", w2_squared(centred[0], fm_law(*centred, 0.5)).sqrt() - 0.5 * w2_s
 uneven = []
 for p, q in laws:
     middle, whole = fm_law(p, q, 0.5), w2_squared(p, q).sqrt()
-    uneven.append(max((w2_squared(end, middle).sqrt() / whole - 0.5).abs() for end in (p, q)))
-claim("CE-54", max(uneven))
+    uneven.append(largest((w2_squared(end, middle).sqrt() / whole - 0.5).abs() for end in (p, q)))
+claim("CE-54", largest(uneven))
 
 left, right = 0.3 * torch.randn(30, 2, generator=rng), torch.tensor([4.0, 0.0]) + 0.3 * torch.randn(30, 2, generator=rng)
 atoms, share = torch.cat([left, right]).numpy(), np.full(30, 1 / 30)

@@ -41,6 +41,7 @@ seed = 0
 
 # %%
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ from scipy.linalg import expm, sqrtm
 from scipy.optimize import linear_sum_assignment, root
 from torch.distributions import MultivariateNormal
 
-from dynot_lite.companion import claim, errata, say, show, start
+from dynot_lite.companion import claim, errata, largest, say, show, smallest, start
 from dynot_lite.laws.coupled import MixtureCoupling, fm_law
 from dynot_lite.laws.gaussian import (
     Gaussian,
@@ -161,8 +162,7 @@ def fm_by_modes(pairs, t, x):
 # and where a correlation is wanted $\Sigma_{01}=\begin{pmatrix}.5&-.3\\.7&.2\end{pmatrix}$, which is not symmetric.
 
 # %%
-def randn(*shape):
-    return torch.randn(*shape, generator=rng)
+randn = partial(torch.randn, generator=rng)
 
 
 def random_law(d):
@@ -222,7 +222,7 @@ for d in (1, 2, 3):
     for t in (0.0, 0.35, 1.0) if d < 3 else (0.35, 1.0):
         pairs, x = random_coupling(d, 3), randn({1: 4, 2: 2, 3: 1}[d], d)
         gaps.append(error(pairs.velocity(t, x), fm_by_quadrature(pairs, t, x, nodes[d])))
-claim("EX0-1", max(gaps))
+claim("EX0-1", largest(gaps))
 
 pairs = random_coupling(1, 3)
 zeta = lambda t, x: torch.sin(1.3 * x[:, 0] + 2 * t) + torch.exp(-t) * torch.cos(x[:, 0])
@@ -274,7 +274,7 @@ for d in dimensions:
     x = x.detach()
     by_score = (x - p.mean + (1 - t) * score @ p.cov) / t
     gaps.append(error(by_score, one_source.velocity(t, x)))
-claim("EX1-1", max(gaps))
+claim("EX1-1", largest(gaps))
 
 # %% [markdown]
 # ### Exercise 1, statements
@@ -356,10 +356,10 @@ for d in dimensions:
         gaps[name].append(error(formula, coupling.velocity(t, x)))
         if d <= 2:
             gaps["oracle"].append(error(formula[:2], fm_by_quadrature(coupling, t, x[:2], nodes[d])))
-claim("EX1-2", max(gaps["a"]))
-claim("EX1-3", max(gaps["b"]))
-claim("EX1-4", max(gaps["c"]))
-claim("EX1-5", max(gaps["oracle"]))
+claim("EX1-2", largest(gaps["a"]))
+claim("EX1-3", largest(gaps["b"]))
+claim("EX1-4", largest(gaps["c"]))
+claim("EX1-5", largest(gaps["oracle"]))
 
 # %% [markdown]
 # The flows, by tight integration of the differential equations of both sides: a correlated mixture in $d=2$, for which no
@@ -391,7 +391,7 @@ def gaussian_flow(pairs, t, x):
 gaps = gaps_of_flows(random_coupling(2, 2), flow_of, randn(3, 2), 0.7)
 for d in (range(1, 7) if preset == "full" else (6,)):
     gaps += gaps_of_flows(random_coupling(d, 1), gaussian_flow, randn(3, d), 0.6)
-claim("EX1-6", max(gaps))
+claim("EX1-6", largest(gaps))
 
 # %% [markdown]
 # **Plausible wrong answers**, on the printed example with $A=\begin{pmatrix}1&1\\0&2\end{pmatrix}$, $b=(2,-1.5)$, $c=2.5$,
@@ -544,11 +544,11 @@ for d in dimensions:
     stretched = random_orthogonal(d) @ torch.diag(torch.logspace(-0.5, 0.5, d)) @ torch.linalg.eigh(H).eigenvectors.T
     optimal = monge_map(affine_image(p, stretched, b), affine_image(q, stretched, b))
     gaps["commuting"].append(error(conjugate(T, stretched, b)[0], optimal.matrix))
-claim("EX2-1", max(gaps["similar"]))
-claim("EX2-2", max(gaps["commutator"]))
-claim("EX2-3", max(gaps["commuting"]))
-claim("EX2-4", max(gaps["shift"]))
-claim("EX2-5", max(gaps["dilation"]))
+claim("EX2-1", largest(gaps["similar"]))
+claim("EX2-2", largest(gaps["commutator"]))
+claim("EX2-3", largest(gaps["commuting"]))
+claim("EX2-4", largest(gaps["shift"]))
+claim("EX2-5", largest(gaps["dilation"]))
 
 # %% [markdown]
 # The same statements have nothing to do with Gaussians or smoothness: the optimal *assignment* between two clouds of points
@@ -571,7 +571,7 @@ for d in (2, 3, 5):
     _, pairs = assignment_cost(x, y)
     for x_new, y_new in ((x @ A.T + b, y @ A.T + b), (x, y + b), (x, 2.5 * y)):
         gaps.append(error(assignment_cost(x_new, y_new, pairs)[0], assignment_cost(x_new, y_new)[0]))
-claim("EX2-6", max(gaps))
+claim("EX2-6", largest(gaps))
 
 # %% [markdown]
 # **Counter-example to "always optimal" in (a).** $\alpha=\mathcal N(0,I_2)$, $\beta=\mathcal N(0,\mathrm{diag}(4,1))$, so
@@ -721,9 +721,9 @@ for t in (0.25, 0.5, 0.75, 1.0):
 gaps["end"].append(error(x, monotone))
 gaps["any"].append(error(flow_of(correlated, 1.0, x0), monotone))
 gaps["any"].append(error(flow_of(independent, 1.0, x0, interpolant=TRIGONOMETRIC), monotone))
-claim("EX3-1", max(gaps["end"]))
-claim("EX3-2", max(gaps["invariant"]))
-claim("EX3-3", max(gaps["any"]))
+claim("EX3-1", largest(gaps["end"]))
+claim("EX3-2", largest(gaps["invariant"]))
+claim("EX3-3", largest(gaps["any"]))
 
 # %% [markdown]
 # **Remark: only the end map is optimal.** Halfway, the flow is not McCann's $T_{1/2}=\frac12(\mathrm{Id}+T^*)$, and the energy
@@ -865,10 +865,10 @@ for d in dimensions:
     B = fm_velocity(p, q, t, torch.eye(d), cross_cov=s01.T).T
     cov, rate = torch.func.jvp(lambda t: path_cov(s0, s1, s01, t), (torch.tensor(t),), (torch.tensor(1.0),))
     gaps["continuity"].append(error(B @ cov + cov @ B.T, rate))
-claim("EX4-1", max(gaps["quadrature"]))
-claim("EX4-2", max(gaps["modes"]))
-claim("EX4-3", max(gaps["end"]))
-claim("EX4-4", max(gaps["continuity"]))
+claim("EX4-1", largest(gaps["quadrature"]))
+claim("EX4-2", largest(gaps["modes"]))
+claim("EX4-3", largest(gaps["end"]))
+claim("EX4-4", largest(gaps["continuity"]))
 
 # %% [markdown]
 # **$t\to1$ in floating point.** At $t=1$ the notes' formula is $0/0$, and close to $1$ it divides a rounding error by $1-t$.
@@ -901,9 +901,9 @@ for time in (0.0, 0.3, 0.7, 1.0):
     B = fm_velocity(P, Q, time, eye, cross_cov=cov01).T  # the blocks the wrong way round
     cov, rate = torch.func.jvp(lambda t: path_cov(cov0, cov1, cov01, t), (torch.tensor(time),), (torch.tensor(1.0),))
     residuals.append(error(B @ cov + cov @ B.T, rate))
-claim("EX4-6", max(residuals))
+claim("EX4-6", largest(residuals))
 slopes = [fm_velocity(P, Q, time, eye, cross_cov=c).T for time in (0.0, 0.25, 0.5, 0.75, 1.0) for c in (cov01.T, cov01)]
-claim("EX4-7", max((a - b).abs().max() for a, b in zip(slopes[::2], slopes[1::2])))
+claim("EX4-7", largest((a - b).abs().max() for a, b in zip(slopes[::2], slopes[1::2])))
 end_right, end_swapped = (fm_flow(P, Q, 1.0, cross_cov=c) for c in (cov01.T, cov01))
 pushed = max(error(end.push_forward(P).cov, cov1) for end in (end_right, end_swapped))
 claim("EX4-8", (end_right.matrix - end_swapped.matrix).abs().max() if pushed < 1e-10 else 0.0)
@@ -1017,13 +1017,13 @@ for d in range(1, 7):
         gaps["end"].append(error(geometric_mean(s0, other), mean))
         gaps["cost"].append(error(cost_of(p, closed_form) - w2_squared(p, q_other), 2 * (fidelity - mean.trace())))
         excess.append((fidelity - mean.trace()).item())
-claim("EX4-9", max(gaps["commuting"]))
-claim("EX4-10", max(gaps["optimal"]))
-claim("EX4-11", max(gaps["flow"]))
-claim("EX4-12", max(gaps["end"]))
-claim("EX4-13", max(gaps["cost"]))
-claim("EX4-14", min(excess))
-claim("EX4-15", max(gaps["symmetric"]))
+claim("EX4-9", largest(gaps["commuting"]))
+claim("EX4-10", largest(gaps["optimal"]))
+claim("EX4-11", largest(gaps["flow"]))
+claim("EX4-12", largest(gaps["end"]))
+claim("EX4-13", largest(gaps["cost"]))
+claim("EX4-14", smallest(excess))
+claim("EX4-15", largest(gaps["symmetric"]))
 
 # %% [markdown]
 # **The non-commuting pair**: the printed example, and a strong one: $\Sigma_0=\mathrm{diag}(100,1)$, and $\Sigma_1$ the same
@@ -1096,7 +1096,7 @@ for k in (-0.9, 0.25, 0.6):
     rotation = fm_flow(standard, standard, 1.0, cross_cov=(k * J).T).matrix
     gaps += [error(rotation, torch.as_tensor(expm(0.5 * math.pi * k * J.numpy())))]
     gaps += [error(cost_of(standard, rotation), 4 * (1 - math.cos(0.5 * math.pi * k)))]
-claim("EX4-21", max(gaps))
+claim("EX4-21", largest(gaps))
 rotation = fm_flow(standard, standard, 1.0, cross_cov=(0.6 * J).T).matrix
 claim("EX4-22", cost_of(standard, rotation) - w2_squared(standard, standard))
 
@@ -1165,8 +1165,8 @@ for d in dimensions:
     pairs, x, t = random_coupling(d, 3), randn(2, d), uniform(0, 0.9)
     gaps["modes"].append(error(exercise_5(pairs, t, x), fm_by_modes(pairs, t, x)))
     gaps["package"].append(error(pairs.velocity(t, x), exercise_5(pairs, t, x)))
-claim("EX5-1", max(gaps["modes"]))
-claim("EX5-2", max(gaps["package"]))
+claim("EX5-1", largest(gaps["modes"]))
+claim("EX5-2", largest(gaps["package"]))
 
 # %% [markdown]
 # **Plausible wrong answers**: the prior weights $\pi_k$ in the place of $\alpha_t^k(x)$, and weights that do not depend on
@@ -1297,8 +1297,8 @@ for d in dimensions:
     w = torch.softmax(-(x[0] - t * points).square().sum(1) / (2 * (1 - t) ** 2), 0)
     centred = points - w @ points
     gaps["jacobian"].append(error(jacobian, -torch.eye(d) / (1 - t) + t / (1 - t) ** 3 * (centred.T * w) @ centred))
-claim("DIRAC-1", max(gaps["limit"]))
-claim("DIRAC-2", max(gaps["jacobian"]))
+claim("DIRAC-1", largest(gaps["limit"]))
+claim("DIRAC-2", largest(gaps["jacobian"]))
 
 gap = torch.tensor([1e-3, 1e-4, 1e-5])
 pair = atoms[1:]
@@ -1329,7 +1329,7 @@ def one_dimensional_gap(K):
     return error(law.cdf(flow), torch.special.ndtr(z[:, 0]))
 
 
-claim("DIRAC-4", max(one_dimensional_gap(K) for K in (2, 3, 5)))
+claim("DIRAC-4", largest(one_dimensional_gap(K) for K in (2, 3, 5)))
 
 # Atoms on a line in space, sorted along it; starts in the middle of the quantile cells and elsewhere across the line.
 K, e = 4, random_orthogonal(3)
@@ -1555,10 +1555,10 @@ for d in range(1, 7):
     x, weights = p.quadrature(2)
     chain = [w2_squared(p, q), weights @ (flow(x) - x).square().sum(1), energy, total]
     order += [(right - left).item() for left, right in zip(chain, chain[1:])]
-claim("ERR-3", max(gaps["energy"]))
-claim("ERR-4", max(gaps["loss"]))
-claim("ERR-5", max(gaps["optimal"]))
-claim("ERR-6", min(order))
+claim("ERR-3", largest(gaps["energy"]))
+claim("ERR-4", largest(gaps["loss"]))
+claim("ERR-5", largest(gaps["optimal"]))
+claim("ERR-6", smallest(order))
 
 # %% [markdown]
 # The wrong answers, on the printed example: the minimum of the loss is $0$; the energy is $W_2^2$, "because flow matching
@@ -1633,7 +1633,7 @@ def variance_between(interpolant, t, correlation):
 
 claim("ERR-14", abs(variance_between(LINEAR, 0.5, 0.5) - 0.5))
 claim("ERR-15", abs(variance_between(TRIGONOMETRIC, 0.5, 0.5) - 1.0))
-claim("ERR-16", max((fm_law(P, Q, t, interpolant=TRIGONOMETRIC).cov - cov0).abs().max() for t in (0.0, 0.5)))
+claim("ERR-16", largest((fm_law(P, Q, t, interpolant=TRIGONOMETRIC).cov - cov0).abs().max() for t in (0.0, 0.5)))
 gaps = []
 for d in range(1, 5):
     g = randn(d, d)
@@ -1644,7 +1644,7 @@ for d in range(1, 5):
     for t in (0.2, 0.5, 0.9):
         x = TRIGONOMETRIC.at(t, z[:, :d], z[:, d:])[0]
         gaps.append(error((x.T * weights) @ x, common))
-claim("ERR-17", max(gaps))
+claim("ERR-17", largest(gaps))
 
 # %% [markdown]
 # ### 7.4 The missing $\pi/2$
@@ -1718,13 +1718,13 @@ for d in (range(1, 7) if preset == "full" else (2, 6)):
     p, q = Gaussian(randn(d), cov[:d, :d]), Gaussian(randn(d), cov[d:, d:])
     ends = [fm_flow(p, q, 1.0, cross_cov=cov[:d, d:], interpolant=i) for i in (LINEAR, TRIGONOMETRIC)]
     gaps["end"] += [error(ends[0].matrix, ends[1].matrix), error(ends[0].offset, ends[1].offset)]
-claim("ERR-22", max(gaps["velocity"]))
-claim("ERR-23", max(gaps["end"]))
+claim("ERR-22", largest(gaps["velocity"]))
+claim("ERR-23", largest(gaps["end"]))
 gaps = []
 for d in range(1, 7):
     p, q = random_law(d), random_law(d)
     gaps.append(error(energy_by_quadrature(p, q, TRIGONOMETRIC), fm_kinetic_energy(p, q, interpolant=TRIGONOMETRIC)))
-claim("ERR-24", max(gaps))
+claim("ERR-24", largest(gaps))
 
 # %% [markdown]
 # **Pictures.** Left: the kinetic energy $\mathbb E\lvert v_t(X_t)\rvert^2$ against time for the printed (centred) example.

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from dynot_lite.companion.numerics import cubature, difference
+from dynot_lite.companion.numerics import cubature, difference, largest, smallest, worst
 
 F64 = torch.float64
 
@@ -56,3 +57,35 @@ def test_the_points_have_mean_and_covariance(d):
 def test_what_is_no_covariance_is_refused(mean, cov, words):
     with pytest.raises(ValueError, match=words):
         cubature(mean, cov)
+
+
+SHAPES = {
+    "numbers": lambda numbers: numbers,
+    "a list": lambda numbers: [numbers],
+    "a generator": lambda numbers: [(number for number in numbers)],
+    "an array": lambda numbers: [np.array(numbers)],
+    "float32 and nested": lambda numbers: [torch.tensor(numbers[:2], dtype=torch.float32), [np.float64(numbers[2])]],
+    "a tensor that needs gradients": lambda numbers: [torch.tensor(numbers, requires_grad=True)],
+    "the values of a dictionary": lambda numbers: [dict(enumerate(numbers)).values()],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_extremes_see_every_number_and_no_nan_gets_lost(shape):
+    of = SHAPES[shape]
+    numbers = [0.25, -2.0, 1.5]
+    assert (largest(*of(numbers)), smallest(*of(numbers)), worst(*of(numbers))) == (1.5, -2.0, 2.0)
+    for place in range(3):  # Python's max and min lose a NaN at the second and at the third place
+        spoiled = [math.nan if k == place else number for k, number in enumerate(numbers)]
+        assert all(math.isnan(function(*of(spoiled))) for function in (largest, smallest, worst))
+        endless = [-math.inf if k == place else number for k, number in enumerate(numbers)]
+        assert (smallest(*of(endless)), worst(*of(endless))) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("function", (largest, smallest, worst))
+def test_extremes_of_nothing_or_of_words_are_refused(function):
+    for nothing in ((), ([],), (torch.zeros(0),)):
+        with pytest.raises(ValueError, match="at least one number"):
+            function(*nothing)
+    with pytest.raises(ValueError, match="could not convert"):
+        function(["many"])

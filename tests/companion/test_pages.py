@@ -14,30 +14,6 @@ from dynot_lite.companion.ledger import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAPS = (ROOT / "figures" / "known_traps.md").read_text(encoding="utf-8")
-STUDENTS = (ROOT / "notebooks" / "assignments" / "STUDENTS.md").read_text(encoding="utf-8")
-SETS = {path.stem[:3]: path for path in sorted((ROOT / "notebooks" / "assignments").glob("PS*.py"))}
-ROWS = re.findall(r"^\| (PS\d), (\d+) \| (.+?) \| \[(\d\d)\]\(\.\./(\w+)\.ipynb\), sections? (.+?) \|$", STUDENTS, re.MULTILINE)
-
-
-def parts(name):
-    return re.findall(r"^# ## Part (\d+)\. (.+)$", SETS[name].read_text(encoding="utf-8"), re.MULTILINE)
-
-
-def test_every_part_of_a_problem_set_has_a_row_that_says_what_to_read_first():
-    assert [(name, part, title) for name, part, title, *_ in ROWS] == [(name, *part) for name in SETS for part in parts(name)]
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(row[:2]))
-def test_what_to_read_first_exists_and_names_the_part(row):
-    name, part, _, number, stem, sections = row
-    text = (ROOT / "notebooks" / f"{stem}.py").read_text(encoding="utf-8")
-    headings = set(re.findall(r"^# ## (\d+)\. ", text, re.MULTILINE))
-    assert stem.startswith(number) and set(re.findall(r"\d+", sections)) <= headings
-    if problems := re.search(r"^# ## Problems\n([\s\S]*?)(?=^# ## |\Z)", text, re.MULTILINE):  # a story
-        named = re.split(rf"\[{name}\]\(\S+\)", re.sub(r"\n# ?", " ", problems[1]))[1]
-        named = re.sub(r"\([^)]*\)", "", named.split("[PS")[0])
-        spans = [range(int(a), int(b or a) + 1) for a, b in re.findall(r"(\d+)(?:–(\d+))?", named)]
-        assert any(int(part) in span for span in spans), f"{stem} does not name part {part} of {name} among its problems"
 
 
 def test_every_trap_has_a_version_an_example_and_what_detects_its_repair():

@@ -13,18 +13,18 @@ from dynot_lite.paths.continuity import gauss_legendre
 
 # error: (part, points lost, function with the error)
 WRONG = {
-    "the score is left out": ("ps1-1", 8, "def heat_velocity(t, x, m, S, c, G):\n    return -(x - c)"),
+    "the score is left out": ("ps1-1", 5, "def heat_velocity(t, x, m, S, c, G):\n    return -(x - c)"),
     "Γ and Σ⁻¹ are exchanged": (
-        "ps1-1", 5, """
+        "ps1-1", 3, """
 def heat_velocity(t, x, m, S, c, G):
     mean, cov = c + math.exp(-t) * (m - c), math.exp(-2 * t) * S + (1 - math.exp(-2 * t)) * G
     return -(x - c) + (x - mean) @ G @ torch.linalg.inv(cov)""",
     ),
     "the covariance of time 0": (
-        "ps1-1", 8, "def heat_velocity(t, x, m, S, c, G):\n    return -(x - c) + (x - m) @ torch.linalg.inv(S) @ G",
+        "ps1-1", 5, "def heat_velocity(t, x, m, S, c, G):\n    return -(x - c) + (x - m) @ torch.linalg.inv(S) @ G",
     ),
     "the energy does not depend on the clock (E8 B)": (
-        "ps1-3", 8, """
+        "ps1-3", 6, """
 def heat_energy(m, S, c, G, T):
     total = 0.0
     for node, weight in zip(*gauss_legendre(40)):
@@ -34,13 +34,13 @@ def heat_energy(m, S, c, G, T):
     return T * total""",
     ),
     "the energy is W₂² because the pair solves the equation (§4 A)": (
-        "ps1-3", 8, """
+        "ps1-3", 6, """
 def heat_energy(m, S, c, G, T):
     end = Gaussian(c + math.exp(-T) * (m - c), math.exp(-2 * T) * S + (1 - math.exp(-2 * T)) * G)
     return w2_squared(Gaussian(m, S), end)""",
     ),
     "the means are left out of the energy": (
-        "ps1-3", 4, """
+        "ps1-3", 3, """
 def heat_energy(m, S, c, G, T):
     total = 0.0
     for node, weight in zip(*gauss_legendre(40)):
@@ -49,26 +49,26 @@ def heat_energy(m, S, c, G, T):
         total += weight * torch.trace(cov - 2 * G + G @ torch.linalg.solve(cov, G))
     return T**2 * total""",
     ),
-    "the symmetric part of A": ("ps1-4", 10, "def gradient_part(A, S):\n    return 0.5 * (A + A.T)"),
+    "the symmetric part of A": ("ps1-4", 7, "def gradient_part(A, S):\n    return 0.5 * (A + A.T)"),
     "half the derivative times Σ⁻¹ (E1 B)": (
-        "ps1-4", 10, "def gradient_part(A, S):\n    return 0.5 * (A @ S + S @ A.T) @ torch.linalg.inv(S)",
+        "ps1-4", 7, "def gradient_part(A, S):\n    return 0.5 * (A @ S + S @ A.T) @ torch.linalg.inv(S)",
     ),
-    "a rotation instead of K (§2 A)": ("ps1-4", 4, "def rotation_part(A, S):\n    return A - gradient_part(A, S)"),
+    "a rotation instead of K (§2 A)": ("ps1-4", 3, "def rotation_part(A, S):\n    return A - gradient_part(A, S)"),
     "the legs without clocks": (
-        "ps1-6", 4, """
+        "ps1-6", 2, """
 def stopover_energy(m0, S0, m, S, m1, S1, s):
     stop = Gaussian(m, S)
     return w2_squared(Gaussian(m0, S0), stop) + w2_squared(stop, Gaussian(m1, S1))""",
     ),
     "time in proportion to W₂²": (
-        "ps1-6", 4, """
+        "ps1-6", 2, """
 def best_stopover(m0, S0, m, S, m1, S1):
     stop = Gaussian(m, S)
     first, second = w2_squared(Gaussian(m0, S0), stop), w2_squared(stop, Gaussian(m1, S1))
     return first / (first + second), first + second""",
     ),
     "the block is transposed (§10 A)": (
-        "ps1-7", 7, """
+        "ps1-7", 6, """
 def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):
     C = C.T
     noise = sigma**2 * t * (1 - t) * torch.eye(len(m0))
@@ -77,7 +77,7 @@ def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):
     return m1 - m0 + (x - (1 - t) * m0 - t * m1) @ torch.linalg.solve(cov, cross.T)""",
     ),
     "the noise is not differentiated": (
-        "ps1-7", 8, """
+        "ps1-7", 6, """
 def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):
     noise = sigma**2 * t * (1 - t) * torch.eye(len(m0))
     cov = (1 - t) ** 2 * S0 + t**2 * S1 + t * (1 - t) * (C + C.T) + t * (1 - t) * noise
@@ -85,7 +85,7 @@ def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):
     return m1 - m0 + (x - (1 - t) * m0 - t * m1) @ torch.linalg.solve(cov, cross.T)""",
     ),
     "no conditioning (§5 B)": (
-        "ps1-7", 10, "def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):\n    return (m1 - m0).expand(x.shape)",
+        "ps1-7", 8, "def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):\n    return (m1 - m0).expand(x.shape)",
     ),
     "the form that divides by 1 − t": (
         "ps1-7", 1, """
@@ -96,14 +96,14 @@ def noisy_velocity(t, x, m0, S0, m1, S1, C, sigma):
     end, z = m1 + y @ ((1 - t) * C.T + t * S1).T, sigma * t * (1 - t) * y
     return (end - x + sigma * t * (1 - t) * z) / (1 - t) + sigma * (1 - 2 * t) * z""",
     ),
-    "the least loss is 0 (§5 A)": ("ps1-8", 8, "def loss_floor(m0, S0, m1, S1, C, sigma):\n    return 0.0"),
+    "the least loss is 0 (§5 A)": ("ps1-8", 7, "def loss_floor(m0, S0, m1, S1, C, sigma):\n    return 0.0"),
     "no conditional expectation (§4 B)": (
-        "ps1-8", 8, """
+        "ps1-8", 7, """
 def loss_floor(m0, S0, m1, S1, C, sigma):
     return (m1 - m0).square().sum() + torch.trace(S0 + S1 - 2 * C) + sigma**2 * len(m0) / 3""",
     ),
     "the end map is the optimal map (§10 B)": (
-        "ps1-9", 6, """
+        "ps1-9", 5, """
 def rectified_velocity(t, x, m0, S0, m1, S1):
     from dynot_lite.laws.gaussian import monge_map
     end, eye = monge_map(Gaussian(m0, S0), Gaussian(m1, S1)), torch.eye(len(m0))
@@ -111,7 +111,7 @@ def rectified_velocity(t, x, m0, S0, m1, S1):
     return end(start) - start""",
     ),
     "T − Id without the inverse (§1 B)": (
-        "ps1-9", 6, """
+        "ps1-9", 5, """
 def rectified_velocity(t, x, m0, S0, m1, S1):
     return fm_flow(Gaussian(m0, S0), Gaussian(m1, S1), 1.0)(x) - x""",
     ),
@@ -119,7 +119,7 @@ def rectified_velocity(t, x, m0, S0, m1, S1):
         "ps1-9", 4, "def rectified_energy(m0, S0, m1, S1):\n    return w2_squared(Gaussian(m0, S0), Gaussian(m1, S1))",
     ),
     "no π/2 (§6 A)": (
-        "ps1-11", 10, """
+        "ps1-11", 7, """
 def fit_field(x0, x1, t):
     c, s = math.cos(math.pi * t / 2), math.sin(math.pi * t / 2)
     design = torch.cat([c * x0 + s * x1, torch.ones(len(x0), 1)], 1)
@@ -127,14 +127,14 @@ def fit_field(x0, x1, t):
     return solution[:-1].T, solution[-1]""",
     ),
     "no constant in the regression": (
-        "ps1-11", 10, """
+        "ps1-11", 7, """
 def fit_field(x0, x1, t):
     c, s = math.cos(math.pi * t / 2), math.sin(math.pi * t / 2)
     matrix = torch.linalg.lstsq(c * x0 + s * x1, math.pi / 2 * (c * x1 - s * x0)).solution.T
     return matrix, torch.zeros(x0.shape[1])""",
     ),
     "the field of the end of the step": (
-        "ps1-11", 5, """
+        "ps1-11", 3, """
 def push(x, x0, x1, steps):
     for k in range(steps):
         matrix, offset = fit_field(x0, x1, (k + 1) / steps)

@@ -30,7 +30,7 @@ BRIDGE = """
 # error: (part, points lost, function with the error)
 WRONG = {
     "the matrix ½Σ'Σ⁻¹ of flow matching (E1 B)": (
-        "ps2-1", 6, """
+        "ps2-1", 5, """
 def true_action(t, x, m0, S0, m1, S1, C):
     cov = (1 - t) ** 2 * S0 + t**2 * S1 + t * (1 - t) * (C + C.T)
     gain = t * S1 - (1 - t) * S0 + (1 - t) * C.T - t * C
@@ -38,7 +38,7 @@ def true_action(t, x, m0, S0, m1, S1, C):
     return y @ (m1 - m0) + 0.5 * ((y @ B) * y).sum(1) - 0.5 * torch.trace(B @ cov)""",
     ),
     "the action is not centred": (
-        "ps2-1", 6, """
+        "ps2-1", 5, """
 def true_action(t, x, m0, S0, m1, S1, C):
     from scipy.linalg import solve_continuous_lyapunov
     cov = (1 - t) ** 2 * S0 + t**2 * S1 + t * (1 - t) * (C + C.T)
@@ -46,28 +46,28 @@ def true_action(t, x, m0, S0, m1, S1, C):
     y, B = x - (1 - t) * m0 - t * m1, torch.from_numpy(solve_continuous_lyapunov(cov.numpy(), d_cov.numpy()))
     return y @ (m1 - m0) + 0.5 * ((y @ B) * y).sum(1)""",
     ),
-    "−K is forgotten (E1 A)": ("ps2-1", 4, "def least_loss(m0, S0, m1, S1, C):\n    return 0.0"),
+    "−K is forgotten (E1 A)": ("ps2-1", 3, "def least_loss(m0, S0, m1, S1, C):\n    return 0.0"),
     "the least loss is −½W₂² (E3 A)": (
-        "ps2-1", 4, "def least_loss(m0, S0, m1, S1, C):\n    return -0.5 * w2_squared(Gaussian(m0, S0), Gaussian(m1, S1))",
+        "ps2-1", 3, "def least_loss(m0, S0, m1, S1, C):\n    return -0.5 * w2_squared(Gaussian(m0, S0), Gaussian(m1, S1))",
     ),
     "no conditioning in the energy (E3 B)": (
-        "ps2-1", 4, """
+        "ps2-1", 3, """
 def least_loss(m0, S0, m1, S1, C):
     return -0.5 * ((m1 - m0).square().sum() + torch.trace(S0 + S1 - 2 * C))""",
     ),
     "the energy of flow matching (E1 B)": (
-        "ps2-1", 4, """
+        "ps2-1", 3, """
 def least_loss(m0, S0, m1, S1, C):
     return -0.5 * fm_kinetic_energy(Gaussian(m0, S0), Gaussian(m1, S1), cross_cov=C)""",
     ),
     "the equation lacks its ½ (E2 A)": (
-        "ps2-3", 4, """
+        "ps2-3", 2, """
 def metric_action(t, x, Q, q, A):
     R = torch.linalg.inv(torch.eye(len(q)) + 2 * t * A @ Q)
     return 0.5 * ((x @ Q @ R) * x).sum(1) + x @ R.T @ q - t * q @ R @ A @ q""",
     ),
     "A and Q are in the wrong order": (
-        "ps2-3", 4, """
+        "ps2-3", 2, """
 def metric_action(t, x, Q, q, A):
     R = torch.linalg.inv(torch.eye(len(q)) + t * Q @ A)
     return 0.5 * ((x @ Q @ R) * x).sum(1) + x @ R.T @ q - 0.5 * t * q @ R @ A @ q""",
@@ -80,15 +80,15 @@ def metric_action(t, x, Q, q, A):
     return 0.5 * ((z @ Q) * z).sum(1) + z @ q + 0.5 * (((x - z) @ W) * (x - z)).sum(1)""",
     ),
     "the eigenvalue of largest modulus": (
-        "ps2-3", 3, "def lifespan(Q, A):\n    return 1 / torch.linalg.eigvals(A @ Q).abs().max()",
+        "ps2-3", 2, "def lifespan(Q, A):\n    return 1 / torch.linalg.eigvals(A @ Q).abs().max()",
     ),
     "the displacement is taken at x": (
-        "ps2-4", 9, """
+        "ps2-4", 8, """
 def optimal_velocity(t, x, M, c, kappa):
     return x @ M + kappa * (x - c) / (1 + (x - c).square().sum(1, keepdim=True)).sqrt() - x""",
     ),
     "Ψ evolves, not Ψ less half a square": (
-        "ps2-4", 6, """
+        "ps2-4", 5, """
 def optimal_action(t, x, M, c, kappa):
     # The flow of Ψ + ½|x|², whose velocity is ∇Ψ.
     u = optimal_velocity(t, x, M + torch.eye(len(c)), c, kappa)
@@ -103,24 +103,24 @@ def optimal_action(t, x, M, c, kappa):
     return start + (x - z).square().sum(1) / (2 * torch.tensor(t))""",
     ),
     "the moments without their ½ (T1)": (
-        "ps2-6", 4, """
+        "ps2-6", 3, """
 def am_loss(x0, x1, M, b, h):
     dual = 0.5 * ((x0 @ M) * x0).sum(1) + x0 @ b + 0.5 * (((x1 - b) @ torch.linalg.inv(M)) * (x1 - b)).sum(1)
     return (dual - x0.square().sum(1) - x1.square().sum(1)).mean()""",
     ),
     "L_OT for L_AM (T1)": (
-        "ps2-6", 4, """
+        "ps2-6", 3, """
 def am_loss(x0, x1, M, b, h):
     return (0.5 * ((x0 @ M) * x0).sum(1) + x0 @ b + 0.5 * (((x1 - b) @ torch.linalg.inv(M)) * (x1 - b)).sum(1)).mean()""",
     ),
     "no factor 2 (T2)": (
-        "ps2-6", 4, """
+        "ps2-6", 3, """
 def bent_loss(x0, x1, M, b, h):
     dual = 0.5 * ((x0 @ M) * x0).sum(1) + x0 @ b + 0.5 * (((x1 - b) @ torch.linalg.inv(M)) * (x1 - b)).sum(1)
     return (dual - (x0 * x1).sum(1)).mean() + 0.25 * math.pi**2 * h.square().sum()""",
     ),
     "the sign of the inner product (T2)": (
-        "ps2-6", 4, """
+        "ps2-6", 3, """
 def bent_loss(x0, x1, M, b, h):
     dual = 0.5 * ((x0 @ M) * x0).sum(1) + x0 @ b + 0.5 * (((x1 - b) @ torch.linalg.inv(M)) * (x1 - b)).sum(1)
     return 2 * (dual + (x0 * x1).sum(1)).mean() + 0.5 * math.pi**2 * h.square().sum()""",
@@ -132,27 +132,27 @@ def bent_loss(x0, x1, M, b, h):
     return 2 * (dual - (x0 * x1).sum(1)).mean()""",
     ),
     "variances for standard deviations": (
-        "ps2-7", 4, """
+        "ps2-7", 3, """
 def basis_potential(U, m0, S0, m1, S1):
     first, second = ((U.T @ S @ U).diagonal() for S in (S0, S1))
     M = U * (second / first) @ U.T
     return M, m1 - M @ m0""",
     ),
     "the optimal matrix cut down to the basis": (
-        "ps2-7", 4, """
+        "ps2-7", 3, """
 def basis_potential(U, m0, S0, m1, S1):
     from dynot_lite.laws.gaussian import monge_map
     M = U * (U.T @ monge_map(Gaussian(m0, S0), Gaussian(m1, S1)).matrix @ U).diagonal() @ U.T
     return M, m1 - M @ m0""",
     ),
     "half the bound (E2 B)": (
-        "ps2-7", 4, """
+        "ps2-7", 2, """
 def basis_bound(U, m0, S0, m1, S1):
     first, second = ((U.T @ S @ U).diagonal().sqrt() for S in (S0, S1))
     return 0.5 * ((m1 - m0).square().sum() + (second - first).square().sum())""",
     ),
     "a field that is no gradient (E1 B)": (
-        "ps2-8", 10, """
+        "ps2-8", 9, """
 def best_stationary(kappa, m0, S0, m1, S1, C):
     # E[X1 − X0 | X_t] regressed on X_t over time, without asking for symmetry.
     total, mu, drift, P, R = 1 - 0.5 * kappa, 0.0, m1 - m0, 0.0, 0.0
@@ -185,42 +185,42 @@ def autonomous_energy(T, m, S):
         "ps2-9", 2, "def weighted_energy(kappa, m0, S0, m1, S1):\n    return w2_squared(Gaussian(m0, S0), Gaussian(m1, S1))",
     ),
     "constant speed under a weight": (
-        "ps2-9", 3, """
+        "ps2-9", 2, """
 def best_law(t, kappa, m0, S0, m1, S1):
     found = geodesic(Gaussian(m0, S0), Gaussian(m1, S1), t)
     return found.mean, found.cov""",
     ),
     "the ε of the cost without ½ (E6 A)": (
-        "ps2-10", 5, f"""
+        "ps2-10", 3, f"""
 def entropic_cross(S0, S1, G, epsilon):{ROOTS}
     mean = torch.zeros(len(S0))
     plan = entropic_plan(Gaussian(mean, root @ S0 @ root), Gaussian(mean, root @ S1 @ root), epsilon / 2)
     return inverse @ plan.cross_cov @ inverse""",
     ),
     "the metric is inverted": (
-        "ps2-10", 5, f"""
+        "ps2-10", 3, f"""
 def entropic_cross(S0, S1, G, epsilon):{ROOTS}
     mean = torch.zeros(len(S0))
     return root @ entropic_plan(Gaussian(mean, first), Gaussian(mean, second), epsilon).cross_cov @ root""",
     ),
     "the cost is that without entropy (E6 B)": (
-        "ps2-10", 3, f"""
+        "ps2-10", 2, f"""
 def entropic_cost(m0, S0, m1, S1, G, epsilon):{ROOTS}
     return 0.5 * w2_squared(Gaussian(root @ m0, root @ S0 @ root), Gaussian(root @ m1, root @ S1 @ root))""",
     ),
     "the ε of the cost without ½, in the bridge (E7 A)": (
-        "ps2-11", 5, f"""
+        "ps2-11", 4, f"""
 def bridge_drift(t, x, m0, S0, m1, S1, G):{ROOTS}
     C = root @ entropic_plan(Gaussian(m0, first), Gaussian(m1, second), 0.5).cross_cov @ root{BRIDGE}""",
     ),
     "bridges over the plan without entropy (E7 B)": (
-        "ps2-11", 5, f"""
+        "ps2-11", 4, f"""
 def bridge_drift(t, x, m0, S0, m1, S1, G):{ROOTS}
     from dynot_lite.laws.gaussian import monge_map
     C = root @ first @ monge_map(Gaussian(m0, first), Gaussian(m1, second)).matrix @ root{BRIDGE}""",
     ),
     "the current velocity for the drift": (
-        "ps2-11", 5, "def bridge_drift(t, x, m0, S0, m1, S1, G):\n    return bridge_velocity(t, x, m0, S0, m1, S1, G)",
+        "ps2-11", 4, "def bridge_drift(t, x, m0, S0, m1, S1, G):\n    return bridge_velocity(t, x, m0, S0, m1, S1, G)",
     ),
 }  # fmt: skip
 

@@ -24,14 +24,14 @@ from dynot_lite.paths.flows import integrate
 # error: (part, points lost, function with the error)
 WRONG = {
     "the order of the points is forgotten": (
-        "ps3-1", 8, """
+        "ps3-1", 4, """
 def line_plan(x, y, a, b):
     order, to = torch.argsort(x), torch.argsort(y)
     below = torch.minimum(torch.cumsum(a[order], 0)[:, None], torch.cumsum(b[to], 0))
     return torch.nn.functional.pad(below, (1, 0, 1, 0)).diff(dim=0).diff(dim=1)""",
     ),
     "no mass is split: every point has one partner": (
-        "ps3-1", 6, """
+        "ps3-1", 3, """
 def line_plan(x, y, a, b):
     order, to = torch.argsort(x), torch.argsort(y)
     middle = torch.cumsum(a[order], 0) - a[order] / 2
@@ -40,33 +40,33 @@ def line_plan(x, y, a, b):
     return plan""",
     ),
     "each point goes to the nearest one, and points are dropped": (
-        "ps3-1", 8, """
+        "ps3-1", 4, """
 def line_plan(x, y, a, b):
     return a[:, None] * torch.nn.functional.one_hot((x[:, None] - y).abs().argmin(1), len(y))""",
     ),
     "an entropic plan that has not converged": (
-        "ps3-1", 8, """
+        "ps3-1", 4, """
 def line_plan(x, y, a, b):
     return ot.sinkhorn(a, b, 0.5 * (x[:, None] - y) ** 2, 0.05, method="sinkhorn_log", numItermax=50, warn=False)""",
     ),
     "only exchanges of two partners": (
-        "ps3-2", 5, """
+        "ps3-2", 4, """
 def monotone_shift(x, y):
     step, move = x[:, None] - x, y[:, None] - y
     ratio = -(step * move).sum(2) / (step.square().sum(2) + torch.eye(len(x)))
     return max(0.0, float(ratio.max()))""",
     ),
     "one exchange is repaired, not all": (
-        "ps3-2", 8, """
+        "ps3-2", 6, """
 def monotone_shift(x, y):
     order = exact_pairs(x, y)
     return (x * (y[order] - y)).sum() / (x * (x - x[order])).sum()""",
     ),
     "the walls half-way between the points (E4 A)": (
-        "ps3-4", 6, "def collinear_potentials(w, m, S, y, b):\n    return torch.zeros(len(y))",
+        "ps3-4", 4, "def collinear_potentials(w, m, S, y, b):\n    return torch.zeros(len(y))",
     ),
     "the potentials of the cost without ½": (
-        "ps3-4", 6, """
+        "ps3-4", 4, """
 def collinear_potentials(w, m, S, y, b):
     s, order, _, _, walls = reduced(w, m, S, y, b)
     g = np.zeros(len(s))
@@ -74,7 +74,7 @@ def collinear_potentials(w, m, S, y, b):
     return g - np.asarray(b) @ g""",
     ),
     "the mixture as one Gaussian": (
-        "ps3-4", 4, """
+        "ps3-4", 3, """
 def collinear_potentials(w, m, S, y, b):
     centre = w @ m
     S = torch.einsum("k,kij->ij", w, S) + (m - centre).T @ (w[:, None] * (m - centre))
@@ -84,7 +84,7 @@ def collinear_potentials(w, m, S, y, b):
     return g - np.asarray(b) @ g""",
     ),
     "the sign of the term with the walls (E4 B)": (
-        "ps3-4", 4, """
+        "ps3-4", 3, """
 def collinear_w2(w, m, S, y, b):
     s, order, mean, std, walls = reduced(w, m, S, y, b)
     w, m, S, y, b = (np.asarray(value) for value in (w, m, S, y, b))
@@ -95,7 +95,7 @@ def collinear_w2(w, m, S, y, b):
     return plain - 2 * place * (b[order] @ s) + 2 * correlation""",
     ),
     "only the distance along the line": (
-        "ps3-4", 4, """
+        "ps3-4", 3, """
 def collinear_w2(w, m, S, y, b):
     s, order, mean, std, walls = reduced(w, m, S, y, b)
     w, b = np.asarray(w), np.asarray(b)
@@ -104,22 +104,22 @@ def collinear_w2(w, m, S, y, b):
     return w @ (std**2 + mean**2) + b[order] @ s**2 - 2 * (s[0] * (w @ mean) + np.diff(s) @ beyond)""",
     ),
     "prior weights, so that the flow goes to the mean of the points (§11 A, B)": (
-        "ps3-5", 4, "def dirac_velocity(t, x, m, S, y, b):\n    return (b @ y - x) / (1 - t)",
+        "ps3-5", 2, "def dirac_velocity(t, x, m, S, y, b):\n    return (b @ y - x) / (1 - t)",
     ),
     "the factor t of the points is forgotten (§11)": (
-        "ps3-5", 4, """
+        "ps3-5", 2, """
 def dirac_velocity(t, x, m, S, y, b):
     offset = (x - (1 - t) * m)[:, None] - y
     square = (offset @ torch.linalg.inv(S) * offset).sum(2) / (1 - t) ** 2
     return (torch.softmax(torch.log(b) - 0.5 * square, 1) @ y - x) / (1 - t)""",
     ),
     "the noise is standard normal": (
-        "ps3-5", 4, """
+        "ps3-5", 2, """
 def dirac_velocity(t, x, m, S, y, b):
     return (conditional_weights(t, x, 0 * m, torch.eye(len(m)), y, b) @ y - x) / (1 - t)""",
     ),
     "the Jacobian is transposed": (
-        "ps3-5", 4, """
+        "ps3-5", 3, """
 def dirac_jacobian(t, x, m, S, y, b):
     p = conditional_weights(t, x, m, S, y, b)
     centred = y - (p @ y)[:, None]
@@ -127,13 +127,13 @@ def dirac_jacobian(t, x, m, S, y, b):
     return t / (1 - t) ** 3 * torch.linalg.inv(S) @ spread - torch.eye(len(m)) / (1 - t)""",
     ),
     "the conditional weights are not differentiated": (
-        "ps3-5", 4, """
+        "ps3-5", 3, """
 def dirac_jacobian(t, x, m, S, y, b):
     return (-torch.eye(len(m)) / (1 - t)).expand(len(x), -1, -1)""",
     ),
-    "the same cells: the flow is optimal (E9 A)": ("ps3-7", 5, "def flow_excess(m, S, y, b):\n    return 0.0"),
+    "the same cells: the flow is optimal (E9 A)": ("ps3-7", 4, "def flow_excess(m, S, y, b):\n    return 0.0"),
     "the cells of the nearest point (E9 B)": (
-        "ps3-7", 3, """
+        "ps3-7", 2, """
 def flow_elsewhere(m, S, y, b):
     m, S, y, b = (np.asarray(value) for value in (m, S, y, b))
     u = (y[1] - y[0]) / np.linalg.norm(y[1] - y[0])
@@ -144,7 +144,7 @@ def flow_elsewhere(m, S, y, b):
     return 1 - np.maximum(np.minimum(near[1:], right[1:]) - np.maximum(near[:-1], right[:-1]), 0).sum()""",
     ),
     "slabs across the image of the line under the covariance": (
-        "ps3-7", 5, """
+        "ps3-7", 4, """
 def flow_excess(m, S, y, b):
     s, walls, best, _ = slabs(S, y, b)
     S, y = np.asarray(S), np.asarray(y)
@@ -153,7 +153,7 @@ def flow_excess(m, S, y, b):
     return 2 * (best - flow) * (np.diff(s) @ norm.pdf(walls))""",
     ),
     "the energy is W₂² (E10 A)": (
-        "ps3-8", 8, """
+        "ps3-8", 6, """
 def loss_floor(m, S, y, b):
     m, S, y, b = (np.asarray(value) for value in (m, S, y, b))
     u = (y[1] - y[0]) / np.linalg.norm(y[1] - y[0])
@@ -162,14 +162,14 @@ def loss_floor(m, S, y, b):
     return 2 * math.sqrt(u @ S @ u) * (np.diff((y @ u)[order]) @ norm.pdf(norm.ppf(np.cumsum(b[order])[:-1])))""",
     ),
     "γ² as the variable of the integral (E10 B)": (
-        "ps3-8", 8, """
+        "ps3-8", 6, """
 def loss_floor(m, S, y, b):
     # ∫ mmse dγ² is twice the entropy of the points.
     u = (y[1] - y[0]) / torch.linalg.norm(y[1] - y[0])
     return -2 * (b * b.log()).sum() / torch.sqrt(u @ torch.linalg.solve(S, u))""",
     ),
     "the noise is projected on the line": (
-        "ps3-8", 8, """
+        "ps3-8", 6, """
 def loss_floor(m, S, y, b):
     S, y, b = (np.asarray(value) for value in (S, y, b))
     u = (y[1] - y[0]) / np.linalg.norm(y[1] - y[0])
@@ -186,20 +186,20 @@ def loss_floor(m, S, y, b):
     return total * (z[1] - z[0]) * gamma[1] / scale**2""",
     ),
     "no conditional expectation": (
-        "ps3-8", 8, """
+        "ps3-8", 6, """
 def loss_floor(m, S, y, b):
     return torch.trace(S) + (m - b @ y).square().sum() + b @ (y - b @ y).square().sum(1)""",
     ),
-    "SW₂² is W₂²/d (E5 A)": ("ps3-9", 3, "def sliced_gap(m0, S0, m1, S1):\n    return 0.0"),
+    "SW₂² is W₂²/d (E5 A)": ("ps3-9", 2, "def sliced_gap(m0, S0, m1, S1):\n    return 0.0"),
     "no 1/d on the means (E5 B)": (
-        "ps3-9", 3, """
+        "ps3-9", 2, """
 def sliced_gap(m0, S0, m1, S1):
     theta, weight = sphere_rule(len(m0))
     sliced = weight @ (deviations(S1, theta) - deviations(S0, theta)) ** 2 + float((m1 - m0).square().sum())
     return float(w2_squared(Gaussian(m0, S0), Gaussian(m1, S1))) - len(m0) * sliced""",
     ),
     "the gradient without d": (
-        "ps3-9", 5, """
+        "ps3-9", 4, """
 def sliced_map(x, m0, S0, m1, S1):
     x, m0, m1 = (np.asarray(value) for value in (x, m0, m1))
     theta, weight = sphere_rule(len(m0))
@@ -207,25 +207,25 @@ def sliced_map(x, m0, S0, m1, S1):
     return x - (x - m0) @ ((theta.T * ratio) @ theta) + (m1 - m0) / len(m0)""",
     ),
     "the sliced map is Monge's": (
-        "ps3-9", 5, """
+        "ps3-9", 4, """
 def sliced_map(x, m0, S0, m1, S1):
     from dynot_lite.laws.gaussian import monge_map
     return monge_map(Gaussian(m0, S0), Gaussian(m1, S1))(x)""",
     ),
     "d times the mean, not the best multiple": (
-        "ps3-10", 8, """
+        "ps3-10", 5, """
 def sliced_bound(x, y, a, b, theta):
     f = x.shape[1] * potentials_1d(x @ theta.T, y @ theta.T, weights0=a, weights1=b).mean(1)
     return a @ f + b @ (0.5 * (x[:, None] - y).square().sum(2) - f[:, None]).amin(0)""",
     ),
     "the sliced distance instead of a dual value": (
-        "ps3-10", 8, """
+        "ps3-10", 5, """
 def sliced_bound(x, y, a, b, theta):
     from dynot_lite.couplings.sliced import w2_squared_sliced
     return 0.5 * w2_squared_sliced(x, y, theta, weights0=a, weights1=b)""",
     ),
     "labels first, whatever they cost": (
-        "ps3-11", 5, """
+        "ps3-11", 3, """
 def labelled_pairs(x0, l0, x1, l1, beta):
     differ = (l0[:, None] != l1).double()
     cost = 0.5 * (x0[:, None] - x1).square().sum(2)
@@ -233,7 +233,7 @@ def labelled_pairs(x0, l0, x1, l1, beta):
     return (plan * cost).sum(), (plan * differ).sum()""",
     ),
     "every point takes the nearest, points are dropped": (
-        "ps3-11", 5, """
+        "ps3-11", 3, """
 def labelled_pairs(x0, l0, x1, l1, beta):
     differ = (l0[:, None] != l1).double()
     cost = 0.5 * (x0[:, None] - x1).square().sum(2)
@@ -241,7 +241,7 @@ def labelled_pairs(x0, l0, x1, l1, beta):
     return cost.gather(1, best).mean(), differ.gather(1, best).mean()""",
     ),
     "the last iterate instead of the mean": (
-        "ps3-11", 5, """
+        "ps3-11", 2, """
 def ascent(x, y, b, epsilon, rate):
     g, cost = torch.zeros(len(y)), 0.5 * (x[:, None] - y).square().sum(2)
     for k in range(len(x)):
@@ -253,7 +253,7 @@ def ascent(x, y, b, epsilon, rate):
     return g - b @ g""",
     ),
     "the softmax without the weights": (
-        "ps3-11", 3, """
+        "ps3-11", 1, """
 def ascent(x, y, b, epsilon, rate):
     g, total, cost = torch.zeros(len(y)), 0, 0.5 * (x[:, None] - y).square().sum(2)
     for k in range(len(x)):
@@ -266,7 +266,7 @@ def ascent(x, y, b, epsilon, rate):
     return total - b @ total""",
     ),
     "ε in the convention without ½": (
-        "ps3-11", 5, """
+        "ps3-11", 2, """
 def ascent(x, y, b, epsilon, rate):
     g, total, cost = torch.zeros(len(y)), 0, (x[:, None] - y).square().sum(2)
     for k in range(len(x)):

@@ -186,10 +186,10 @@ CLOCK_TRAPS = {
 
 CHECKS = {
     "ps2-1": [
-        Check("independent ends", 3, "true_action", partial(draw_action, correlated=False), true_action, ACTION_TRAPS, rows=1),
+        Check("independent ends", 2, "true_action", partial(draw_action, correlated=False), true_action, ACTION_TRAPS, rows=1),
         Check("correlated ends", 3, "true_action", draw_action, true_action,
               ACTION_TRAPS | {NO_COUPLING: altered(true_action, C=zero)}, rows=1),
-        Check("the least loss", 4, "least_loss", coupled, least_loss, {
+        Check("the least loss", 3, "least_loss", coupled, least_loss, {
             "the term −K is forgotten": lambda *a: 0.0,
             "the ½ is forgotten": lambda *a: 2 * least_loss(*a),
             "the minimum over optimal actions is taken": lambda *a: -0.5 * distance_squared(*a[:4]),
@@ -201,7 +201,7 @@ CHECKS = {
         }),
     ],
     "ps2-8": [
-        Check("without weights", 5, "best_stationary", partial(draw_stationary, weighted=False), stationary, STATIONARY_TRAPS),
+        Check("without weights", 4, "best_stationary", partial(draw_stationary, weighted=False), stationary, STATIONARY_TRAPS),
         Check("with weights", 5, "best_stationary", draw_stationary, stationary, STATIONARY_TRAPS | {
             "the weights are ignored": altered(stationary, kappa=zero),
             "the derivative of the weight is forgotten": no_slope_term,
@@ -219,7 +219,7 @@ CHECKS = {
             "the speed is constant": lambda kappa, *a: (1 + 0.5 * kappa) * distance_squared(*a),
             "the mean of the inverse weight is multiplied": lambda kappa, *a: slowness(kappa) * distance_squared(*a),
         }),
-        Check("the law on the way", 3, "best_law",
+        Check("the law on the way", 2, "best_law",
               lambda rng, d: (rng.uniform(0.3, 0.6), rng.uniform(1.5, 4.0), *laws(rng, d)), law_at,
               CLOCK_TRAPS | {"covariances are interpolated linearly": mixed_law}),
     ],

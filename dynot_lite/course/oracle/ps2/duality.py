@@ -119,13 +119,13 @@ def draw_basis(rng, d):
 
 CHECKS = {
     "ps2-6": [
-        Check("the loss of action matching", 4, "am_loss", draw_bent, am_loss, {
+        Check("the loss of action matching", 3, "am_loss", draw_bent, am_loss, {
             "the moments are subtracted without their ½": lambda *a: am_loss(*a) - half_moments(*a[:2]),
             "the moments are not subtracted": half_loss,
             "the loss is counted twice": lambda *a: 2 * am_loss(*a),
             "the offset is forgotten": altered(am_loss, b=zero),
         }),
-        Check("straight paths", 2, "bent_loss", partial(draw_bent, bent=False), bent_loss, BENT_TRAPS),
+        Check("straight paths", 1, "bent_loss", partial(draw_bent, bent=False), bent_loss, BENT_TRAPS),
         Check("bent paths", 2, "bent_loss", draw_bent, bent_loss, BENT_TRAPS | {
             "the bend is left out": altered(bent_loss, h=zero),
             "the mean of cos² is taken to be 1": lambda *a: bent_loss(*a) + 0.5 * math.pi**2 * squares(a[-1]),
@@ -133,14 +133,14 @@ CHECKS = {
         }),
     ],
     "ps2-7": [
-        Check("the potential", 4, "basis_potential", draw_basis, basis_potential, {
+        Check("the potential", 3, "basis_potential", draw_basis, basis_potential, {
             "variances are taken for standard deviations": with_values(lambda first, second, _: second / first),
             "the ratio is turned round": with_values(lambda first, second, _: np.sqrt(first / second)),
             "the optimal matrix is cut down to the basis": with_values(lambda first, second, optimal: optimal),
             "U and its transpose are exchanged": altered(basis_potential, U=np.transpose),
             "the offset does not know M": lambda U, *a: (basis_potential(U, *a)[0], a[2] - a[0]),
         }),
-        Check("the bound", 4, "basis_bound", draw_basis, basis_bound, {
+        Check("the bound", 2, "basis_bound", draw_basis, basis_bound, {
             "the factor 2 of W₂² is forgotten": lambda *a: 0.5 * basis_bound(*a),
             "W₂² itself is returned": lambda U, *a: distance_squared(*a),
             "the means are left out": lambda U, m0, S0, m1, S1: basis_bound(U, m0, S0, m0, S1),

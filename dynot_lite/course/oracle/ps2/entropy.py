@@ -88,10 +88,10 @@ def traps_of(field, mistakes):
 
 CHECKS = {
     "ps2-10": [
-        Check("a multiple of the identity", 2, "entropic_cross", partial(draw_entropic, isotropic=True), entropic_cross,
+        Check("a multiple of the identity", 1, "entropic_cross", partial(draw_entropic, isotropic=True), entropic_cross,
               CROSS_TRAPS),
-        Check("any metric", 3, "entropic_cross", draw_entropic, entropic_cross, CROSS_TRAPS | TRANSPOSE_TRAP),
-        Check("the cost", 3, "entropic_cost", partial(draw_entropic, means=True), entropic_cost, {
+        Check("any metric", 2, "entropic_cross", draw_entropic, entropic_cross, CROSS_TRAPS | TRANSPOSE_TRAP),
+        Check("the cost", 2, "entropic_cost", partial(draw_entropic, means=True), entropic_cost, {
             "the entropy is left out": partial(entropic_cost, entropy=False),
             "the cost without entropy is taken": partial(entropic_cost, plan=sharp_cross, entropy=False),
             "the cost lacks its ½": lambda *a: 2 * entropic_cost(*a[:5], 0.5 * a[5]),
@@ -99,13 +99,13 @@ CHECKS = {
         }),
     ],
     "ps2-11": [
-        Check("the drift", 4, "bridge_drift", draw_bridge, bridge_drift, traps_of(bridge_drift, OTHER_PLANS | NO_WIDTH) | {
+        Check("the drift", 3, "bridge_drift", draw_bridge, bridge_drift, traps_of(bridge_drift, OTHER_PLANS | NO_WIDTH) | {
             "the current velocity is taken for the drift": bridge_velocity,
             "the score has the wrong sign": partial(bridge_field, noise=lambda t: 1 - t),
         }, rows=1),
         Check("the drift at time 1", 1, "bridge_drift", partial(draw_bridge, at=1.0), bridge_drift,
               traps_of(bridge_drift, OTHER_PLANS) | {"the current velocity is taken for the drift": bridge_velocity}, rows=1),
-        Check("the current velocity", 3, "bridge_velocity", draw_bridge, bridge_velocity,
+        Check("the current velocity", 2, "bridge_velocity", draw_bridge, bridge_velocity,
               traps_of(bridge_velocity, OTHER_PLANS | NO_WIDTH) | {
             "the drift is taken for the current velocity": bridge_drift,
             "the score has the wrong sign": partial(bridge_field, noise=lambda t: -0.5 - t),

@@ -106,7 +106,7 @@ def draw_curved(rng, d, *, at=None):
 
 CHECKS = {
     "ps2-3": [
-        Check("the action", 4, "metric_action", draw_metric, metric_action, {
+        Check("the action", 2, "metric_action", draw_metric, metric_action, {
             "the equation lacks its ½": late(metric_action, lambda Q, q, A: lifespan(Q, A)),
             "the metric is ignored": altered(metric_action, A=lambda A: np.eye(len(A))),
             "A and its inverse are exchanged": altered(metric_action, A=inverse),
@@ -114,7 +114,7 @@ CHECKS = {
             "the linear term is forgotten": altered(metric_action, q=zero),
         }, rows=1),
         Check("the action at time 0", 1, "metric_action", partial(draw_metric, at=0.0), metric_action, rows=1),
-        Check("the lifespan", 3, "lifespan", draw_quadratic, lifespan, {
+        Check("the lifespan", 2, "lifespan", draw_quadratic, lifespan, {
             "the metric is ignored": altered(lifespan, A=lambda A: np.eye(len(A))),
             "A and its inverse are exchanged": altered(lifespan, A=inverse),
             "the eigenvalue of largest modulus is taken": lambda Q, A: 1 / np.abs(eigh(Q, inverse(A), eigvals_only=True)).max(),
@@ -129,7 +129,7 @@ CHECKS = {
             "the sign is wrong": lambda *a: -curved_velocity(*a),
             "the point z is returned": start,
         }, rows=1),
-        Check("the action", 4, "optimal_action", draw_curved, curved_action, {
+        Check("the action", 3, "optimal_action", draw_curved, curved_action, {
             "the value is expanded at x, not at the point where the line through x starts": frozen_action,
             "Ψ evolves, not Ψ − ½|x|²": envelope,
             "the equation lacks its ½": late(curved_action, lambda *_: 1.0),

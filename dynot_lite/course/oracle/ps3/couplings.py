@@ -186,23 +186,23 @@ ASCENT_TRAPS = {
 SPACE = (2, 3, 5)
 CHECKS = {
     "ps3-1": [
-        Check("equal weights", 2, "line_plan", partial(draw_line, equal=True), line_plan, LINE_TRAPS, SPACE),
-        Check("unequal weights", 4, "line_plan", draw_line, line_plan, LINE_TRAPS | UNSPLIT_TRAP, SPACE),
-        Check("weights with common levels", 2, "line_plan", partial(draw_line, levels=True), line_plan,
+        Check("equal weights", 1, "line_plan", partial(draw_line, equal=True), line_plan, LINE_TRAPS, SPACE),
+        Check("unequal weights", 2, "line_plan", draw_line, line_plan, LINE_TRAPS | UNSPLIT_TRAP, SPACE),
+        Check("weights with common levels", 1, "line_plan", partial(draw_line, levels=True), line_plan,
               LINE_TRAPS | UNSPLIT_TRAP, SPACE),
     ],
     "ps3-2": [
-        Check("pairs on the line", 3, "monotone_shift", partial(draw_turned, line=True), monotone_shift, SHIFT_TRAPS, SPACE),
-        Check("pairs in the plane and in space", 5, "monotone_shift", draw_turned, monotone_shift,
+        Check("pairs on the line", 2, "monotone_shift", partial(draw_turned, line=True), monotone_shift, SHIFT_TRAPS, SPACE),
+        Check("pairs in the plane and in space", 4, "monotone_shift", draw_turned, monotone_shift,
               SHIFT_TRAPS | PAIR_TRAP, SPACE),
     ],
     "ps3-11": [
-        Check("pairs with labels, as many on both sides", 2, "labelled_pairs", partial(draw_labelled, as_many=True),
+        Check("pairs with labels, as many on both sides", 1, "labelled_pairs", partial(draw_labelled, as_many=True),
               labelled_pairs, {name: trap for name, trap in LABEL_TRAPS.items() if "dropped" not in name}, SPACE),
-        Check("pairs with labels, not as many on both sides", 3, "labelled_pairs", draw_labelled,
+        Check("pairs with labels, not as many on both sides", 2, "labelled_pairs", draw_labelled,
               labelled_pairs, LABEL_TRAPS, SPACE),
-        Check("the ascent without entropy", 2, "ascent", partial(draw_ascent, epsilon=False), ascent, ASCENT_TRAPS, SPACE),
-        Check("the ascent with entropy", 3, "ascent", draw_ascent, ascent,
+        Check("the ascent without entropy", 1, "ascent", partial(draw_ascent, epsilon=False), ascent, ASCENT_TRAPS, SPACE),
+        Check("the ascent with entropy", 1, "ascent", draw_ascent, ascent,
               ASCENT_TRAPS | {"the softmax does not contain b": partial(ascent, weighted=False)}, SPACE),
     ],
 }  # fmt: skip

@@ -292,32 +292,32 @@ FLOOR_TRAPS = {
 SPACE = (2, 3, 5)
 CHECKS = {
     "ps3-4": [
-        Check("the potentials, Gaussian noise and two points", 2, "collinear_potentials", partial(draw_collinear, mixture=False),
+        Check("the potentials, Gaussian noise and two points", 1, "collinear_potentials", partial(draw_collinear, mixture=False),
               collinear_potentials, {name: trap for name, trap in WALL_TRAPS.items() if "order" not in name}),
-        Check("the potentials, a mixture and more points", 4, "collinear_potentials", draw_collinear, collinear_potentials,
+        Check("the potentials, a mixture and more points", 3, "collinear_potentials", draw_collinear, collinear_potentials,
               WALL_TRAPS | {MIXTURE_TRAP: of_one_gaussian(collinear_potentials)}),
-        Check("the squared distance", 4, "collinear_w2", draw_collinear, collinear_w2, W2_TRAPS),
+        Check("the squared distance", 3, "collinear_w2", draw_collinear, collinear_w2, W2_TRAPS),
     ],
     "ps3-5": [
-        Check("the velocity", 4, "dirac_velocity", draw_diracs, dirac_velocity, DIRAC_TRAPS, rows=1),
-        Check("its Jacobian", 4, "dirac_jacobian", draw_diracs, dirac_jacobian, JACOBIAN_TRAPS, rows=1),
+        Check("the velocity", 2, "dirac_velocity", draw_diracs, dirac_velocity, DIRAC_TRAPS, rows=1),
+        Check("its Jacobian", 3, "dirac_jacobian", draw_diracs, dirac_jacobian, JACOBIAN_TRAPS, rows=1),
     ],
     "ps3-7": [
-        Check("the excess of the cost", 5, "flow_excess", draw_flow, flow_excess, {
+        Check("the excess of the cost", 4, "flow_excess", draw_flow, flow_excess, {
             "the flow is taken to be optimal": lambda *a: 0.0,
             "the flow is taken to end in the nearest point": nearest_excess,
             "the slabs are across Su": partial(flow_excess, across=np.matmul),
             "it is half of the excess: the cost has a factor ½": lambda *a: 0.5 * flow_excess(*a),
         }, SPACE),
-        Check("the share that goes elsewhere", 3, "flow_elsewhere", draw_flow, flow_elsewhere, {
+        Check("the share that goes elsewhere", 2, "flow_elsewhere", draw_flow, flow_elsewhere, {
             "the flow is taken to be optimal": lambda *a: 0.0,
             "the flow is taken to end in the nearest point": nearest_elsewhere,
             "the slabs are across Su": partial(flow_elsewhere, across=np.matmul),
         }, SPACE),
     ],
     "ps3-8": [
-        Check("two points of equal weight", 3, "loss_floor", lambda rng, d: (*law(rng, d), *collinear(rng, d, 2, even=True)),
+        Check("two points of equal weight", 2, "loss_floor", lambda rng, d: (*law(rng, d), *collinear(rng, d, 2, even=True)),
               loss_floor, FLOOR_TRAPS, SPACE),
-        Check("more points of unequal weights", 5, "loss_floor", partial(draw_flow, n=4), loss_floor, FLOOR_TRAPS),
+        Check("more points of unequal weights", 4, "loss_floor", partial(draw_flow, n=4), loss_floor, FLOOR_TRAPS),
     ],
 }  # fmt: skip

@@ -94,12 +94,12 @@ def uniform_bound(x, y, a, b, theta):
 
 CHECKS = {
     "ps3-9": [
-        Check("the map", 5, "sliced_map", lambda rng, d: (points(rng, d), *laws(rng, d)), sliced_map, {
+        Check("the map", 4, "sliced_map", lambda rng, d: (points(rng, d), *laws(rng, d)), sliced_map, {
             "the factor d is missing": partial(sliced_map, factor=1),
             "it is Monge's map": lambda x, *ends: monge_map(*as_laws(*ends))(x),
             "the gradient has the wrong sign": partial(sliced_map, turned=True),
         }, (2, 3), rows=0),
-        Check("the gap", 3, "sliced_gap", laws, sliced_gap, {
+        Check("the gap", 2, "sliced_gap", laws, sliced_gap, {
             "it is taken to be 0": lambda *a: 0.0,
             "the squared distance of the means is not divided by d": lambda *a: (
                 sliced_gap(*a) - (len(a[0]) - 1) * squares(a[2] - a[0])
@@ -109,7 +109,7 @@ CHECKS = {
         }, (2, 3)),
     ],
     "ps3-10": [
-        Check("the bound", 8, "sliced_bound", draw_clouds, sliced_bound, {
+        Check("the bound", 5, "sliced_bound", draw_clouds, sliced_bound, {
             "the factor is d, not the best one": scaled_bound(lambda d: d),
             "the factor is 1, not the best one": scaled_bound(lambda d: 1.0),
             "it is the cost of transport itself": lambda x, y, a, b, theta: ot.emd2(a, b, costs(x, y)),
