@@ -286,14 +286,14 @@ if not seen: raise RuntimeError("seen []")
 import mmap
 hoard = []
 try:
-    for _ in range(30):
+    for _ in range(8):
         file = os.memfd_create("x"); os.truncate(file, 50 * 2**20)
         view = mmap.mmap(file, 50 * 2**20); view[::4096] = b"x" * 12800; view.close()
         hoard.append(file)
     done.append("memfd")
 except OSError: pass
 try:
-    for _ in range(18):
+    for _ in range(8):
         view = mmap.mmap(-1, 50 * 2**20); view[::4096] = b"x" * 12800; view.madvise(mmap.MADV_DONTNEED); hoard.append(view)
     done.append("shared")
 except OSError: pass
@@ -447,6 +447,9 @@ try:
     load_inline("x", "int f() { return 1; }", functions=["f"], build_directory="/tmp"); done.append("compiler")
 except Exception: pass
 if os.system("true") == 0: done.append("shell")
+import ctypes, _ctypes
+try: ctypes.CDLL(shutil.copy(_ctypes.__file__, "/tmp/native.so")); done.append("library")
+except OSError: pass
 try: shutil.copy("/bin/true", "/tmp/true"); os.chmod("/tmp/true", 0o755); os.execv("/tmp/true", ["true"])
 except OSError: pass
 try: os.execv("/bin/true", ["true"])

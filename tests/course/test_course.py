@@ -343,7 +343,8 @@ def test_the_end_of_the_grader_ends_what_it_started(tmp_path):
         pytest.skip(f"submissions cannot be isolated here: {reason}")
     program = "import time; print('started', flush=True); time.sleep(600)"
     code = f"import sys\nfrom dynot_lite.course.sandbox import Sandbox\nprint(Sandbox().run({program!r}, b''))"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as grader:
+    place = os.environ | {"TMPDIR": str(tmp_path)}  # what is killed cannot tidy up
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=place) as grader:
         process = psutil.Process(grader.pid)
         deadline = time.monotonic() + 60
         while len(family := process.children(recursive=True)) < 3 and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from dynot_lite.course.grade import grade
 from dynot_lite.course.sandbox import Limits, Sandbox
 
 PS1 = load("PS1")
-PACKAGE = sandbox.HERE.parent
+PACKAGE, SECONDS = sandbox.HERE.parent, 6
 REASON = sandbox.unavailable()
 isolated = pytest.mark.skipif(REASON is not None, reason=f"submissions cannot be isolated here: {REASON}")
 
@@ -104,8 +105,8 @@ def graded(tmp_path_factory):
     forget()
     before = state(temporary)
     try:
-        limits = Limits(seconds=8, memory=1200 * 2**20)
-        reports = grade(place, out, jobs=2, seed=7, limits=limits, cell_seconds=5, call_seconds=3)
+        limits = Limits(seconds=SECONDS, memory=1200 * 2**20)
+        reports = grade(place, out, jobs=2, seed=7, limits=limits, cell_seconds=4, call_seconds=3)
     finally:
         patch.undo()
         forget()
@@ -116,7 +117,7 @@ def graded(tmp_path_factory):
 def test_a_hostile_submission_wins_nothing_and_ends_within_its_limits(graded, attack):
     report, wanted = graded[0][attack], SEALED[attack][1]
     assert report.points == 0
-    assert report.seconds < 3 * 8 + 5
+    assert report.seconds < 3 * SECONDS + 5
     if wanted in ("finished", "failed", "time"):
         assert report.status == wanted, report
     else:
@@ -159,13 +160,15 @@ def instead(old: str, new: str):
     def change(patch):
         text = sandbox.LAUNCHER.read_text(encoding="utf-8")
         assert text.count(old) == 1, old
-        changed = Path(tempfile.mkdtemp(prefix="dynot-launcher-"), "launcher.py")
+        LAUNCHERS.append(tempfile.TemporaryDirectory(prefix="dynot-launcher-"))
+        changed = Path(LAUNCHERS[-1].name, "launcher.py")
         changed.write_text(text.replace(old, new), encoding="utf-8")
         patch.setattr(sandbox, "LAUNCHER", changed)
 
     return change
 
 
+LAUNCHERS: list[tempfile.TemporaryDirectory] = []  # they go when Python ends
 ALL = [(_seccomp.RETURN, 0, 0, _seccomp.ALLOW)]
 NO_FILTER = instead('    filter_calls(bytes.fromhex(config["filter"]))\n', "")
 # defence: (how to switch it off, the attack of the bank that it stops, what that says then)
@@ -184,6 +187,12 @@ DEFENCES = {
     "a process group of its own": (instead("    os.setsid()", "    #"), "signals_those_outside", "in the group of others"),
     "no other programs": (without("execve 59 221"), "compiles_and_becomes_another_program", "^$"),
     "hard limits": (instead("    limit(config)\n", ""), "raises_its_limits", "RLIMIT_AS"),
+    "no native code from /tmp": (
+        instead("MS_NODEV | MS_NOEXEC, options", "MS_NODEV, options"),
+        "compiles_and_becomes_another_program",
+        r"done \['library'\]",
+    ),
+    "nothing of the set-up": (instead("        config.clear()", "        #"), "hunts_expected_values", r"seen \['config'"),
     "few inodes": (instead("size={config['disk']},nr_inodes=4096", "size={config['disk']}"), "fills_the_inodes", r"done \d{4}"),
 }
 
@@ -401,6 +410,20 @@ def test_time_that_others_take_is_not_counted():
 
 
 @isolated
+def test_where_memory_runs_out_it_goes_before_the_grader(monkeypatch):
+    seen = set()
+
+    def look(usage):
+        with contextlib.suppress(OSError):  # it ended
+            if place := usage._place():
+                seen.add((place / "oom_score_adj").read_text().strip())
+        return 0
+
+    monkeypatch.setattr(_usage.Usage, "memory", look)
+    assert run("import time; time.sleep(0.5)").status == "finished" and seen == {"1000"}
+
+
+@isolated
 def test_memory_and_time_are_held():
     assert run("import time; time.sleep(60)", Limits(seconds=0.5)).status == "time"
     outcome = run("x = bytearray(b'x' * (400 * 2**20))", Limits(memory=200 * 2**20))
@@ -408,9 +431,12 @@ def test_memory_and_time_are_held():
     # What is not counted from outside in time is refused by the kernel: libraries that are unmapped make no room.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_usage.Usage, "memory", lambda self: 0)
+        patch.setattr(_groups, "delegated", lambda: None)
+        _groups.reset()
         assert "MemoryError" in run("x = [bytearray(b'x' * 2**20) for _ in range(400)]", Limits(memory=200 * 2**20)).message
         instead("    limit(config)\n", "")(patch)
         assert run("x = [bytearray(b'x' * 2**20) for _ in range(400)]", Limits(memory=200 * 2**20)).status == "finished"
+    _groups.reset()
 
 
 # -------------------------------------------------------------------------------------------------------------- control groups
