@@ -371,8 +371,8 @@ def test_gradescope_gets_results_that_its_harness_takes(tmp_path):
         for test in results["tests"]:
             assert all(isinstance(value, GRADESCOPE_TEST[name] | int) for name, value in test.items())
             assert ("score" in test) != (test["number"] == "2") and test.get("score", 0) <= test["max_score"]
-    assert found["alee"]["score"] == 92 == sum(test.get("score", 0) for test in found["alee"]["tests"])
-    assert found["bray"]["score"] == 36.8 and found["bray"]["output"] == "2 days late, 9.2 points off"
+    assert found["alee"]["score"] == 89 == sum(test.get("score", 0) for test in found["alee"]["tests"])
+    assert found["bray"]["score"] == 35.6 and found["bray"]["output"] == "2 days late, 8.9 points off"
 
 
 def test_nbgrader_gets_the_columns_of_its_export(tmp_path):
@@ -434,14 +434,14 @@ def test_a_class_from_the_roster_to_the_export(tmp_path, monkeypatch, capsys):
     options = ["--roster", str(tmp_path / "r.csv"), "--deadlines", str(rule)]
     assert cli.main(["course", "grade", str(tmp_path / "in"), "--to", str(tmp_path / "out"), *options]) == 1
     printed = capsys.readouterr().out
-    assert "1 not graded (cleo)" in printed and "bob      72 points, 2 days late: 57.6" in printed
+    assert "1 not graded (cleo)" in printed and "bob      53 points, 2 days late: 42.4" in printed
     ann, bob, cleo = read_table(tmp_path / "out" / "points.csv")
-    assert (ann["name"], ann["total"], ann["time of"], ann["late"]) == ("Ann Müller", "72", "roster", "")
-    assert (bob["points"], bob["deduction"], bob["total"], bob["time of"]) == ("72", "14.4", "57.6", "file")
+    assert (ann["name"], ann["total"], ann["time of"], ann["late"]) == ("Ann Müller", "53", "roster", "")
+    assert (bob["points"], bob["deduction"], bob["total"], bob["time of"]) == ("53", "10.6", "42.4", "file")
     assert bob["submitted"] == "2026-11-22 12:00:00+01:00" and bob["due"] == "2026-11-20 23:59:00+01:00"
     assert (cleo["status"], cleo["total"], cleo["email"]) == ("missing", "", "c@x.org")
     page = (tmp_path / "out" / "feedback" / "bob.html").read_text(encoding="utf-8")
-    assert "72 of 100 points, 20 % less because 2 days late: 57.6" in page
+    assert "53 of 100 points, 20 % less because 2 days late: 42.4" in page
     assert not (tmp_path / "out" / "feedback" / "cleo.html").exists()
     for system in ("canvas", "moodle", "gradescope", "nbgrader"):
         to = str(tmp_path / "exports" / system)
