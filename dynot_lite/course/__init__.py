@@ -7,4 +7,8 @@ values that a submission's isolated process returns and that this process compar
 
 from dynot_lite._base.rooms import lazily
 
-__getattr__ = lazily(__name__, "assignment", "cli", "feedback", "grade", "oracle", "reports", "sandbox", "submissions")
+__getattr__ = lazily(
+    __name__,
+    *("answers", "assignment", "byhand", "cli", "feedback", "grade", "marks", "oracle", "outputs"),
+    *("rendering", "reports", "sandbox", "submissions"),
+)

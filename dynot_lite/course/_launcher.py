@@ -5,28 +5,33 @@ package that knows an answer; then, for every request, it forks a child, which i
 needs user namespaces and Linux 5.12. Whatever cannot be enforced ends the child with status 97 and the reason on its error
 stream, before a line of the submission has run.
 
-1. New user, mount, network (no interface is up), process, IPC, host-name and control-group namespaces.
-2. A root folder of its own: the given folders read-only, some of them masked by empty ones, a small writable /tmp, a few
-   devices. The old root is detached: nothing else of the machine has a name any more. There is no /proc.
-3. Limits of memory, processor time, file size, open files and processes; no core dumps.
-4. No capabilities, no way to gain one, and a user without rights if the grader is root.
+1. The control group that it was given, if any, and one processor.
+2. New user, mount, network (no interface is up), process, IPC, host-name and control-group namespaces.
+3. A root folder of its own: the given folders read-only, what could tell an answer masked, a small writable /tmp, a few
+   devices. The old root is detached: nothing else of the machine has a name any more. There is no /proc. No oracle imports.
+4. Limits of memory, processor time, file size, open files and threads; no core dumps, queues, locked memory or priorities.
+5. No capabilities, no way to gain one, and a user without rights if the grader is root.
+6. A filter of system calls: see :mod:`dynot_lite.course._seccomp`.
 """
 
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import json
 import os
 import socket
 import sys
 
 NEW_NAMESPACES = 0x10000000 | 0x00020000 | 0x40000000 | 0x20000000 | 0x08000000 | 0x04000000 | 0x02000000
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x8, 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 ATTR_READ_ONLY, ATTR_NOSUID, ATTR_NODEV, AT_RECURSIVE, AT_FDCWD = 0x1, 0x2, 0x4, 0x8000, -100
 MOUNT_SETATTR = 442  # the same number on all architectures
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
-PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
+SECCOMP_MODE_FILTER = 2
+ORACLES = ("oracle", "grade", "assignment")  # of the package's folder course
 NOBODY = 65534
 REFUSED = 97
 
@@ -83,7 +88,7 @@ def restrict(path, attributes, *, recursive):
 
 def tmpfs(path, options):
     os.makedirs(path, exist_ok=True)
-    call("mount", "tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, options)
+    call("mount", "tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
 
 
 def build_root(root, config):
@@ -104,9 +109,14 @@ def build_root(root, config):
             open(place, "x").close()
         call("mount", path, place, None, MS_BIND | MS_REC, None)
         restrict(place, ATTR_READ_ONLY | ATTR_NOSUID | (0 if path.startswith("/dev/") else ATTR_NODEV), recursive=True)
+    nothing = root + "/nothing"
+    open(nothing, "x").close()
     for path in config["masked"]:
         if os.path.isdir(root + path):
             tmpfs(root + path, "size=4k,nr_inodes=2,mode=755")
+            restrict(root + path, ATTR_READ_ONLY, recursive=False)
+        elif os.path.isfile(root + path):
+            call("mount", nothing, root + path, None, MS_BIND, None)
             restrict(root + path, ATTR_READ_ONLY, recursive=False)
     os.makedirs(root + "/dev", exist_ok=True)
     os.symlink("/tmp", root + "/dev/shm")
@@ -125,22 +135,45 @@ def build_root(root, config):
     os.chdir("/tmp")
 
 
-def address_space():
-    """The bytes of addresses in use: those of the libraries, which some builds reserve by the gigabyte."""
+def check_masks(config):
+    """Nothing that is masked shows anything, and no module that knows an answer can be imported, from wherever."""
+    for path in config["masked"]:
+        if os.listdir(path) if os.path.isdir(path) else os.path.isfile(path) and os.path.getsize(path):
+            raise OSError(f"{path} is not masked")
+    importlib.invalidate_caches()
+    before = set(sys.modules)
+    if told := {"dynot_lite.course", *(f"dynot_lite.course.{name}" for name in ORACLES)} & before:
+        raise OSError(f"the process that starts submissions knows {', '.join(sorted(told))}")
+    for name in ORACLES:
+        with contextlib.suppress(ModuleNotFoundError):
+            if found := importlib.util.find_spec(f"dynot_lite.course.{name}"):
+                raise OSError(f"a submission could import an answer: {found.origin or found.name}; remove this copy")
+    for name in set(sys.modules) - before:  # the empty folder passes for a package
+        parent, _, child = name.rpartition(".")
+        vars(sys.modules.get(parent, sys)).pop(child, None)
+        del sys.modules[name]
+
+
+def memory_in_use():
+    """The bytes of addresses and of private data in use: of the libraries, which some builds reserve by the gigabyte."""
     with open("/proc/self/statm", encoding="ascii") as stream:
-        return int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        fields = [int(field) * os.sysconf("SC_PAGE_SIZE") for field in stream.read().split()]
+    return fields[0], fields[5]
 
 
 def limit(config):
     import resource  # not on every system, and every module can be imported everywhere
 
+    addresses, data = config["in_use"]
     for name, value in (
-        ("AS", config["memory"]),
+        ("AS", addresses + config["memory"]),
+        ("DATA", data + config["memory"]),
         ("CPU", config["seconds"]),
         ("FSIZE", config["disk"]),
         ("NOFILE", 64),
-        ("NPROC", config["processes"]),
-        ("CORE", 0),
+        ("NPROC", config["threads"]),
+        *dict.fromkeys(("CORE", "MSGQUEUE", "MEMLOCK", "NICE", "RTPRIO"), 0).items(),
+        ("SIGPENDING", 256),
     ):
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
 
@@ -161,18 +194,35 @@ def give_up_rights():
         raise OSError("the user without rights could not be taken on")
 
 
+def filter_calls(instructions):
+    """From here on only the system calls that the filter allows; the array has 8 bytes per instruction."""
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+    program = Program(len(instructions) // 8, instructions)
+    call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
+
+
 def isolated(config):
-    """Isolate this process; returns in the first process of a new process namespace: when that ends, all it started ends."""
+    """Isolate this process; returns in the first and only process of a new process namespace."""
     call("prctl", PR_SET_PDEATHSIG, 9, 0, 0, 0)
-    config["memory"] += address_space()
+    if config["group"]:
+        write(config["group"] + "/cgroup.procs", "0")
+    os.sched_setaffinity(0, {config["processor"]})
+    write("/proc/self/oom_score_adj", "1000")  # where memory runs out all the same, this goes first, not the grader
+    config["in_use"] = memory_in_use()
     enter_namespaces()
     if child := os.fork():
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         os._exit(code if code >= 0 else 128 - code)
+    os.setsid()  # a signal to the process group would reach the processes outside
     build_root(config["root"], config)
+    check_masks(config)
     limit(config)
     give_up_rights()
+    filter_calls(bytes.fromhex(config["filter"]))
 
 
 def become(config, descriptors):
@@ -186,7 +236,9 @@ def become(config, descriptors):
         except (OSError, KeyError, ValueError) as error:
             os.write(2, f"refused: {error}".encode())
             os._exit(REFUSED)
-        exec(compile(config["program"], "<driver>", "exec"), {"__name__": "__main__"})
+        program = config["program"]
+        config.clear()  # the names of folders are nobody's business
+        exec(compile(program, "<driver>", "exec"), {"__name__": "__main__"})
         sys.stdout.flush()
         os._exit(0)
     except BaseException as error:

@@ -14,7 +14,7 @@ from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course import oracle
 from dynot_lite.course.oracle.compare import Check
 
-__all__ = ["Assignment", "Part", "folder", "load", "names", "release", "student_version"]
+__all__ = ["Assignment", "Part", "folder", "load", "names", "release", "solution", "student_version"]
 
 # nbgrader's own stubs: what a released notebook contains does not depend on which of the two programs made it.
 CODE_STUB, TEXT_STUB = "# YOUR CODE HERE\nraise NotImplementedError()", "YOUR ANSWER HERE"
@@ -22,13 +22,18 @@ CODE_STUB, TEXT_STUB = "# YOUR CODE HERE\nraise NotImplementedError()", "YOUR AN
 
 @dataclass(frozen=True)
 class Part:
-    """A graded part: its identifier, title and points; ``checks`` is empty for a part that a person grades."""
+    """A graded part: its identifier, title and points; ``checks`` is empty for a part that a person grades.
+
+    ``rubric`` has what such a part gives points for, as pairs (points, what for) that add up to its points, if the source has
+    a region BEGIN RUBRIC; otherwise it is empty.
+    """
 
     id: str
     title: str
     points: float
     checks: Sequence[Check]
     code: bool
+    rubric: tuple[tuple[float, str], ...] = ()
 
     @property
     def manual(self) -> bool:
@@ -66,7 +71,7 @@ def load(name: str) -> Assignment:
     """Read the problem set ``name`` (PS1).
 
     Raises NotebookError if there is none of that name, or its notebook and its oracle do not fit together: a graded part without
-    checks that is not graded by hand, points that differ, an identifier used twice.
+    checks that is not graded by hand, points that differ (also those of a rubric), an identifier used twice.
     """
     found = sorted(folder().glob(f"{name}_*.py"))
     if len(found) != 1:
@@ -85,7 +90,11 @@ def load(name: str) -> Assignment:
             own = () if marks["solution"] else tuple(checks.get(identifier, ()))
             if not marks["solution"] and sum(check.points for check in own) != marks["points"]:
                 raise NotebookError(f"{found[0].name}: the checks of {identifier} do not add up to {marks['points']} points")
-            parts.append(Part(identifier, titles.get(number, identifier), marks["points"], own, cell.cell_type == "code"))
+            rubric = _rubric(cell.source) if marks["solution"] else ()
+            if rubric and sum(points for points, _ in rubric) != marks["points"]:
+                raise NotebookError(f"{found[0].name}: the rubric of {identifier} does not add up to {marks['points']} points")
+            title = titles.get(number, identifier)
+            parts.append(Part(identifier, title, marks["points"], own, cell.cell_type == "code", rubric))
     if unknown := set(checks) - {part.id for part in parts if part.checks}:
         raise NotebookError(f"{found[0].name} has no part {', '.join(sorted(unknown))}")
     title = re.search(r"^# (.+)$", notebook.cells[0].source, re.MULTILINE)
@@ -108,6 +117,8 @@ def student_version(notebook: NotebookNode) -> NotebookNode:
             raise NotebookError(f"cell {index + 1} has a region that its nbgrader metadata does not announce")
         if marks.get("solution") and not solved:
             source = stub
+        if "BEGIN RUBRIC" in source:  # nbgrader, which does not know this region, would hand it out
+            raise NotebookError(f"cell {index + 1} has a rubric outside of its solution")
         kind = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}[cell.cell_type]
         new = kind(source, id=cell.get("id") or f"cell-{index}")
         kept = {key: cell.metadata[key] for key in ("tags", "nbgrader") if key in cell.metadata}
@@ -133,6 +144,28 @@ def release(name: str, to: Path) -> Path:
     to.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8", newline="\n")
     return target
+
+
+def solution(assignment: Assignment, part: Part) -> str:
+    """The source of the solved cell of a part that a person grades, without its rubric."""
+    cells = [cell for cell in assignment.notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == part.id]
+    source = _without(cells[0].source, "RUBRIC", None)[0]
+    return "\n".join(line for line in source.split("\n") if not re.fullmatch(r"\s*### (BEGIN|END) SOLUTION", line)).strip()
+
+
+def _rubric(source: str) -> tuple[tuple[float, str], ...]:
+    """The items of the regions RUBRIC: lines ``2: what for``, in code behind ``# ``; other lines go on with the item before."""
+    _without(source, "RUBRIC", None)  # refuses a region that is not closed
+    items: list[tuple[float, str]] = []
+    for region in re.findall(r"BEGIN RUBRIC.*\n((?:.*\n)*?).*END RUBRIC", source):
+        for text in filter(None, (re.sub(r"^\s*#?\s*", "", line).rstrip() for line in region.split("\n"))):
+            if found := re.fullmatch(r"(\d+(?:\.\d+)?):\s+(.+)", text):
+                items.append((float(found[1]), found[2]))
+            elif items:
+                items[-1] = items[-1][0], f"{items[-1][1]} {text}"
+            else:
+                raise NotebookError(f"a rubric begins with {text[:40]!r}: expected points, a colon, and what they are given for")
+    return tuple(items)
 
 
 def _without(source: str, region: str, stub: str | None) -> tuple[str, bool]:

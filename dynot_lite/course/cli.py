@@ -13,14 +13,15 @@ Problem sets as course work.
   course release PS1 --to DIR      write the students' version of a problem set
   course grade DIR --to OUT        grade a folder of submissions: points, feedback
   course export OUT --to FILE      points for Canvas, Moodle, Gradescope or nbgrader
+  course mark OUT                  grade proofs and figures by hand, on a page in your browser
 
 The pages for instructors and for students are in notebooks/assignments/."""
 
 GRADE = """\
 Grade the submissions in DIR: files STUDENT.ipynb, or folders STUDENT with a notebook in them. OUT takes points.csv (one row per
-student), intake.csv (one row per file of DIR, with the reason if it was not graded), feedback/STUDENT.html, manual.csv (enter the
-points of proofs and figures there and run the command again) and grading.json (the seed of the random instances, and the limits).
-The exit code is 0 only if everything in DIR was graded and nobody of the roster is missing.
+student), intake.csv (one row per file of DIR, with the reason if it was not graded), feedback/STUDENT.html, manual.csv (points of
+proofs and figures: enter them there, or with course mark, and run the command again) and grading.json (the seed of the random
+instances, and the limits). The exit code is 0 only if everything in DIR was graded and nobody of the roster is missing.
 
 Each submission runs in a process without network, files of others or the answers, within limits of time, memory and disk; the
 values it returns are compared here. That needs Linux with user namespaces. Elsewhere nothing is run unless --trust is given."""
@@ -30,6 +31,13 @@ Write the points of a grading, the folder OUT of "course grade", as another syst
 Moodle: the CSV of its grade import, or its grading worksheet filled in. Gradescope: a folder with a results.json per student.
 nbgrader: the CSV of "nbgrader export". With --roster, students are named as in the table that the system itself exported. Who was
 not graded is left out, so that no point in the other system is overwritten by nothing."""
+
+MARK = """\
+Grade proofs and figures by hand: a page in your browser shows the answers that the last grading into OUT found, one question
+after the other, with typeset formulas, figures, the rubric to tick, and a comment. It is served by this machine to this machine
+only, and needs no network. Each mark is stored at once in OUT/marks.json; afterwards run course grade again.
+
+A mark belongs to the answer it was given for: if a student hands in another one, it waits until you have looked again."""
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -67,6 +75,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     export.add_argument("--roster", type=Path, metavar="CSV", help="the table of students that this system exported")
     export.set_defaults(run=_export)
 
+    mark = verbs.add_parser("mark", help="grade proofs and figures by hand", description=MARK, formatter_class=layout)
+    mark.add_argument("folder", type=Path, metavar="OUT", help="the folder that course grade wrote to")
+    mark.add_argument("--blind", action="store_true", help="replace names, and show each question in an order of its own")
+    mark.add_argument("--port", type=at_least(0), default=0, help="of the page (default: any that is free)")
+    mark.add_argument("--no-browser", action="store_true", help="only print the address of the page")
+    mark.set_defaults(run=_mark)
+
 
 def at_least(least: float, kind: type = int) -> Callable[[str], float]:
     """The type of an option that is a number of this kind, finite and not smaller than ``least``."""
@@ -84,6 +99,14 @@ def _release(options: argparse.Namespace) -> int:
     from dynot_lite.course.assignment import release
 
     print(release(options.assignment, options.to))
+    return 0
+
+
+def _mark(options: argparse.Namespace) -> int:
+    from dynot_lite.course.byhand import mark
+
+    count = mark(options.folder, blind=options.blind, port=options.port, browser=not options.no_browser)
+    print(f"{count} marks are stored in {options.folder}; run course grade again to have them in points and feedback")
     return 0
 
 

@@ -1,19 +1,13 @@
-"""What grading writes: a page of feedback per student, and the table in which a person enters points."""
+"""What grading writes for a student: a page of feedback."""
 
-import base64
-import csv
 import html
-from collections.abc import Sequence
 from pathlib import Path
 
-from dynot_lite.companion.notebooks import NotebookError
+from dynot_lite.course import rendering
 from dynot_lite.course.assignment import Assignment, Part
 from dynot_lite.course.reports import Report, Score
-from dynot_lite.course.texts import plain, write_table
 
-__all__ = ["read_marks", "write_page", "write_tables"]
-
-COLUMNS = ("student", "part", "title", "points", "out of", "comment")
+__all__ = ["write_page"]
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -25,8 +19,9 @@ table {{ border-collapse: collapse; width: 100%; margin: 1rem 0 }} th, td {{ tex
 padding: .35rem .6rem; border-bottom: 1px solid #ddd }} td.n {{ text-align: right; white-space: nowrap }}
 .all {{ color: #00664a }} .some {{ color: #8a5a00 }} .none {{ color: #a33000 }} .wait {{ color: #555 }}
 .note {{ background: #fff4e0; padding: .6rem .9rem }} pre {{ white-space: pre-wrap; background: #f6f6f6; padding: .6rem }}
-img {{ max-width: 100% }} h2 {{ font-size: 1.1rem; margin-top: 2rem }}
-</style></head><body>
+img {{ max-width: 100% }} .answer {{ border-left: 3px solid #ddd; padding-left: 1rem }}
+h2 {{ font-size: 1.1rem; margin-top: 2rem }}
+{style}</style></head><body>
 <h1>{title}</h1>
 <p><strong>{student}</strong>: {summary}.</p>
 {notes}
@@ -54,6 +49,7 @@ def write_page(report: Report, assignment: Assignment, folder: Path) -> Path:
         lines = "\n".join(f"cell {name}: {error}" for name, error in report.cells[:20])
         notes.append(f"<p>Cells that ended with an error:</p><pre>{_text(lines)}</pre>")
     page = PAGE.format(
+        style=rendering.STYLE,
         title=_text(assignment.title),
         student=_text(report.submission.student),
         summary=_text(_summary(report, assignment)),
@@ -92,16 +88,18 @@ def _by_oracle(score: Score) -> list[str]:
 
 def _by_hand(report: Report, part: Part, score: Score) -> list[str]:
     lines = []
-    if score.earned is None and report.graded:
+    if score.changed:
+        lines.append('<p class="wait">Was graded, but the answer changed since then: waits to be looked at again.</p>')
+    elif score.earned is None and report.graded:
         lines.append('<p class="wait">Waits to be graded.</p>')
-    if score.comment:
-        lines.append(f"<p>{_text(score.comment)}</p>")
-    for cell in report.submission.cells:
-        if cell.id == part.id:
-            lines.append(f"<pre>{_text(cell.source[:20000])}</pre>")
-            for picture in cell.pictures:
-                data = base64.b64encode(picture).decode("ascii")
-                lines.append(f'<img alt="figure of this answer" src="data:image/png;base64,{data}">')
+    if score.items:
+        found = [(text, points, "all" if had else "none", "✓" if had else "–") for text, points, had in score.items]
+        items = [f'<li class="{style}">{sign} {rendering.inline(text)} ({points:g})</li>' for text, points, style, sign in found]
+        lines.append(f'<ul class="rubric">{"".join(items)}</ul>')
+    lines += [f"<p>{_text(line)}</p>" for line in score.comment.split("\n") if line.strip()]
+    if answer := report.answers.get(part.id):
+        urls = {name: rendering.data_url(content) for name, content in answer.files.items()}
+        lines.append(rendering.answer(answer.pieces, urls.get))
     return lines
 
 
@@ -113,50 +111,3 @@ def _style(score: Score, part: Part) -> str:
 
 def _text(text: str) -> str:
     return html.escape(str(text))
-
-
-def write_tables(reports: Sequence[Report], assignment: Assignment, marks: dict, folder: Path) -> None:
-    """Write ``manual.csv``, one row per answer that a person grades."""
-    by_hand, kept = {part.id: part for part in assignment.parts if part.manual}, {}
-    for report in reports:
-        for score in (score for score in report.scores if score.part in by_hand):
-            if not report.graded and (report.submission.student, score.part) not in marks:
-                continue
-            points, comment = marks.get((report.submission.student, score.part), (None, ""))
-            if score.earned == 0 and not comment:
-                points, comment = points or 0.0, score.comment or report.message
-            kept[report.submission.student, score.part] = points, comment
-    kept |= {key: value for key, value in sorted(marks.items()) if key not in kept}  # of students who are not in this folder
-    rows = [
-        [student, part, by_hand[part].title, "" if points is None else f"{points:g}", f"{by_hand[part].points:g}", comment]
-        for (student, part), (points, comment) in kept.items()
-    ]
-    write_table(folder / "manual.csv", COLUMNS, rows)
-
-
-def read_marks(path: Path, assignment: Assignment) -> dict[tuple[str, str], tuple[float | None, str]]:
-    """The points and comments of ``manual.csv`` by student and part; empty if there is no such file.
-
-    Raises NotebookError for a part that is not graded by hand, or points that are no number between 0 and the maximum.
-    """
-    if not path.exists():
-        return {}
-    possible = {part.id: part.points for part in assignment.parts if part.manual}
-    marks = {}
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        for number, row in enumerate(csv.DictReader(stream), 2):
-            part, text = row.get("part"), (row.get("points") or "").strip()
-            if part not in possible:
-                raise NotebookError(f"{path}, line {number}: {part!r} is not a part of {assignment.name} that a person grades")
-            try:
-                points = float(text) if text else None
-                if points is not None and not 0 <= points <= possible[part]:
-                    raise ValueError
-            except ValueError:
-                raise NotebookError(f"{path}, line {number}: {text!r} is not between 0 and {possible[part]:g}") from None
-            student = plain(row.get("student") or "")
-            comment = row.get("comment") or ""
-            marks[student, part] = points, "" if comment == "not answered" else plain(comment)
-            if comment == "not answered" and points == 0:
-                del marks[student, part]
-    return marks

@@ -17,7 +17,8 @@ from dynot_lite._base import progress
 from dynot_lite.companion import notebooks
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.processes import holding
-from dynot_lite.course import feedback, sandbox, tables
+from dynot_lite.course import answers, feedback, sandbox, tables
+from dynot_lite.course import marks as by_hand
 from dynot_lite.course.assignment import Assignment, Part, load, student_version
 from dynot_lite.course.intake import Entry, guess, ledger
 from dynot_lite.course.oracle.compare import Case, Check, cases, judge
@@ -66,9 +67,9 @@ def grade(
         limits, cell_seconds, call_seconds: what a submission may use, in all, in one cell, and in one call of a function.
         trust: run the submissions without isolation.
 
-    Points that a person entered in ``manual.csv`` of an earlier grading are kept. Gives a report of every entry of the folder but
-    what systems leave there, and of who is missing. Whatever is wrong with one, to read, to run, to judge or to write it, is said
-    in its own report, and the others are graded.
+    Points that a person gave, on the page of ``course mark`` or in ``manual.csv``, are kept. Gives a report of every entry of the
+    folder but what systems leave there, and of who is missing. Whatever is wrong with one, to read, to run, to judge or to write
+    it, is said in its own report, and the others are graded.
     Raises NotebookError if the submissions cannot be isolated here and ``trust`` is False, if there are none, if ``to`` is
     inside ``folder`` or another process grades into it, or if a table cannot be read or has points out of range.
     """
@@ -83,7 +84,7 @@ def grade(
         )
     seed = secrets.randbits(63) if seed is None else seed
     with holding(to):  # two gradings at once would each lose what the other wrote
-        marks = feedback.read_marks(to / "manual.csv", chosen)
+        marks = by_hand.read(to, chosen)
         work = _Work(chosen, seed, cell_seconds, call_seconds, limits, trust, (folder, to, notebooks.root() / "notebooks"))
         begin, reports = time.monotonic(), {}
         pool = ThreadPoolExecutor(jobs)
@@ -102,7 +103,9 @@ def grade(
         students = [report for report in ordered if report.status != "not used"]
         failed = tables.write_points(students, chosen, to)
         tables.write_intake([one.submission for one in entries], ordered, to)
-        feedback.write_tables(students, chosen, marks, to)
+        handed_in = {report.submission.student: report.answers for report in students if report.graded}
+        answers.write(to, chosen.name, handed_in)
+        marks.write(handed_in)
         record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
         record |= {"graded": sum(report.graded for report in ordered)}
         record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
@@ -170,7 +173,7 @@ class _Work:
             self.local.sandbox.close()
             del self.local.sandbox
 
-    def report(self, entry: Entry, marks: dict) -> Report:
+    def report(self, entry: Entry, marks: by_hand.Marks) -> Report:
         """Run and judge one submission. Never raises, for anything that a submission does or a fault of ours."""
         submission = entry.submission
         if submission.status:
@@ -189,47 +192,48 @@ class _Work:
             problem = f"it could not be {step}, which is a fault of the grading: {_words(error)}"
             return self._ungraded(entry, "error", problem, marks)
 
-    def _judged(self, entry: Entry, outcome: sandbox.Outcome, marks: dict) -> Report:
+    def _judged(self, entry: Entry, outcome: sandbox.Outcome, marks: by_hand.Marks) -> Report:
         submission = entry.submission
-        answers, cells, ended = _parse(outcome.output)
+        given = answers.answers_of(submission, self.assignment.parts, self.release.sources)
+        manual = {part.id: self._by_hand(part, submission, given, marks) for part in self.assignment.parts if part.manual}
+        returned, cells, ended = _parse(outcome.output)
         status = "failed" if outcome.status == "finished" and not ended else outcome.status
         scores = tuple(
-            self._by_hand(part, submission, marks) if part.manual else self._by_oracle(part, answers, cells, status)
-            for part in self.assignment.parts
+            manual[part.id] if part.manual else self._by_oracle(part, returned, cells, status) for part in self.assignment.parts
         )
         errors = tuple((name, error) for name, error in cells.items() if error and name not in self.tests)
         message = "" if status == "finished" else f"{STATUS[status]}. {_lines(outcome.message)}".strip()
-        return Report(submission, status, message, scores, errors, outcome.seconds, entry.person, entry.late, submission.notes)
+        about = {"person": entry.person, "late": entry.late, "notes": submission.notes, "answers": given}
+        return Report(submission, status, message, scores, errors, outcome.seconds, **about)
 
-    def _ungraded(self, entry: Entry, status: str, problem: str, marks: dict) -> Report:
+    def _ungraded(self, entry: Entry, status: str, problem: str, marks: by_hand.Marks) -> Report:
         """A report without a verdict; points that a person gave all the same, perhaps for a proof on paper, count."""
-        given = [marks.get((entry.submission.student, part.id), (None, "")) for part in self.assignment.parts]
-        parts = zip(self.assignment.parts, given, strict=True)
-        scores = tuple(Score(part.id, points, comment=comment) for part, (points, comment) in parts)
+        given = [(part, marks.given.get((entry.submission.student, part.id), by_hand.Mark())) for part in self.assignment.parts]
+        scores = tuple(Score(part.id, mark.points, comment=mark.comment) for part, mark in given)
         return Report(entry.submission, status, problem, scores, (), 0.0, entry.person, entry.late, entry.submission.notes)
 
-    def _by_oracle(self, part, answers, cells, status) -> Score:
+    def _by_oracle(self, part, returned, cells, status) -> Score:
         findings = []
         for k, check in enumerate(part.checks):
             asked = self.asked[part.id, k][1]
-            given = [answers.get((part.id, k, case), {"error": f"no answer: {STATUS[status]}"}) for case in range(len(asked))]
+            given = [returned.get((part.id, k, case), {"error": f"no answer: {STATUS[status]}"}) for case in range(len(asked))]
             errors = [one.get("error") for one in given]
             values = [None if error else one.get("value") for one, error in zip(given, errors, strict=True)]
             findings.append(judge(check, asked, values, errors))
         visible = cells.get(part.id, "not reached") or "passed"
         return Score(part.id, sum(finding.earned for finding in findings), tuple(findings), visible)
 
-    def _by_hand(self, part: Part, submission: Submission, marks) -> Score:
-        points, comment = marks.get((submission.student, part.id), (None, ""))
-        mine = [k for k, cell in enumerate(submission.cells) if cell.id == part.id]
-        if points is None and not any(self.release.written(submission.cells[k]) for k in mine):
-            if elsewhere := self._elsewhere(part, submission, mine):
-                return Score(part.id, None, comment=comment or elsewhere)
-            return Score(part.id, 0.0, comment=comment or "not answered")
-        return Score(part.id, points, comment=comment)
+    def _by_hand(self, part: Part, submission: Submission, given: dict[str, answers.Answer], marks: by_hand.Marks) -> Score:
+        """The points that a person gave; an empty answer in ``given`` that may stand in another cell is no longer called so."""
+        elsewhere = self._elsewhere(part, submission) if given[part.id].empty else ""
+        if elsewhere:
+            given[part.id] = replace(given[part.id], empty=False)
+        score = marks.score(submission.student, part, given[part.id])
+        return replace(score, comment=score.comment or elsewhere)
 
-    def _elsewhere(self, part: Part, submission: Submission, mine: list[int]) -> str:
+    def _elsewhere(self, part: Part, submission: Submission) -> str:
         """Why an answer that is not in its cell may be in another one; empty if the student wrote no such cell."""
+        mine = [k for k, cell in enumerate(submission.cells) if cell.id == part.id]
         kind = "code" if part.code else "markdown"
         new = {k for k, one in enumerate(submission.cells) if one.kind == kind and not one.id and self.release.written(one)}
         if not mine:

@@ -1,7 +1,9 @@
 """What grading finds out about one submission."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from dynot_lite.course.answers import Answer
 from dynot_lite.course.deadlines import Lateness
 from dynot_lite.course.oracle.compare import Finding
 from dynot_lite.course.roster import Person
@@ -15,13 +17,19 @@ GRADED = ("finished", "failed", "time", "memory", "output")
 
 @dataclass(frozen=True)
 class Score:
-    """The points of one part: ``earned`` is None as long as nobody has graded it."""
+    """The points of one part: ``earned`` is None as long as nobody has graded it.
+
+    ``items`` are what its rubric gives points for, each with its points and whether it was found. ``changed`` says that there is
+    a mark, but for another answer: it does not count until a person confirms it.
+    """
 
     part: str
     earned: float | None
     findings: tuple[Finding, ...] = ()
     visible: str = ""
     comment: str = ""
+    items: tuple[tuple[str, float, bool], ...] = ()
+    changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Report:
         late: when it was handed in, and what that costs.
         notes: what the lecturer should know although the submission is graded.
         unwritten: whether its page of feedback or its row of points could not be written.
+        answers: those to the parts that a person grades.
     """
 
     submission: Submission
@@ -51,6 +60,7 @@ class Report:
     late: Lateness | None = None
     notes: tuple[str, ...] = ()
     unwritten: bool = False
+    answers: Mapping[str, Answer] = field(default_factory=dict)
 
     @property
     def graded(self) -> bool:
@@ -69,5 +79,6 @@ class Report:
 
     @property
     def pending(self) -> list[str]:
-        """The parts that a person still has to grade."""
-        return [score.part for score in self.scores if score.earned is None] if self.graded else []
+        """The parts that a person still has to grade, or to look at again because the answer is not the one that was graded."""
+        waiting = [f"{one.part} (changed)" if one.changed else one.part for one in self.scores if one.earned is None]
+        return waiting if self.graded else []

@@ -1,12 +1,14 @@
 """One submission's code in a process of its own, without network, with bounded time, memory and disk, and nothing to read.
 
-What is enforced, on Linux with user namespaces: see :mod:`dynot_lite.course._launcher`. Time and the memory of all processes
-together are watched from outside. Elsewhere nothing but time and memory is watched, and a caller must ask for that: ``trust``.
+What is enforced, on Linux with user namespaces: see :mod:`dynot_lite.course._launcher`. Time and memory are watched from outside,
+too. Elsewhere nothing but time and memory is watched, and a caller must ask for that: ``trust``.
 """
 
 import contextlib
+import functools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,28 +17,53 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from dynot_lite.course import _copies, _groups, _seccomp, _usage
+
 __all__ = ["Limits", "Outcome", "Sandbox", "end", "unavailable"]
 
 HERE = Path(__file__).resolve().parent
+LAUNCHER = HERE / "_launcher.py"
 REFUSED = 97
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
-DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+DEVICES = ("/dev/null", "/dev/urandom", "/dev/random")  # not /dev/zero, which can be mapped as memory that nobody counts
+# What a submission must not be able to do, tried from inside.
+PROBE = """
+import ctypes, os, socket
+libc, done = ctypes.CDLL(None, use_errno=True), []
+for name, attempt in {
+    "see processes": lambda: os.listdir("/proc/self"),
+    "read /etc": lambda: os.stat("/etc/passwd"),
+    "start processes": lambda: os.fork() or os._exit(0),
+    "open sockets": lambda: socket.socket(socket.AF_UNIX),
+    "take another processor": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
+}.items():
+    try: attempt()
+    except OSError: continue
+    done.append(name)
+if os.getpgrp() != 1: done.append("signal others")
+if libc.unshare(0x10000000) == 0: done.append("make namespaces")
+if len(os.sched_getaffinity(0)) != 1: done.append("use several processors")
+os.write(1, ("a program could " + ", ".join(done) if done else "ready").encode())
+"""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use: wall-clock seconds, bytes of memory, of temporary files and of answers, and processes."""
+    """What one submission may use: seconds, bytes of memory, of temporary files and of answers, and threads.
+
+    Where it is isolated, ``seconds`` are its own: of processor time, and on the clock without the time that it had to wait.
+    """
 
     seconds: float = 120.0
     memory: int = 3 * 2**30
     disk: int = 64 * 2**20
     answer: int = 16 * 2**20
-    processes: int = 32
+    threads: int = 32
 
 
 @dataclass(frozen=True)
@@ -74,7 +101,7 @@ class Sandbox:
         trust: bool = False,
     ):
         self.trust, self.files, self.preload, self.path = trust, files or {}, list(preload), list(path)
-        self.visible = {} if trust else _visible(masked)
+        self.visible = {} if trust else dict(_visible(tuple(masked)))
         self.server = self.channel = None
         self.current: int | None = None
         self.closed = False
@@ -104,31 +131,61 @@ class Sandbox:
         with tempfile.TemporaryDirectory(prefix="dynot-course-") as folder:
             given = Path(folder, "request")
             given.write_bytes(request)
+            if not self.trust and (found := self._audit()):
+                return Outcome("refused", b"", found, 0.0)
             for _ in range(2):
                 try:
                     with open(given, "rb") as stdin:
-                        return (self._in_the_open if self.trust else self._isolated)(program, stdin, limits, Path(folder))
-                except OSError as error:  # the server is gone, or could not start: once more with a new one
+                        return (self._in_the_open if self.trust else self._alone)(program, stdin, limits, Path(folder))
+                except (OSError, ValueError) as error:  # the server is gone, or could not start: once more with a new one
                     problem = str(error)
                     self._stop()
             return Outcome("refused", b"", problem, 0.0)
+
+    def _audit(self) -> str:
+        """What a submission could find of the answers, looked for from inside; once for the same folders."""
+        shown, masked = self.visible["read_only"], set(self.visible["masked"])
+        with _auditing:
+            if any(shown == folders and covered <= masked for folders, covered in _audited):
+                return ""
+            with tempfile.TemporaryDirectory(prefix="dynot-course-") as folder, open(os.devnull, "rb") as nothing:
+                try:
+                    outcome = self._alone(_copies.AUDIT, nothing, Limits(seconds=300), Path(folder))
+                except (OSError, ValueError) as error:
+                    return str(error)
+            if outcome.status == "finished" and not outcome.output:
+                _audited.append((shown, masked))
+                return ""
+        found = outcome.output.decode("utf-8", "replace").replace("\n", ", ")
+        return f"a submission could read answers in {found}: remove these copies" if found else outcome.message
+
+    def _alone(self, program, stdin, limits, folder) -> Outcome:
+        """Isolated, on a processor and in a control group of its own."""
+        with _usage.processor(lambda: self.closed) as number, _groups.group(limits.memory + limits.disk, limits.threads) as group:
+            outcome = self._isolated(program, stdin, limits, folder, {"processor": number, "group": group and str(group)})
+            passed = outcome.status == "failed" and _groups.passed(group)
+        return replace(outcome, status="memory", message="") if passed else outcome
 
     def _in_the_open(self, program, stdin, limits, folder) -> Outcome:
         command = [sys.executable, "-I", "-c", program]
         pipes = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen(command, **pipes, env=_environment(str(folder)), cwd=folder) as process:
-            return self._watch(process.pid, process.stdout, process.stderr, limits, process.poll, process.wait)
+            memory, begin = functools.partial(_memory, process.pid), time.monotonic()
+            clock = lambda: time.monotonic() - begin
+            return self._watch(process.pid, process.stdout, process.stderr, limits, process.poll, process.wait, memory, clock)
 
-    def _isolated(self, program, stdin, limits, folder) -> Outcome:
+    def _isolated(self, program, stdin, limits, folder, place) -> Outcome:
         (folder / "root").mkdir(exist_ok=True)
         description = {
             "root": str(folder / "root"),
             **self.visible,
+            **place,
             "files": self.files,
             "memory": limits.memory,
             "disk": limits.disk,
             "seconds": int(limits.seconds) + 1,
-            "processes": limits.processes + _user_threads(),
+            "threads": limits.threads + _user_threads(),
+            "filter": _seccomp.filter_for(os.uname().machine).hex(),
             "program": program,
         }
         (folder / "config").write_text(json.dumps(description), encoding="utf-8")
@@ -157,14 +214,15 @@ class Sandbox:
                     codes.append(1 if code is None else code)
                 return codes[0]
 
-            return self._watch(pid, output, messages, limits, poll, wait)
+            usage = _usage.Usage(pid)
+            return self._watch(pid, output, messages, limits, poll, wait, usage.memory, usage.seconds)
 
     def _start(self) -> None:
         self.channel, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         arguments = [str(other.fileno()), json.dumps(self.path), json.dumps(self.preload)]
         with other:
             self.server = subprocess.Popen(
-                [sys.executable, "-I", *([] if self.preload else ["-S"]), str(HERE / "_launcher.py"), *arguments],
+                [sys.executable, "-I", *([] if self.preload else ["-S"]), str(LAUNCHER), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -181,7 +239,9 @@ class Sandbox:
         except (OSError, ValueError):
             return None
 
-    def _watch(self, pid, stdout, stderr, limits: Limits, poll: Callable, wait: Callable) -> Outcome:
+    def _watch(
+        self, pid, stdout, stderr, limits: Limits, poll: Callable, wait: Callable, memory: Callable, seconds: Callable
+    ) -> Outcome:
         begin, status, pause, code = time.monotonic(), "", 0.01, None
         self.current = pid
         output, errors = _Reader(stdout, limits.answer), _Reader(stderr, 4000)
@@ -189,9 +249,9 @@ class Sandbox:
             while not status and (code := poll()) is None:
                 time.sleep(pause)
                 pause = min(0.1, 1.3 * pause)
-                if time.monotonic() - begin > limits.seconds:
+                if seconds() > limits.seconds:
                     status = "time"
-                elif _memory(pid) > limits.memory:
+                elif memory() > limits.memory:
                     status = "memory"
                 elif output.full:
                     status = "output"
@@ -213,19 +273,23 @@ class Sandbox:
         return Outcome(status, bytes(output.data), message, time.monotonic() - begin)
 
 
+_auditing = threading.Lock()
+_audited: list[tuple[list[str], set[str]]] = []  # the folders shown, and what was masked, when no answer was found
+
+
 def unavailable() -> str | None:
     """Why submissions cannot be isolated here, or None if they can: a program is started in the sandbox to find out."""
     if not sys.platform.startswith("linux"):
         return f"isolation needs Linux with user namespaces, not {sys.platform}"
-    program = "import os; os.write(1, b'exposed' if os.path.exists('/proc/self') or os.path.exists('/etc/passwd') else b'ready')"
     with Sandbox() as sandbox:
-        outcome = sandbox.run(program, b"", limits=Limits(seconds=20))
+        outcome = sandbox.run(PROBE, b"", limits=Limits(seconds=20))
     if outcome.output == b"ready":
         return None
-    return outcome.message.strip() or f"the sandbox did not start: {outcome.status}"
+    return (outcome.message or outcome.output.decode()).strip() or f"the sandbox did not start: {outcome.status}"
 
 
-def _visible(masked: Sequence[Path]) -> dict[str, list]:
+@functools.cache
+def _visible(masked: tuple[Path, ...]) -> dict[str, list]:
     """The paths the sandbox gets, read-only, the symbolic links among them, and what must be covered."""
     package = HERE.parent
     wanted = [*SYSTEM, *DEVICES, sys.prefix, sys.base_prefix, sys.exec_prefix, sysconfig.get_path("stdlib"), str(package)]
@@ -243,9 +307,11 @@ def _visible(masked: Sequence[Path]) -> dict[str, list]:
         if not any(path == other or path.startswith(other + "/") for other in kept):
             kept.append(path)
     inside = [link for link in links if not any(link[0].startswith(other + "/") for other in kept)]
-    hidden = [HERE, package / "companion" / "claims", *masked]
-    covered = [str(Path(path).resolve()) for path in hidden]
-    return {"read_only": kept, "links": inside, "masked": covered}
+    needed = [str(package), *(os.path.realpath(path) for path in (sys.prefix, sys.base_prefix, sys.exec_prefix))]
+    hidden = [str(HERE), str(package / "companion" / "claims"), *_copies.copies(tuple(kept)), *map(os.path.realpath, masked)]
+    covered = {part for path in hidden for part in _copies.around(path, [other for other in needed if other != path])}
+    covered = {path for path in covered if any(path.startswith(other + "/") for other in kept)}  # nothing else is there
+    return {"read_only": kept, "links": inside, "masked": sorted(covered, key=len)}
 
 
 def _environment(home: str) -> dict[str, str]:
@@ -257,7 +323,9 @@ def _environment(home: str) -> dict[str, str]:
 
 
 def _user_threads() -> int:
-    """The threads that the user of the submission has now: the limit of processes counts them on older kernels."""
+    """The threads that the user of the submission has now, which the limit counts before Linux 5.14."""
+    if [int(number) for number in re.findall(r"\d+", os.uname().release)[:2]] >= [5, 14]:
+        return 0
     user = os.getuid() or 65534
     total = 0
     for process in psutil.process_iter(["uids", "num_threads"]):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dynot_lite.companion.notebooks import NotebookError
+from dynot_lite.course.outputs import attachments, printed
 from dynot_lite.course.texts import decoded, distinct, file_name, printable
 
 __all__ = ["Cell", "Submission", "better", "collect", "program", "set_of"]
@@ -28,9 +29,10 @@ KINDS = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_I
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a submission: its ``kind``, nbgrader's identifier or "", the source, the pictures it shows (PNG), and ``own``.
+    """A cell of a submission: its ``kind``, nbgrader's identifier or "", the source, and the pictures it shows (PNG).
 
-    The last is the identifier that the notebook itself gives it, which editors keep that drop nbgrader's.
+    ``own`` is the identifier that the notebook itself gives it, which editors keep that drop nbgrader's; ``attachments`` are
+    pictures by name, ``printed`` is what its outputs say in words.
     """
 
     kind: str
@@ -38,6 +40,8 @@ class Cell:
     source: str
     pictures: tuple[bytes, ...] = ()
     own: str = ""
+    attachments: tuple[tuple[str, bytes], ...] = ()
+    printed: str = ""
 
 
 @dataclass(frozen=True)
@@ -268,7 +272,8 @@ def _cell(cell: dict[str, Any]) -> Cell:
     marks = metadata.get("nbgrader") if isinstance(metadata, dict) else None
     name, own = marks.get("grade_id") if isinstance(marks, dict) else "", cell.get("id")
     name, own = (printable(one, most=64) if isinstance(one, str) else "" for one in (name, own))
-    return Cell(printable(cell["cell_type"], most=16), name, text, _pictures(cell.get("outputs", [])), own)
+    kind, outputs = printable(cell["cell_type"], most=16), cell.get("outputs", [])
+    return Cell(kind, name, text, _pictures(outputs), own, attachments(cell), printed(outputs))
 
 
 def _pictures(outputs: Sequence[dict[str, Any]]) -> tuple[bytes, ...]:

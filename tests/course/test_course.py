@@ -23,8 +23,9 @@ from course_bank import solutions, write
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.processes import holding
 from dynot_lite.course import assignment as assignments
-from dynot_lite.course import cli, feedback, sandbox
+from dynot_lite.course import cli, feedback, sandbox, tables
 from dynot_lite.course import grade as grading
+from dynot_lite.course import marks as by_hand
 from dynot_lite.course.assignment import load, names, release, student_version
 from dynot_lite.course.oracle.compare import Case, Check, cases, distance, judge
 from dynot_lite.course.submissions import collect, program
@@ -228,19 +229,6 @@ def test_the_released_tests_are_run_whatever_the_student_made_of_them(tmp_path):
 # ------------------------------------------------------------------------------------------------------ marks and tables
 
 
-def test_points_entered_by_hand_are_kept_and_checked(tmp_path):
-    path = tmp_path / "manual.csv"
-    head = ",".join(feedback.COLUMNS)
-    path.write_text(f"{head}\nann,ps1-2,x,5.5,11,'=good\nbob,ps1-2,x,,11,\ncarl,ps1-5,x,0,14,not answered\n", encoding="utf-8")
-    assert feedback.read_marks(path, PS1) == {("ann", "ps1-2"): (5.5, "=good"), ("bob", "ps1-2"): (None, "")}
-    bad = {"ann,ps1-2,x,12,11,": "between 0 and 11", "ann,ps1-2,x,many,11,": "many", "ann,ps1-1,x,1,5,": "'ps1-1'"}
-    for row, told in bad.items():
-        path.write_text(f"{head}\n{row}\n", encoding="utf-8")
-        with pytest.raises(NotebookError, match=f"line 2.*{told}"):
-            feedback.read_marks(path, PS1)
-    assert feedback.read_marks(tmp_path / "absent.csv", PS1) == {}
-
-
 def test_grading_without_isolation_is_refused_unless_trusted_and_marks_survive_a_second_grading(tmp_path, monkeypatch):
     code = {"ps1-6-code": solutions(PS1)["ps1-6-code"], "ps1-2": "Proof.", "ps1-5": "Another."}
     write(tmp_path / "in" / "ann.ipynb", PS1, code)
@@ -254,15 +242,15 @@ def test_grading_without_isolation_is_refused_unless_trusted_and_marks_survive_a
 
     ann, bob = grading.grade(tmp_path / "in", tmp_path / "out", seed=3, trust=True)
     assert (ann.points, ann.pending, bob.points, bob.status) == (4, ["ps1-2", "ps1-5"], 0, "failed")
-    table = (tmp_path / "out" / "manual.csv").read_text(encoding="utf-8")
+    table = (tmp_path / "out" / "manual.csv").read_text(encoding="utf-8-sig")
     assert "ann,ps1-2,Two proofs about this velocity,,11," in table
     changed = table.replace("ann,ps1-2,Two proofs about this velocity,,11,", "ann,ps1-2,Two proofs,6.5,11,clear <b>proof</b>")
-    changed = changed.replace("bob,ps1-5,Least energy,0,14,not answered", "bob,ps1-5,Least energy,2,14,on paper")
+    changed = changed.replace("bob,ps1-5,Least energy,0,14,,", "bob,ps1-5,Least energy,2,14,on paper,")
     (tmp_path / "out" / "manual.csv").write_text(changed + "gone,ps1-2,x,3,8,\n", encoding="utf-8")
     ann, bob = grading.grade(tmp_path / "in", tmp_path / "out", seed=3, trust=True)
     assert (ann.points, ann.pending, bob.points) == (10.5, ["ps1-5"], 2)
     assert "clear &lt;b&gt;proof" in (tmp_path / "out" / "feedback" / "ann.html").read_text(encoding="utf-8")
-    with open(tmp_path / "out" / "manual.csv", encoding="utf-8", newline="") as stream:
+    with open(tmp_path / "out" / "manual.csv", encoding="utf-8-sig", newline="") as stream:
         kept = {(row["student"], row["part"]): row["points"] for row in csv.DictReader(stream)}
     assert kept["ann", "ps1-2"] == "6.5" and kept["ann", "ps1-5"] == "" and kept["gone", "ps1-2"] == "3"
     assert json.loads((tmp_path / "out" / "grading.json").read_text(encoding="utf-8"))["trust"] is True
@@ -276,19 +264,19 @@ def test_a_folder_takes_one_grading_at_a_time_from_the_marks_to_the_tables(tmp_p
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["lock"]
     steps = []
 
-    def held(name: str, do):
+    def held(place, name: str, do):
         def step(*arguments):
             with pytest.raises(NotebookError, match=holder), holding(tmp_path / "out"):
                 pass
             steps.append(name)
             return do(*arguments)
 
-        monkeypatch.setattr(feedback, name, step)
+        monkeypatch.setattr(place, name, step)
 
-    for name in ("read_marks", "write_page", "write_tables"):
-        held(name, getattr(feedback, name))
+    for place, name in ((by_hand, "read"), (feedback, "write_page"), (tables, "write_points"), (by_hand.Marks, "write")):
+        held(place, name, getattr(place, name))
     grading.grade(tmp_path / "in", tmp_path / "out", trust=True)
-    assert steps == ["read_marks", "write_page", "write_tables"]
+    assert steps == ["read", "write_page", "write_points", "write"]
     with holding(tmp_path / "out"):
         pass
 

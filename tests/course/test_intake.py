@@ -299,7 +299,7 @@ def test_points_that_a_person_gave_count_for_what_could_not_be_read(tmp_path, st
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "ann.ipynb").write_bytes(b"{")
     (tmp_path / "out").mkdir()
-    marks = ",".join(feedback.COLUMNS) + f"\nann,{PROOF},x,5,8,on paper\n"
+    marks = f"student,part,title,points,out of,comment\nann,{PROOF},x,5,8,on paper\n"
     (tmp_path / "out" / "manual.csv").write_text(marks, encoding="utf-8")
     (report,) = grading.grade(tmp_path / "in", tmp_path / "out", assignment="PS1")
     (row,) = read_rows(tmp_path / "out" / "points.csv")
