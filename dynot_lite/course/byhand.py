@@ -77,7 +77,8 @@ class Desk:
         """Store a mark. Points that are neither new nor confirmed stay those of the answer they were given for."""
         value = marks.number(points, self.parts[part].points, "points")
         before = self.marks.given.get((student, part), Mark())
-        same = value == before.points and set(items) == set(before.items)
+        known = {text for _, text in marks.rubric(self.parts[part])}  # those of an earlier rubric are not on the page
+        same = value == before.points and known.intersection(items) == known.intersection(before.items)
         answer = before.answer if same and not confirmed else self.answers[student][part].hash
         return self.marks.give(student, part, Mark(value, comment, tuple(items), answer))
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import unicodedata
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -38,22 +39,24 @@ from dynot_lite.course.submissions import collect
 SETS = [load(name) for name in names()]
 PS1 = SETS[0]
 PARTS = {part.id: part for part in PS1.parts}
+MOST, ITEM = PARTS["ps1-2"].points, marks.rubric(PARTS["ps1-2"])[0][1]
 needs_math = pytest.mark.skipif(not rendering.typesets(), reason="math-core is not installed (the extra [course])")
 
 
 # ----------------------------------------------------------------------------------------------------------- the rubric
 
 
-RUBRIC = """Proof.
+RUBRIC = f"""Proof.
 
 ### BEGIN RUBRIC
 5: (a) the image: $\\mu_t=1:2$,
    with uniqueness
 0.5: (b) symmetric
 
-2.5: (c) rest
+{MOST - 5.5:g}: (c) rest
 ### END RUBRIC"""
-IN_CODE = "### BEGIN SOLUTION\nf = 1\n    ### BEGIN RUBRIC\n    # 4: figure\n    # 2: text\n    ### END RUBRIC\n### END SOLUTION"
+FIGURE = PARTS["ps1-12"].points
+IN_CODE = f"### BEGIN SOLUTION\nf = 1\n    ### BEGIN RUBRIC\n    # 4: figure\n    # {FIGURE - 4:g}: text\n    ### END RUBRIC\n### END SOLUTION"
 
 
 def with_source(monkeypatch, identifier, source, solved=True):
@@ -73,10 +76,10 @@ def test_a_rubric_is_read_from_the_source_and_never_released(monkeypatch):
         (
             "ps1-2",
             RUBRIC,
-            ((5, "(a) the image: $\\mu_t=1:2$, with uniqueness"), (0.5, "(b) symmetric"), (2.5, "(c) rest")),
+            ((5, "(a) the image: $\\mu_t=1:2$, with uniqueness"), (0.5, "(b) symmetric"), (MOST - 5.5, "(c) rest")),
             "Proof.",
         ),
-        ("ps1-12", IN_CODE, ((4, "figure"), (2, "text")), "f = 1"),
+        ("ps1-12", IN_CODE, ((4, "figure"), (FIGURE - 4, "text")), "f = 1"),
     ):
         problems = with_source(monkeypatch, identifier, source)
         part = next(part for part in problems.parts if part.id == identifier)
@@ -87,7 +90,7 @@ def test_a_rubric_is_read_from_the_source_and_never_released(monkeypatch):
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("### BEGIN RUBRIC\n5: a\n2: b\n### END RUBRIC", "does not add up to 8"),
+        ("### BEGIN RUBRIC\n5: a\n2: b\n### END RUBRIC", "does not add up to"),
         ("### BEGIN RUBRIC\nfirst\n8: a\n### END RUBRIC", "begins with 'first'"),
         ("### BEGIN RUBRIC\n8: a", "not closed"),
         ("### BEGIN RUBRIC\n4: a\n### BEGIN RUBRIC\n4: b\n### END RUBRIC", "inside another"),
@@ -99,7 +102,7 @@ def test_a_rubric_that_does_not_fit_is_refused(monkeypatch, source, told):
 
 
 def test_a_rubric_that_nbgrader_would_hand_out_is_refused(monkeypatch):
-    source = "### BEGIN SOLUTION\nf = 1\n### END SOLUTION\n### BEGIN RUBRIC\n# 6: all\n### END RUBRIC"
+    source = f"### BEGIN SOLUTION\nf = 1\n### END SOLUTION\n### BEGIN RUBRIC\n# {FIGURE:g}: all\n### END RUBRIC"
     with pytest.raises(NotebookError, match="rubric outside of its solution"):
         student_version(with_source(monkeypatch, "ps1-12", source).notebook)
 
@@ -260,7 +263,7 @@ def submitted(folder: Path, student: str, texts, *, attached=None, pictures=(), 
             ] + [{"output_type": "stream", "name": "stdout", "text": out}]
         cell["source"] = cell["source"].replace("\n", line_end)
     path.write_text(json.dumps(notebook), encoding="utf-8")
-    return next(one for one in collect(folder, "ps1-") if one.student == student)
+    return next(one for one in collect(folder, "ps1-") if one.student == unicodedata.normalize("NFC", student))
 
 
 RELEASED = {cell.metadata.get("nbgrader", {}).get("grade_id"): cell.source for cell in student_version(PS1.notebook).cells}
@@ -430,7 +433,7 @@ def test_points_for_an_answer_that_changed_since_the_table_was_written_are_flagg
 
 def test_a_table_of_an_earlier_grading_is_of_the_answers_of_that_grading(graded):
     graded(ann="One.")
-    early = (graded.folder / "manual.csv").read_text(encoding="utf-8-sig").replace("velocity,,8", "velocity,5,8")
+    early = (graded.folder / "manual.csv").read_text(encoding="utf-8-sig").replace(f"velocity,,{MOST:g}", f"velocity,5,{MOST:g}")
     graded(ann="Two.")
     (graded.folder / "manual.csv").write_text(early, encoding="utf-8")
     assert graded(ann="Two.")["ann", "ps1-2"].changed
@@ -524,7 +527,7 @@ def test_the_later_of_two_marks_counts_and_marks_of_the_absent_stay(graded):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("student,part,points\nann,ps1-2,9\n", "line 2: '9' is not between 0 and 8"),
+        ("student,part,points\nann,ps1-2,99\n", f"line 2: '99' is not between 0 and {MOST:g}"),
         ("student,part,points\n\nann,ps1-2,many\n", "line 3: 'many' is not between"),
         ("student,part,points\nann,ps1-2,nan\n", "'nan' is not between"),
         ("student,part,points\nann,ps1-2,-1\n", "'-1' is not between"),
@@ -668,7 +671,7 @@ def test_the_page_is_for_its_starter_only_and_stores_what_is_sent_at_once(course
         assert (stored["points"], stored["comment"], stored["items"]) == (7.5, "<b>good</b>", [])
         page = ask(address, pages["ann"])[2]
         assert "&lt;b&gt;good&lt;/b&gt;" in page and 'value="7.5"' in page
-        out_of_range = [{"points": text} for text in ("9", "-1", "nan", "x")]
+        out_of_range = [{"points": text} for text in ("99", "-1", "nan", "x")]
         for wrong in (*out_of_range, {"points": 5}, {"items": [1]}, {"items": 1}, {"comment": None}):
             status, _, said = ask(address, pages["ann"], body=MARK | wrong)
             assert status == 400 and json.loads(said)["problem"]
@@ -718,21 +721,21 @@ def test_blind_names_are_nowhere_stay_the_same_and_each_question_has_its_own_ord
 def test_a_flagged_mark_waits_on_the_page_until_it_is_kept_or_given_anew(graded):
     graded(ann="One.")
     desk = byhand.Desk(graded.folder)
-    desk.give("ann", "ps1-2", "5", ["all"], "good", False)
+    desk.give("ann", "ps1-2", "5", [ITEM], "good", False)
     assert desk.state("ann", "ps1-2") == "marked" and desk.next_waiting("ps1-2") is None
     for confirm in ({"confirmed": True}, {"points": "5.5"}, {"items": []}):
         graded(ann="Two.")
         desk = byhand.Desk(graded.folder)
         assert desk.state("ann", "ps1-2") == "changed" and desk.next_waiting("ps1-2") == "ann"
         assert "changed since it was marked" in desk.page("/x", PARTS["ps1-2"], "ann")
-        desk.give("ann", "ps1-2", "5", ["all"], "a comment is no confirmation", False)
+        desk.give("ann", "ps1-2", "5", [ITEM], "a comment is no confirmation", False)
         assert desk.state("ann", "ps1-2") == "changed"
-        mark = dict(points="5", items=["all"], comment="", confirmed=False) | confirm
+        mark = dict(points="5", items=[ITEM], comment="", confirmed=False) | confirm
         desk.give("ann", "ps1-2", **mark)
         assert desk.state("ann", "ps1-2") == "marked"
         graded(ann="One.")
         desk = byhand.Desk(graded.folder)
-        desk.give("ann", "ps1-2", "5", ["all"], "", True)
+        desk.give("ann", "ps1-2", "5", [ITEM], "", True)
 
 
 def test_feedback_says_which_items_were_found(tmp_path, monkeypatch):
@@ -820,9 +823,9 @@ def test_a_lecturer_marks_a_class_in_a_browser(course, chrome):
         tab.keyboard.press("u")
         tab.locator(".all .waits[aria-current]").wait_for()
         assert stored_mark(course, "Béla") == {}
-        tab.fill("#points", "9")
+        tab.fill("#points", "99")
         tab.locator("#points").blur()
-        assert "from 0 to 8" in tab.locator("#saved").inner_text()
+        assert f"from 0 to {MOST:g}" in tab.locator("#saved").inner_text()
         assert tab.locator("#points").get_attribute("aria-invalid") == "true"
         assert stored_mark(course, "Béla") == {}
         tab.fill("#points", "2")
@@ -870,7 +873,7 @@ def test_the_browser_says_that_a_mark_could_not_be_stored_and_sends_it_again(cou
         assert tab.locator("h2 bdi").inner_text() == "ann"  # what is not stored is not left
         tab.unroute("**/ps1-2/*")
         tab.locator("#saved", has_text="Stored").wait_for(timeout=10_000)
-        assert stored_mark(course, "ann")["points"] == 8
+        assert stored_mark(course, "ann")["points"] == MOST
         tab.close()
 
 
