@@ -297,19 +297,14 @@ def rectified_energy(*laws, ends=rectified_ends):
     return squares(last - first).mean()
 
 
-def stepped_matrix(m0, S0, m1, S1, steps=100):
-    """The end of the flow by Heun's method."""
+def stepped_ends(m0, S0, m1, S1, steps=100):
+    """The same for the end of the flow by Heun's method."""
     slope = lambda t: (t * S1 - (1 - t) * S0) @ inverse((1 - t) ** 2 * S0 + t**2 * S1)
-    M = np.eye(len(m0))
+    M, start = np.eye(len(m0)), particles(m0, S0)
     for k in range(steps):
         first = slope(k / steps) @ M
         M = M + (first + slope((k + 1) / steps) @ (M + first / steps)) / (2 * steps)
-    return M
-
-
-def stepped_ends(m0, S0, m1, S1):
-    start = particles(m0, S0)
-    return start, m1 + (start - m0) @ stepped_matrix(m0, S0, m1, S1).T
+    return start, m1 + (start - m0) @ M.T
 
 
 by_steps = lambda function: {"by Heun's method with 100 steps": partial(function, ends=stepped_ends)}
