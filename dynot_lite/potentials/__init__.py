@@ -3,33 +3,41 @@
 Derivatives, first ones. "None": the result has no graph. "Refused": what requires a gradient raises a ValueError, since it would
 be cut off. The parameters are those of the potential, or of the action.
 
-================================  =============  ========================================
-function                          points, times  parameters, and the rest
-================================  =============  ========================================
-Quadratic, LogSumExp, ICNN                       matrix, offset and all numbers: refused
-forward, gradient                 exact          exact
-hessian, hessian_product          exact          exact
-flow, inverse_flow                exact          exact
-conjugate, value                  exact          exact
-conjugate, maximiser              none           none: use inverse_flow at t = 1
-solve, curvature                  none           none
-OptimalAction.value               exact          exact; t = 0: undefined in t
-OptimalAction.velocity            exact          exact
-OptimalAction.time_derivative     exact          exact
-AutodiffAction.value              exact          exact
-AutodiffAction.velocity           exact          exact
-AutodiffAction.time_derivative    exact          exact
-laplacian                         exact          exact
-semidual_loss, ofm_loss           exact          exact
-action_matching_loss, action_gap  exact          exact; quadrature: exact
-entropic_action_matching_loss     exact          exact; quadrature: exact; sigma: refused
-unbalanced_action_matching_loss   exact          exact; quadrature: exact
-snapshot_loss                     exact          exact
-certificate, endpoint_mismatch    none: numbers  none
-fit                               none           none
-================================  =============  ========================================
+==================================  =============  ========================================
+function                            points, times  parameters, and the rest
+==================================  =============  ========================================
+Quadratic, LogSumExp, ICNN                         matrix, offset and all numbers: refused
+forward, gradient                   exact          exact
+hessian, hessian_product            exact          exact
+flow, inverse_flow                  exact          exact
+conjugate, value                    exact          exact
+conjugate, maximiser                none           none: use inverse_flow at t = 1
+solve, curvature                    none           none
+OptimalAction.value                 exact          exact; t = 0: undefined in t
+OptimalAction.velocity              exact          exact
+OptimalAction.time_derivative       exact          exact
+AutodiffAction.value                exact          exact
+AutodiffAction.velocity             exact          exact
+AutodiffAction.time_derivative      exact          exact
+laplacian                           exact          exact
+semidual_loss, ofm_loss             exact          exact
+action_matching_loss, action_gap    exact          exact; quadrature: exact
+entropic_action_matching_loss       exact          exact; quadrature: exact; sigma: refused
+unbalanced_action_matching_loss     exact          exact; quadrature: exact
+snapshot_loss                       exact          exact
+SchroedingerAction.value            exact          exact: those of the mixture; sigma: refused
+SchroedingerAction.velocity         exact          exact: those of the mixture
+SchroedingerAction.time_derivative  exact          exact: those of the mixture
+SchroedingerAction.mean             exact          exact: those of the mixture
+SchroedingerAction.sample           none           none
+dual_loss                           exact          exact: those of the mixture
+certificate, endpoint_mismatch      none: numbers  none
+fit                                 none           none
+==================================  =============  ========================================
 """
 
 from dynot_lite._base.rooms import lazily
 
-__getattr__ = lazily(__name__, "convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching")
+__getattr__ = lazily(
+    __name__, "convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching", "schroedinger"
+)

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from calls import Call
 
+from dynot_lite.laws.mixtures import GaussianMixture
 from dynot_lite.potentials.action_matching import (
     AutodiffAction,
     OptimalAction,
@@ -21,6 +22,8 @@ from dynot_lite.potentials.action_matching import (
 from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
 from dynot_lite.potentials.dual import certificate, fit, semidual_loss
 from dynot_lite.potentials.optimal_flow_matching import ofm_loss
+from dynot_lite.potentials.schroedinger import SchroedingerAction, dual_loss
+from dynot_lite.potentials.schroedinger import fit as fit_bridge
 
 
 def t(*rows) -> torch.Tensor:
@@ -64,6 +67,21 @@ def cloud(n, *, generator=None):
 
 def wide(n, *, generator=None):
     return 2 * torch.randn(n, 2, generator=generator).double() + 1
+
+
+MIXTURE = {
+    "shares": t(0.25, 0.75),
+    "means": t([0.5, 1.0], [-1.0, 0.25]),
+    "covs": t([[1.0, 0.25], [0.25, 0.5]], [[0.5, 0.0], [0.0, 1.5]]),
+}
+
+
+def bridge(shares, means, covs, sigma=0.75) -> SchroedingerAction:
+    return SchroedingerAction(GaussianMixture(shares, means, covs), sigma)
+
+
+def bridged(x0, x1, generator=None, **options):
+    return fit_bridge(x0, x1, generator=seeded(generator), **options).action.velocity(0.5, X0)
 
 
 def scalar(t, x):
@@ -118,6 +136,8 @@ NAMES = {"times": "times|path", "path": "path|dimension", "x0": "x0|pairs", "x1"
 AT, AT_NAMES = {"t": t(0.25, 0.5, 1.0), "x": X0}, {"x": r"x|\bt\b", "t": r"\bt\b"}
 AT_ROWS = {"t": 0, "x": 0, "result": 0}
 ACT = {"names": AT_NAMES, "rows": [AT_ROWS], "callables": {"function": scalar}}
+OF_MIXTURE = {"shares": "weights", "means": "mean|cov|mixture|dimension", "covs": "cov|mixture"}
+AT_BRIDGE = {"names": AT_NAMES | OF_MIXTURE, "rows": [AT_ROWS], "single": 5e-3}
 ANY_PATH = "a path may return arrays of any make, and any number of points"
 START = "a parameter starts there, as a copy"
 FIT = "a fit is data"
@@ -410,5 +430,67 @@ CALLS = [
         rows=[{"path_end": 0, "result": None}, {"end": 0, "result": None}],
         dims={"path_end": -1, "end": -1, "result": None},
         alone=False,
+    ),
+    room(
+        "schroedinger",
+        "SchroedingerAction",
+        lambda x, sigma, **mixture: bridge(sigma=sigma, **mixture).value(0.5, x),
+        MIXTURE | {"x": X0},
+        names=OF_MIXTURE,
+        options={"sigma": ("positive", 0.75)},
+        rows=[{"x": 0, "result": 0}],
+    ),
+    room("schroedinger", "SchroedingerAction.value", lambda t, x, **m: bridge(**m).value(t, x), MIXTURE | AT, **AT_BRIDGE),
+    room("schroedinger", "SchroedingerAction.velocity", lambda t, x, **m: bridge(**m).velocity(t, x), MIXTURE | AT, **AT_BRIDGE),
+    room(
+        "schroedinger",
+        "SchroedingerAction.time_derivative",
+        lambda t, x, **m: bridge(**m).time_derivative(t, x),
+        MIXTURE | AT,
+        **AT_BRIDGE,
+    ),
+    room(
+        "schroedinger",
+        "SchroedingerAction.mean",
+        lambda x0, **mixture: bridge(**mixture).mean(x0),
+        MIXTURE | {"x0": X0},
+        names=OF_MIXTURE,
+        rows=[{"x0": 0, "result": 0}],
+    ),
+    room(
+        "schroedinger",
+        "SchroedingerAction.sample",
+        lambda x0, generator: bridge(**MIXTURE).sample(x0, generator=seeded(generator)),
+        {"x0": X0},
+        options={"generator": ("generator", None)},
+        cut={"x0": "a sample has no gradient"},
+    ),
+    room(
+        "schroedinger",
+        "dual_loss",
+        lambda x0, x1, **mixture: dual_loss(bridge(**mixture), x0, x1),
+        MIXTURE | {"x0": X0, "x1": X1},
+        names=OF_MIXTURE | {"x0": "x", "x1": "x"},
+        rows=[{"x0": 0, "result": None}, {"x1": 0, "result": None}],
+    ),
+    room(
+        "schroedinger",
+        "fit",
+        bridged,
+        {"x0": Y, "x1": Y @ MATRIX},
+        names={"x0": "x0|dimension|x1", "x1": "x1|dimension|components"},
+        units=None,
+        single=5e-2,
+        exact=False,
+        tolerance=1e-3,
+        options={
+            "sigma": ("positive", 2.0),
+            "components": ("count", 2),
+            "tol": ("positive", 1e-6),
+            "max_iterations": ("count", 30),
+            "generator": ("generator", None),
+        },
+        cut=dict.fromkeys(("x0", "x1"), "a fit passes no gradient on"),
+        excused={"coarse": "what rounding does to an optimiser is not tested"},
     ),
 ]

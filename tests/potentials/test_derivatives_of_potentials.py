@@ -7,7 +7,8 @@ from derivatives import rows as table
 from instances import generator, potential_of
 
 import dynot_lite.potentials
-from dynot_lite.potentials import action_matching, convex, dual, optimal_flow_matching
+from dynot_lite.laws.mixtures import GaussianMixture
+from dynot_lite.potentials import action_matching, convex, dual, optimal_flow_matching, schroedinger
 from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction
 
 F64 = torch.float64
@@ -88,12 +89,36 @@ def test_exact_of_the_losses(row, make):
     assert exact_in_parameters(potential, lambda p: LOSSES[row](make(p), X0, X1, PATH, TIMES, WEIGHTS))
 
 
+MIXTURE = (
+    torch.tensor([0.3, -0.2], dtype=F64),
+    X1[:2],
+    torch.tensor([[[1.0, 0.3], [0.3, 0.7]], [[0.6, -0.1], [-0.1, 1.2]]], dtype=F64),
+)
+BRIDGE = {
+    "SchroedingerAction.value": lambda action, t, x: action.value(t, x),
+    "SchroedingerAction.velocity": lambda action, t, x: action.velocity(t, x),
+    "SchroedingerAction.time_derivative": lambda action, t, x: action.time_derivative(t, x),
+    "SchroedingerAction.mean": lambda action, t, x: action.mean(x),
+    "dual_loss": lambda action, t, x: schroedinger.dual_loss(action, x, 2 * x + 1),
+}
+
+
+def bridge_of(logits, means, covs):
+    return schroedinger.SchroedingerAction(GaussianMixture(logits.softmax(0), means, 0.5 * (covs + covs.mT)), 0.7)
+
+
+@pytest.mark.parametrize("row", BRIDGE)
+def test_exact_of_bridges(row):
+    assert exact(lambda t, x, *mixture: BRIDGE[row](bridge_of(*mixture), t, x), T, X0, *MIXTURE)
+
+
 def leaf(x):
     return x.clone().requires_grad_()
 
 
 SOFT = POTENTIALS["log-sum-exp"]
 NONE = {
+    "SchroedingerAction.sample": lambda: bridge_of(*map(leaf, MIXTURE)).sample(leaf(X0)),
     "solve": lambda: SOFT.solve(leaf(X0), t=leaf(T), start=leaf(X1)),
     "conjugate, maximiser": lambda: SOFT.conjugate(leaf(X0))[1],
     "curvature": lambda: [potential.curvature() for potential in POTENTIALS.values()],
@@ -110,6 +135,7 @@ def test_none(row):
 
 
 REFUSED = [
+    ("SchroedingerAction.value", "sigma", lambda z: schroedinger.SchroedingerAction(bridge_of(*MIXTURE).mixture, z)),
     ("LogSumExp", "temperature", lambda z: convex.LogSumExp(2, 3, temperature=z)),
     ("LogSumExp", "scale", lambda z: convex.LogSumExp(2, 3, scale=z)),
     ("ICNN", "strength", lambda z: convex.ICNN(2, strength=z)),
@@ -130,7 +156,7 @@ def test_refused(row, name, use):
 
 
 def test_the_table_names_every_function():
-    found = set(unnamed(dynot_lite.potentials, convex, dual, action_matching, optimal_flow_matching))
-    assert found <= {"DualFit", "DualRecord", "Certificate", "Action", "action_network", "ConvexPotential"}
-    tested = " ".join((*ROWS, *LOSSES, *NONE, *(row for row, *_ in REFUSED)))
+    found = set(unnamed(dynot_lite.potentials, convex, dual, action_matching, optimal_flow_matching, schroedinger))
+    assert found <= {"DualFit", "DualRecord", "Certificate", "Action", "BridgeFit", "action_network", "ConvexPotential"}
+    tested = " ".join((*ROWS, *LOSSES, *BRIDGE, *NONE, *(row for row, *_ in REFUSED)))
     assert [name for row in table(dynot_lite.potentials) for name in row.split(", ") if name not in tested] == []
