@@ -23,6 +23,7 @@ from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.answers import Answer
 from dynot_lite.course.assignment import Assignment, Part
 from dynot_lite.course.reports import Score
+from dynot_lite.course.texts import decoded, plain, quoted
 
 __all__ = ["CHANGED", "COLUMNS", "Mark", "Marks", "number", "read", "rubric"]
 
@@ -30,7 +31,6 @@ STORE, TABLE = "marks.json", "manual.csv"
 COLUMNS = ("student", "part", "title", "points", "out of", "comment", "state", "answer")
 CHANGED, EMPTY, GONE, WAITS = "answer changed since it was marked", "not answered", "not in this folder", "to be marked"
 LONGEST, LARGEST = 20_000, 20 * 2**20
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
     """The rows of a table with their line numbers, whatever separators and encoding a spreadsheet chose."""
     if path.stat().st_size > LARGEST:
         raise NotebookError(f"{path} is larger than {LARGEST >> 20} MB")
-    lines = list(io.StringIO(_decoded(path.read_bytes()), newline=""))
+    lines = list(io.StringIO(decoded(path.read_bytes(), "replace")[0], newline=""))
     skipped = 0
     while lines and (not lines[0].strip() or lines[0].lower().startswith("sep=")):
         del lines[0]
@@ -221,24 +221,12 @@ def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
         if missing := [name for name in ("student", "part", "points") if name not in names.values()]:
             raise NotebookError(f"{path} has no column {missing[0]!r}: its first line must be {','.join(COLUMNS)}")
         for row in reader:
-            entries = {names[name]: _plain(_text(row[name] or "")) for name in names}
+            entries = {names[name]: plain(_text(row[name] or "")) for name in names}
             if entries["student"].strip() or entries["part"].strip():
                 entries |= {name: entries[name].strip() for name in ("student", "part", "state", "answer") if name in entries}
                 yield skipped + reader.line_num, {"comment": ""} | entries
     except csv.Error as error:
         raise NotebookError(f"{path}, line {skipped + reader.line_num}: {error}") from None
-
-
-def _decoded(content: bytes) -> str:
-    """A text in UTF-8, UTF-16 or else cp1252, without its byte order mark."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16", "replace")
-    if b"\0" in content[:2]:
-        return content.decode("utf-16-be" if content[:1] == b"\0" else "utf-16-le", "replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
 
 
 def number(text: str, possible: float, place: str) -> float | None:
@@ -256,7 +244,7 @@ def number(text: str, possible: float, place: str) -> float | None:
 def _separator(path: Path) -> str:
     """As in the table that is there; else what spreadsheets of this country expect: semicolons where one writes 7,5."""
     if path.exists():
-        head = _decoded(path.read_bytes()[:1000]).split("\n")[0]
+        head = decoded(path.read_bytes()[:1000], "replace")[0].split("\n")[0]
         return ";" if head.count(";") > head.count(",") else ","
     before = locale.setlocale(locale.LC_NUMERIC)
     try:
@@ -269,15 +257,9 @@ def _separator(path: Path) -> str:
 
 
 def _entry(entry: str | float | None, separator: str) -> str:
-    """A spreadsheet takes what begins like this for a formula; the names and comments here are nobody's formulas."""
     if isinstance(entry, (int, float)):
         return f"{entry:g}".replace(".", "," if separator == ";" else ".")
-    text = entry or ""
-    return f"'{text}" if text.startswith(FORMULA) else text
-
-
-def _plain(entry: str) -> str:
-    return entry[1:] if entry[:1] == "'" and entry[1:].startswith(FORMULA) else entry
+    return quoted(entry or "")
 
 
 def _text(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dynot_lite.companion.notebooks import NotebookError
 
-__all__ = ["decoded", "distinct", "file_name", "key", "plain", "printable", "read_table", "write_table"]
+__all__ = ["decoded", "distinct", "file_name", "key", "plain", "printable", "quoted", "read_table", "write_table"]
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 JOINERS = "\u200c\u200d"  # cannot be seen, but are spelling in Persian and in the scripts of India
@@ -78,15 +78,15 @@ def distinct(origins: Sequence[str], shown: Sequence[str], alike: Callable[[str]
     return made
 
 
-def decoded(content: bytes) -> tuple[str, str]:
+def decoded(content: bytes, errors: str = "strict") -> tuple[str, str]:
     """The text of a file in UTF-8, UTF-16 or else cp1252, without its byte order mark, and what was remarkable about it."""
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
         if content.startswith(mark):
-            return content[len(mark) :].decode(encoding), "" if encoding == "utf-8" else "it is in UTF-16"
+            return content[len(mark) :].decode(encoding, errors), "" if encoding == "utf-8" else "it is in UTF-16"
     # Without a mark, a file in UTF-16 that begins with an ASCII character has a zero in its first two bytes.
     for start, encoding in ((slice(0, 1), "utf-16-be"), (slice(1, 2), "utf-16-le")):
         if content[start] == b"\0":
-            return content.decode(encoding), "it is in UTF-16"
+            return content.decode(encoding, errors), "it is in UTF-16"
     try:
         return content.decode("utf-8"), ""
     except UnicodeDecodeError:
@@ -125,13 +125,14 @@ def write_table(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]
 
     ``exact`` is for another system's own table that goes back to it: there an apostrophe too many is another name.
     """
-    partial, shown = path.with_name(f"{path.name}.partial"), str if exact else _quoted
+    partial, shown = path.with_name(f"{path.name}.partial"), str if exact else quoted
     with open(partial, "w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows([head, *([shown(entry) for entry in row] for row in rows)])
     partial.replace(path)
 
 
-def _quoted(entry: object) -> str:
+def quoted(entry: object) -> str:
+    """An entry that a spreadsheet would take for a formula gets an apostrophe before it."""
     return f"'{entry}" if str(entry).startswith(FORMULA) else str(entry)
 
 
