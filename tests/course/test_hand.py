@@ -56,7 +56,8 @@ RUBRIC = f"""Proof.
 {MOST - 5.5:g}: (c) rest
 ### END RUBRIC"""
 FIGURE = PARTS["ps1-12"].points
-IN_CODE = f"### BEGIN SOLUTION\nf = 1\n    ### BEGIN RUBRIC\n    # 4: figure\n    # {FIGURE - 4:g}: text\n    ### END RUBRIC\n### END SOLUTION"
+ITEMS = f"    ### BEGIN RUBRIC\n    # 4: figure\n    # {FIGURE - 4:g}: text\n    ### END RUBRIC\n"
+IN_CODE = f"### BEGIN SOLUTION\nf = 1\n{ITEMS}### END SOLUTION"
 
 
 def with_source(monkeypatch, identifier, source, solved=True):
