@@ -69,7 +69,8 @@ def read(path: Path) -> dict[str, dict[str, str]]:
 
 
 def changes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]], parts: Sequence[str]) -> list[Change]:
-    """What differs between two tables of points: (student, part, before, after) for the status, each part, and the sum.
+    """What differs between two tables of points: (student, part, before, after) for the status, each part, the
+    sum, and the total after deductions where that is not the sum.
 
     A student who is in one table only has one row, for the sum. There are none if ``before`` is empty or of other ``parts``.
     """
@@ -78,9 +79,10 @@ def changes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]],
     found = []
     for student in sorted(before.keys() | after.keys()):
         one, other = before.get(student, {}), after.get(student, {})
-        columns = ("status", *parts, "points") if one and other else ("points",)
+        columns = ("status", *parts, "points", "total") if one and other else ("points",)
         told = [(student, column, one.get(column) or "", other.get(column) or "") for column in columns]
-        found += [change for change in told if change[2] != change[3]]
+        steps = [change for change in told if change[2] != change[3]]
+        found += [one for one in steps if one[1] != "total" or not any(o[1] == "points" and o[2:] == one[2:] for o in steps)]
     return found
 
 
