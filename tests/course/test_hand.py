@@ -19,13 +19,13 @@ PS1 = SETS[0]
 RUBRIC = """Proof.
 
 ### BEGIN RUBRIC
-5: (a) the image: $\\mu_t=1:2$,
+8: (a) the image: $\\mu_t=1:2$,
    with uniqueness
 0.5: (b) symmetric
 
 2.5: (c) rest
 ### END RUBRIC"""
-IN_CODE = "### BEGIN SOLUTION\nf = 1\n    ### BEGIN RUBRIC\n    # 4: figure\n    # 2: text\n    ### END RUBRIC\n### END SOLUTION"
+IN_CODE = "### BEGIN SOLUTION\nf = 1\n    ### BEGIN RUBRIC\n    # 5: figure\n    # 3: text\n    ### END RUBRIC\n### END SOLUTION"
 
 
 def with_source(monkeypatch, identifier, source, solved=True):
@@ -45,10 +45,10 @@ def test_a_rubric_is_read_from_the_source_and_never_released(monkeypatch):
         (
             "ps1-2",
             RUBRIC,
-            ((5, "(a) the image: $\\mu_t=1:2$, with uniqueness"), (0.5, "(b) symmetric"), (2.5, "(c) rest")),
+            ((8, "(a) the image: $\\mu_t=1:2$, with uniqueness"), (0.5, "(b) symmetric"), (2.5, "(c) rest")),
             "Proof.",
         ),
-        ("ps1-12", IN_CODE, ((4, "figure"), (2, "text")), "f = 1"),
+        ("ps1-12", IN_CODE, ((5, "figure"), (3, "text")), "f = 1"),
     ):
         problems = with_source(monkeypatch, identifier, source)
         part = next(part for part in problems.parts if part.id == identifier)
@@ -59,7 +59,7 @@ def test_a_rubric_is_read_from_the_source_and_never_released(monkeypatch):
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("### BEGIN RUBRIC\n5: a\n2: b\n### END RUBRIC", "does not add up to 8"),
+        ("### BEGIN RUBRIC\n5: a\n2: b\n### END RUBRIC", "does not add up to 11"),
         ("### BEGIN RUBRIC\nfirst\n8: a\n### END RUBRIC", "begins with 'first'"),
         ("### BEGIN RUBRIC\n8: a", "not closed"),
         ("### BEGIN RUBRIC\n4: a\n### BEGIN RUBRIC\n4: b\n### END RUBRIC", "inside another"),
@@ -71,6 +71,6 @@ def test_a_rubric_that_does_not_fit_is_refused(monkeypatch, source, told):
 
 
 def test_a_rubric_that_nbgrader_would_hand_out_is_refused(monkeypatch):
-    source = "### BEGIN SOLUTION\nf = 1\n### END SOLUTION\n### BEGIN RUBRIC\n# 6: all\n### END RUBRIC"
+    source = "### BEGIN SOLUTION\nf = 1\n### END SOLUTION\n### BEGIN RUBRIC\n# 8: all\n### END RUBRIC"
     with pytest.raises(NotebookError, match="rubric outside of its solution"):
         student_version(with_source(monkeypatch, "ps1-12", source).notebook)
