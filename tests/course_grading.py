@@ -210,9 +210,9 @@ class ProblemSetTests:
     def test_what_a_person_grades_waits_only_if_there_is_an_answer(self, honest):
         proof, blank = self.proofs[:2]
         assert honest[0]["magics"].pending == [proof]
-        with open(honest[1] / "manual.csv", encoding="utf-8", newline="") as stream:
+        with open(honest[1] / "manual.csv", encoding="utf-8-sig", newline="") as stream:
             rows = {(row["student"], row["part"]): row for row in csv.DictReader(stream)}
-        assert rows["magics", proof]["points"] == "" and rows["magics", blank]["comment"] == "not answered"
+        assert rows["magics", proof]["points"] == "" and rows["magics", blank]["state"] == "not answered"
 
     def test_the_table_and_the_record(self, honest):
         with open(honest[1] / "points.csv", encoding="utf-8", newline="") as stream:
