@@ -12,6 +12,7 @@ from typing import Any
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.assignment import TEXT_STUB, Part
 from dynot_lite.course.submissions import Cell, Submission
+from dynot_lite.course.texts import write_whole
 
 __all__ = ["Answer", "Piece", "answers_of", "read", "write"]
 
@@ -119,10 +120,8 @@ def write(folder: Path, assignment: str, answers: Mapping[str, Mapping[str, Answ
         for name, content in ((name, content) for answer in parts.values() for name, content in answer.files.items()):
             used.add(name)
             if not (place / name).exists():
-                (place / name).write_bytes(content)
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(json.dumps(record), encoding="utf-8", errors="replace")
-    partial.replace(folder / FILE)
+                write_whole(place / name, content)
+    write_whole(folder / FILE, json.dumps(record))
     for old in {path.name for path in place.iterdir() if path.suffix in KINDS.values()} - used:
         (place / old).unlink()
 

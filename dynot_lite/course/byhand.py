@@ -49,6 +49,8 @@ class Desk:
         self.folder, self.blind, self.assignment = folder, blind, load(name)
         self.marks = marks.read(folder, self.assignment)
         self.parts = {part.id: part for part in self.assignment.parts if part.manual}
+        if any(part not in given for given in self.answers.values() for part in self.parts):
+            raise NotebookError(f"{name} has other parts than when {folder} was graded: run course grade again first")
         length = 5
         while len({self.marks.pseudonym(one, length) for one in self.answers}) < len(self.answers):
             length += 1

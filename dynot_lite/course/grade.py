@@ -24,7 +24,7 @@ from dynot_lite.course.oracle.compare import Case, Check, cases, judge
 from dynot_lite.course.recovery import release_of
 from dynot_lite.course.reports import Report, Score
 from dynot_lite.course.submissions import Submission, program
-from dynot_lite.course.texts import printable
+from dynot_lite.course.texts import printable, write_whole
 
 __all__ = ["grade"]
 
@@ -104,18 +104,19 @@ def grade(
             work.close()
         ordered = [reports[k] for k in sorted(reports)]
         students = [report for report in ordered if report.status != "not used"]
+        record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
+        record |= {"graded": sum(report.graded for report in ordered)}
+        record["instances"] = regrade.digest(cases for _, cases in work.asked.values())
+        record["same_instances"] = None if known is None else known == record["instances"]
+        record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
+        # First: if a table cannot be written, the next grading must take the same instances.
+        write_whole(to / "grading.json", json.dumps(record, indent=2) + "\n")
         failed = tables.write_points(students, chosen, to)
         tables.write_intake([one.submission for one in entries], ordered, to)
         handed_in = {report.submission.student: report.answers for report in students if report.graded}
         answers.write(to, chosen.name, handed_in)
         marks.write(handed_in)
         regrade.compare(to, before, [part.id for part in chosen.parts])
-        record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
-        record |= {"graded": sum(report.graded for report in ordered)}
-        record["instances"] = regrade.digest(cases for _, cases in work.asked.values())
-        record["same_instances"] = None if known is None else known == record["instances"]
-        record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
-        (to / "grading.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return [_unwritten(one, "its row of points.csv") if one.submission.student in failed else one for one in ordered]
 
 

@@ -46,8 +46,8 @@ def release_of(assignment: Assignment) -> Release:
     committed = assignment.path.with_suffix(".ipynb")
     if committed.exists():  # nbgrader's release keeps what this one has
         for cell in json.loads(committed.read_text(encoding="utf-8"))["cells"]:
-            if name := cell["metadata"].get("nbgrader", {}).get("grade_id"):
-                own[cell.get("id", "")] = name
+            if "id" in cell and (name := cell["metadata"].get("nbgrader", {}).get("grade_id")):
+                own[cell["id"]] = name
     functions = frozenset(check.function for part in assignment.parts for check in part.checks)
     return Release(assignment.name, tuple(cells), own, functions)
 

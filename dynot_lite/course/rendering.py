@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -53,6 +54,8 @@ def markdown(source: str, picture: Callable[[str], str | None] = lambda name: No
     HTML in the text is shown, not obeyed. Links are shown, not followed: no click leads out of the page. ``picture`` gives the
     address of an attachment by its name, or None; pictures from elsewhere are named, not loaded.
     """
+    if source.count("\\begin") * len(source) > 5e7:  # the end of each is looked for in all that follows
+        return code(source)
     reader = _reader()
     tokens = reader.parse(_text(source))
     every = [token for one in tokens for token in (one, *(one.children or ()))]
@@ -70,13 +73,17 @@ def markdown(source: str, picture: Callable[[str], str | None] = lambda name: No
 
 
 def answer(pieces: Iterable[Piece], address: Callable[[str], str | None]) -> str:
-    """The HTML of an answer: of a program first what it shows. ``address`` gives the address of each of its files."""
-    lines = []
+    """The HTML of an answer: of a program first what it shows. ``address`` gives the address of each of its files.
+
+    One that would take long is shown as source from there on, so that no answer holds up those of the others.
+    """
+    lines, begin = [], time.monotonic()
     for piece in pieces:
         named = dict(piece.attachments)
         shown = lambda name, named=named: address(named[name]) if name in named else None
         if piece.kind == "markdown":
-            lines.append(markdown(piece.source, shown))
+            quick = time.monotonic() - begin < SECONDS
+            lines.append(markdown(piece.source, shown) if quick else code(piece.source))
             continue
         results = [f'<img alt="figure of this answer" src="{html.escape(address(one) or "")}">' for one in piece.pictures]
         results += [code(piece.printed)] if piece.printed.strip() else []

@@ -230,6 +230,20 @@ def test_a_formula_that_would_end_the_program_or_hold_it_costs_itself_only(formu
     assert formula[:60] in page and "<mi>a</mi>" in page and "<mi>b</mi>" in page
 
 
+def test_an_answer_of_many_slow_cells_does_not_hold_up_the_others(monkeypatch):
+    """A cell may be copied as often as one likes; each would have had its seconds."""
+    monkeypatch.setattr(rendering, "SECONDS", 0.2)
+    monkeypatch.setattr(rendering, "markdown", lambda *_: time.sleep(0.15) or "typeset")
+    shown = rendering.answer([answers.Piece("markdown", f"{k}. $x$") for k in range(500)], {}.get)
+    assert 1 <= shown.count("typeset") <= 2 and "<pre>499. $x$</pre>" in shown
+
+
+def test_environments_without_end_are_shown_as_source():
+    begin = time.monotonic()
+    assert rendering.markdown("\\begin{align}\n" * 12_000).startswith("<pre>")
+    assert time.monotonic() - begin < 2
+
+
 def test_without_the_library_formulas_are_shown_as_source(monkeypatch):
     monkeypatch.setattr(rendering, "typesets", lambda: False)
     rendering._mathml.cache_clear()
@@ -523,6 +537,28 @@ def test_the_later_of_two_marks_counts_and_marks_of_the_absent_stay(graded):
     assert graded(ann="One.", bob="Two.")["ann", "ps1-2"].earned == 7
     edit(graded.folder, {("ann", "ps1-2", "points"): ""})
     assert graded(ann="One.", bob="Two.")["ann", "ps1-2"].earned is None
+
+
+def test_a_table_that_a_spreadsheet_holds_costs_no_marks(graded, monkeypatch):
+    """The store already knew the new rows, so that the old table looked as if somebody had removed the points."""
+    graded(ann="One.")
+    marks.read(graded.folder, PS1).give("ann", "ps1-2", Mark(7.0, "well", (), graded_hash(graded, "ann")))
+
+    def held(path, *_, **__):
+        raise NotebookError(f"{path} cannot be written: close it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(marks, "write_table", held)
+        with pytest.raises(NotebookError, match="close it"):
+            graded(ann="One.")
+    with open(graded.folder / "manual.csv", "a", encoding="utf-8"):  # saved once more before it was closed
+        os.utime(graded.folder / "manual.csv", (time.time() + 10, time.time() + 10))
+    score = graded(ann="One.")["ann", "ps1-2"]
+    assert (score.earned, score.comment) == (7, "well")
+
+
+def graded_hash(graded, student):
+    return answers.read(graded.folder)[1][student]["ps1-2"].hash
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import sys
+import time
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +297,21 @@ def test_a_submission_that_the_sandbox_refuses_has_no_points_rather_than_0(tmp_p
     assert read_rows(tmp_path / "out" / "manual.csv") == []
 
 
+def test_a_table_that_cannot_be_written_does_not_cost_the_seed(tmp_path, stubbed, monkeypatch):
+    write(tmp_path / "in" / "ann.ipynb", PS1, {PROOF: "Proof."})
+
+    def held(*_):
+        raise PermissionError(13, "held")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda self, target: held() if target.name == "points.csv" else os.replace(self, target))
+        with pytest.raises(NotebookError, match=r"points\.csv cannot be written: close it in the spreadsheet"):
+            grading.grade(tmp_path / "in", tmp_path / "out")
+    seed = json.loads((tmp_path / "out" / "grading.json").read_text(encoding="utf-8"))["seed"]
+    grading.grade(tmp_path / "in", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "grading.json").read_text(encoding="utf-8"))["seed"] == seed
+
+
 def test_points_that_a_person_gave_count_for_what_could_not_be_read(tmp_path, stubbed):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "ann.ipynb").write_bytes(b"{")
@@ -541,6 +557,15 @@ def test_every_sign_becomes_printable_in_names_and_storable_in_texts():
                 assert {one for one in shown if unicodedata.category(one) in ("Cc", "Cs")} <= set("\n\t")
             else:
                 assert "\n" not in shown and all(one.isprintable() or one in texts.JOINERS for one in shown)
+
+
+@pytest.mark.parametrize("marks", ["\u0300\u0316", "\u0f73"])
+def test_marks_without_end_on_one_letter_take_no_time(marks):
+    """To put them in order takes time in the square of their number: a quarter of an hour for what a cell may hold."""
+    begin = time.monotonic()
+    assert len(printable("a" + marks * 400_000, most=200_000, lines=True)) <= 64
+    assert time.monotonic() - begin < 5
+    assert printable("e\u0301\u0316") == unicodedata.normalize("NFC", "e\u0301\u0316")
 
 
 def test_texts_are_cut_and_lines_are_kept():
