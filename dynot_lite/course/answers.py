@@ -1,5 +1,6 @@
 """The answers that a person grades: what belongs to one, the hash by which a mark knows it, and where a grading keeps them."""
 
+import functools
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ __all__ = ["Answer", "Piece", "answers_of", "read", "write"]
 
 FILE, PICTURES = "answers.json", "answers"
 KINDS = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
-LARGEST_PICTURE, MOST_PIXELS = 4 * 2**20, 4 * 10**7
+LARGEST_PICTURE, MOST_PICTURES, MOST_PIXELS = 4 * 2**20, 40, 10**7
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def answers_of(submission: Submission, parts: Iterable[Part], released: Mapping[
 def _answer(cells: list[Cell], released: str) -> Answer:
     files: dict[str, bytes] = {}
     digest, pieces, empty = hashlib.sha256(), [], True
+    pixels = functools.cache(lambda file: _pixels(files[file]))
     for cell in cells:
         pictures = [_kept(picture, files) for picture in cell.pictures]
         attached = [(name, _kept(content, files)) for name, content in cell.attachments]
@@ -66,8 +68,8 @@ def _answer(cells: list[Cell], released: str) -> Answer:
         )
         pieces.append(piece)
         empty = empty and not piece.attachments and _plain(cell.source) in ("", _plain(released), _plain(TEXT_STUB))
-        seen = sorted(_pixels(files[file]) for _, file in piece.attachments)
-        for text in (cell.kind, _normal(cell.source), *(_pixels(files[file]) for file in piece.pictures), "attached", *seen):
+        seen = sorted(pixels(file) for _, file in piece.attachments)
+        for text in (cell.kind, _normal(cell.source), *(pixels(file) for file in piece.pictures), "attached", *seen):
             digest.update(f"{len(text)}:{text};".encode("utf-8", "replace"))
     # Begins with a letter: a spreadsheet would take 12e4567890123456 for a number, and round it.
     return Answer(tuple(pieces), f"h{digest.hexdigest()[:15]}", empty, files)
@@ -84,11 +86,13 @@ def _normal(source: str) -> str:
 
 
 def _kept(content: bytes, files: dict[str, bytes]) -> str:
-    """The name of a picture, which is put into ``files``; empty if it is none, or too large."""
+    """The name of a picture, which is put into ``files``; empty if it is none, or too large, or there are many."""
     suffix = next((suffix for start, suffix in KINDS.items() if content.startswith(start)), "")
     if not suffix or len(content) > LARGEST_PICTURE:
         return ""
     name = hashlib.sha256(content).hexdigest()[:32] + suffix
+    if name not in files and len(files) >= MOST_PICTURES:
+        return ""
     files[name] = content
     return name
 

@@ -23,6 +23,7 @@ from dynot_lite.course.intake import Entry, guess, ledger
 from dynot_lite.course.oracle.compare import Case, Check, cases, judge
 from dynot_lite.course.recovery import release_of
 from dynot_lite.course.reports import Report, Score
+from dynot_lite.course.roster import matches
 from dynot_lite.course.submissions import Submission, program
 from dynot_lite.course.texts import printable, write_whole
 
@@ -88,6 +89,7 @@ def grade(
     with holding(to):  # two gradings at once would each lose what the other wrote
         seed, known = regrade.seed_for(to, chosen.name, seed, fresh)
         marks, before = by_hand.read(to, chosen), regrade.read(to / "points.csv")
+        _renamed(marks, entries)
         work = _Work(chosen, seed, cell_seconds, call_seconds, limits, trust, (folder, to, notebooks.root() / "notebooks"))
         begin, reports = time.monotonic(), {}
         pool = ThreadPoolExecutor(jobs)
@@ -118,6 +120,15 @@ def grade(
         marks.write(handed_in)
         regrade.compare(to, before, [part.id for part in chosen.parts])
         return [_unwritten(one, "its row of points.csv") if one.submission.student in failed else one for one in ordered]
+
+
+def _renamed(marks: by_hand.Marks, entries: Sequence[Entry]) -> None:
+    """Marks follow a person of the roster whose work that counts has another name now."""
+    counting = [one for one in entries if one.submission.status not in ("ignored", "not used")]
+    absent = {student for student, _ in marks.given} - {one.submission.student for one in counting}
+    now = {id(one.person): one for one in counting if one.person}
+    for student, person in matches(sorted(absent), [one.person for one in now.values()]).items():
+        marks.rename(student, now[id(person)].submission.student)
 
 
 def _with_page(report: Report, assignment: Assignment, folder: Path) -> Report:

@@ -91,6 +91,12 @@ class Marks:
         else:
             self.given[student, part] = mark
 
+    def rename(self, before: str, after: str) -> None:
+        """Give the marks of the student ``before`` to ``after``, who is the same person, where that one has none."""
+        for student, part in [key for key in self.given if key[0] == before]:
+            if (after, part) not in self.given:
+                self.given[after, part] = self.given.pop((student, part))
+
     def pseudonym(self, student: str, length: int = 5) -> str:
         """A name for blind grading: the same each time in this folder, and nothing that others could work out."""
         digest = hmac.new(self.key.encode(), student.encode("utf-8", "replace"), hashlib.sha256).digest()

@@ -28,7 +28,7 @@ from PIL import Image, PngImagePlugin
 
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.processes import holding
-from dynot_lite.course import answers, byhand, marks, rendering
+from dynot_lite.course import answers, byhand, marks, rendering, submissions
 from dynot_lite.course import assignment as assignments
 from dynot_lite.course import grade as grading
 from dynot_lite.course.assignment import load, names, solution, student_version
@@ -349,6 +349,15 @@ def test_what_is_kept_of_a_notebook_is_pictures_and_words_whatever_it_has_in_the
     assert len(printed([{"output_type": "stream", "text": "x" * 10**6}])) <= 20_000
 
 
+def test_a_picture_in_a_thousand_copies_is_looked_at_once_and_of_many_only_some(monkeypatch):
+    looked = []
+    monkeypatch.setattr(answers, "_pixels", lambda content: looked.append(content) or content.hex())
+    picture = lambda k: b"GIF8" + bytes([k % 256, k // 256])
+    cells = [submissions.Cell("code", "ps1-5", "x = 1", (picture(k // 2),)) for k in range(1000)]
+    found = answers._answer(cells, "")
+    assert len(looked) == len(found.files) == answers.MOST_PICTURES and len(found.pieces) == 1000
+
+
 def test_answers_are_kept_with_their_pictures_and_no_others(tmp_path):
     one = answers_of(submitted(tmp_path / "in", "ann", {"ps1-2": "a\ud800b"}, attached={"a.png": png(), "b.svg": b"<svg>"}))
     answers.write(tmp_path, "PS1", {"ann": one})
@@ -542,7 +551,9 @@ def test_the_later_of_two_marks_counts_and_marks_of_the_absent_stay(graded):
 def test_a_table_that_a_spreadsheet_holds_costs_no_marks(graded, monkeypatch):
     """The store already knew the new rows, so that the old table looked as if somebody had removed the points."""
     graded(ann="One.")
-    marks.read(graded.folder, PS1).give("ann", "ps1-2", Mark(7.0, "well", (), graded_hash(graded, "ann")))
+    marks.read(graded.folder, PS1).give(
+        "ann", "ps1-2", Mark(7.0, "well", (), answers.read(graded.folder)[1]["ann"]["ps1-2"].hash)
+    )
 
     def held(path, *_, **__):
         raise NotebookError(f"{path} cannot be written: close it")
@@ -555,10 +566,6 @@ def test_a_table_that_a_spreadsheet_holds_costs_no_marks(graded, monkeypatch):
         os.utime(graded.folder / "manual.csv", (time.time() + 10, time.time() + 10))
     score = graded(ann="One.")["ann", "ps1-2"]
     assert (score.earned, score.comment) == (7, "well")
-
-
-def graded_hash(graded, student):
-    return answers.read(graded.folder)[1][student]["ps1-2"].hash
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from dynot_lite import cli
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course import feedback, intake, sandbox, submissions, tables, texts
 from dynot_lite.course import grade as grading
+from dynot_lite.course import marks as by_hand
 from dynot_lite.course.assignment import load, student_version
 from dynot_lite.course.intake import guess, ledger
 from dynot_lite.course.recovery import recovered, release_of
@@ -310,6 +311,20 @@ def test_a_table_that_cannot_be_written_does_not_cost_the_seed(tmp_path, stubbed
     seed = json.loads((tmp_path / "out" / "grading.json").read_text(encoding="utf-8"))["seed"]
     grading.grade(tmp_path / "in", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "grading.json").read_text(encoding="utf-8"))["seed"] == seed
+
+
+def test_marks_follow_a_person_of_the_roster_who_hands_in_under_another_name(tmp_path, stubbed):
+    """They stayed with the old name, which no longer counted, and the same proof waited to be marked again."""
+    (tmp_path / "r.csv").write_text("login,name\nalee,Ada Lee\n", encoding="utf-8")
+    write(tmp_path / "in" / "alee.ipynb", PS1, {PROOF: "Proof."})
+    (report,) = grading.grade(tmp_path / "in", tmp_path / "out", roster=tmp_path / "r.csv")
+    by_hand.read(tmp_path / "out", PS1).give("alee", PROOF, by_hand.Mark(5.0, answer=report.answers[PROOF].hash))
+    write(tmp_path / "in" / "Ada Lee.ipynb", PS1, {PROOF: "Proof."}, last="# once more")
+    os.utime(tmp_path / "in" / "alee.ipynb", (1, 1))
+    reports = {one.submission.student: one for one in grading.grade(tmp_path / "in", tmp_path / "out", roster=tmp_path / "r.csv")}
+    assert reports["alee"].status == "not used"
+    assert {score.part: score.earned for score in reports["Ada Lee"].scores}[PROOF] == 5
+    assert {row["student"] for row in read_table(tmp_path / "out" / "manual.csv")} == {"Ada Lee"}
 
 
 def test_points_that_a_person_gave_count_for_what_could_not_be_read(tmp_path, stubbed):
