@@ -13,9 +13,9 @@ from typing import Any
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.assignment import TEXT_STUB, Part
 from dynot_lite.course.submissions import Cell, Submission
-from dynot_lite.course.texts import write_whole
+from dynot_lite.course.texts import squeezed, write_whole
 
-__all__ = ["Answer", "Piece", "answers_of", "read", "write"]
+__all__ = ["Answer", "Piece", "answers_of", "read", "suffix_of", "write"]
 
 FILE, PICTURES = "answers.json", "answers"
 KINDS = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
@@ -67,16 +67,12 @@ def _answer(cells: list[Cell], released: str) -> Answer:
             cell.printed,
         )
         pieces.append(piece)
-        empty = empty and not piece.attachments and _plain(cell.source) in ("", _plain(released), _plain(TEXT_STUB))
+        empty = empty and not piece.attachments and squeezed(cell.source) in ("", squeezed(released), squeezed(TEXT_STUB))
         seen = sorted(pixels(file) for _, file in piece.attachments)
         for text in (cell.kind, _normal(cell.source), *(pixels(file) for file in piece.pictures), "attached", *seen):
             digest.update(f"{len(text)}:{text};".encode("utf-8", "replace"))
     # Begins with a letter: a spreadsheet would take 12e4567890123456 for a number, and round it.
     return Answer(tuple(pieces), f"h{digest.hexdigest()[:15]}", empty, files)
-
-
-def _plain(source: str) -> str:
-    return " ".join(source.split())
 
 
 def _normal(source: str) -> str:
@@ -87,7 +83,7 @@ def _normal(source: str) -> str:
 
 def _kept(content: bytes, files: dict[str, bytes]) -> str:
     """The name of a picture, which is put into ``files``; empty if it is none, or too large, or there are many."""
-    suffix = next((suffix for start, suffix in KINDS.items() if content.startswith(start)), "")
+    suffix = suffix_of(content)
     if not suffix or len(content) > LARGEST_PICTURE:
         return ""
     name = hashlib.sha256(content).hexdigest()[:32] + suffix
@@ -95,6 +91,11 @@ def _kept(content: bytes, files: dict[str, bytes]) -> str:
         return ""
     files[name] = content
     return name
+
+
+def suffix_of(content: bytes) -> str:
+    """The suffix of a picture's file; empty for what is no PNG, JPEG or GIF."""
+    return next((suffix for start, suffix in KINDS.items() if content.startswith(start)), "")
 
 
 def _pixels(content: bytes) -> str:

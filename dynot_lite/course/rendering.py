@@ -20,7 +20,7 @@ from markdown_it.token import Token
 from mdit_py_plugins.amsmath import amsmath_plugin
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-from dynot_lite.course.answers import Piece
+from dynot_lite.course.answers import Piece, suffix_of
 
 __all__ = ["STYLE", "answer", "code", "data_url", "inline", "markdown", "typesets"]
 
@@ -109,10 +109,8 @@ def _text(source: str) -> str:
 
 def data_url(content: bytes) -> str | None:
     """The address of a picture that a page carries in itself; None if it is no PNG, JPEG or GIF."""
-    for start, kind in ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif")):
-        if content.startswith(start):
-            return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-    return None
+    kind = suffix_of(content)[1:].replace("jpg", "jpeg")
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}" if kind else None
 
 
 FORMULAS = ("math_inline", "math_inline_double", "math_block", "math_block_label", "amsmath")

@@ -13,7 +13,8 @@ from typing import Any
 
 from dynot_lite.companion.notebooks import NotebookError
 
-__all__ = ["decoded", "distinct", "file_name", "key", "rows_of", "plain", "printable", "read_table", "write_table", "write_whole"]
+__all__ = ["decoded", "distinct", "file_name", "first", "key", "plain", "printable", "read_table", "rows_of", "squeezed"]
+__all__ += ["words", "write_table", "write_whole"]
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 JOINERS = "\u200c\u200d"  # cannot be seen, but are spelling in Persian and in the scripts of India
@@ -40,6 +41,16 @@ def printable(text: Any, *, most: int = 120, lines: bool = False) -> str:
             "".join(one if one.isprintable() or one.isspace() or one in JOINERS else UNKNOWN for one in whole).split()
         )
     return whole if len(whole) <= most else whole[: most - 1] + "…"
+
+
+def words(error: Exception) -> str:
+    """What an error says, in a line."""
+    return printable(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".rstrip(": "), most=200)
+
+
+def squeezed(text: str) -> str:
+    """The text with one space for any number of spaces and lines: to compare what was written, not how."""
+    return " ".join(text.split())
 
 
 def _character(one: str) -> str:

@@ -794,6 +794,16 @@ def test_feedback_says_which_items_were_found(tmp_path, monkeypatch):
         found.give("ann", "ps1-2", Mark(9.0))
 
 
+def test_a_part_that_is_new_since_the_grading_is_said_in_a_sentence(graded):
+    graded(ann="One.")
+    store = graded.folder / "answers.json"
+    record = json.loads(store.read_text(encoding="utf-8"))
+    record["students"]["ann"].pop("ps1-5")
+    store.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(NotebookError, match="has other parts than when .* was graded: run course grade again first"):
+        byhand.Desk(graded.folder)
+
+
 def test_what_cannot_be_served_is_said_in_a_sentence(tmp_path, course):
     with pytest.raises(NotebookError, match="no folder"):
         byhand.mark(tmp_path / "nowhere")

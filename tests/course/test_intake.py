@@ -248,7 +248,7 @@ def failing(function, name: str):
 
 
 STEPS = {
-    "reading": (submissions, "_read", "unreadable", "RuntimeError a fault"),
+    "reading": (submissions, "_read", "unreadable", "RuntimeError: a fault"),
     "recovering": (intake, "recovered", "graded", "could not be told apart"),
     "running": (Stub, "run", "error", "could not be run"),
     "judging": (grading._Work, "_judged", "error", "could not be judged"),
