@@ -10,17 +10,6 @@ from dynot_lite._base.rooms import lazily
 __getattr__ = lazily(
     __name__,
     *("answers", "assignment", "byhand", "cli", "deadlines", "exports", "feedback", "grade", "intake", "marks", "oracle"),
-    *(
-        "outputs",
-        "practice",
-        "recovery",
-        "regrade",
-        "rendering",
-        "reports",
-        "roster",
-        "sandbox",
-        "submissions",
-        "tables",
-        "texts",
-    ),
+    *("outputs", "practice", "recovery", "regrade", "rendering", "reports", "roster", "sandbox", "submissions", "tables"),
+    "texts",
 )

@@ -1,5 +1,6 @@
 """The answers that a person grades: what belongs to one, the hash by which a mark knows it, and where a grading keeps them."""
 
+import functools
 import hashlib
 import io
 import json
@@ -12,12 +13,13 @@ from typing import Any
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.assignment import TEXT_STUB, Part
 from dynot_lite.course.submissions import Cell, Submission
+from dynot_lite.course.texts import squeezed, write_whole
 
-__all__ = ["Answer", "Piece", "answers_of", "read", "write"]
+__all__ = ["Answer", "Piece", "answers_of", "read", "suffix_of", "write"]
 
 FILE, PICTURES = "answers.json", "answers"
 KINDS = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif"}
-LARGEST_PICTURE, MOST_PIXELS = 4 * 2**20, 4 * 10**7
+LARGEST_PICTURE, MOST_PICTURES, MOST_PIXELS = 4 * 2**20, 40, 10**7
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def answers_of(submission: Submission, parts: Iterable[Part], released: Mapping[
 def _answer(cells: list[Cell], released: str) -> Answer:
     files: dict[str, bytes] = {}
     digest, pieces, empty = hashlib.sha256(), [], True
+    pixels = functools.cache(lambda file: _pixels(files[file]))
     for cell in cells:
         pictures = [_kept(picture, files) for picture in cell.pictures]
         attached = [(name, _kept(content, files)) for name, content in cell.attachments]
@@ -64,16 +67,12 @@ def _answer(cells: list[Cell], released: str) -> Answer:
             cell.printed,
         )
         pieces.append(piece)
-        empty = empty and not piece.attachments and _plain(cell.source) in ("", _plain(released), _plain(TEXT_STUB))
-        seen = sorted(_pixels(files[file]) for _, file in piece.attachments)
-        for text in (cell.kind, _normal(cell.source), *(_pixels(files[file]) for file in piece.pictures), "attached", *seen):
+        empty = empty and not piece.attachments and squeezed(cell.source) in ("", squeezed(released), squeezed(TEXT_STUB))
+        seen = sorted(pixels(file) for _, file in piece.attachments)
+        for text in (cell.kind, _normal(cell.source), *(pixels(file) for file in piece.pictures), "attached", *seen):
             digest.update(f"{len(text)}:{text};".encode("utf-8", "replace"))
     # Begins with a letter: a spreadsheet would take 12e4567890123456 for a number, and round it.
     return Answer(tuple(pieces), f"h{digest.hexdigest()[:15]}", empty, files)
-
-
-def _plain(source: str) -> str:
-    return " ".join(source.split())
 
 
 def _normal(source: str) -> str:
@@ -83,13 +82,20 @@ def _normal(source: str) -> str:
 
 
 def _kept(content: bytes, files: dict[str, bytes]) -> str:
-    """The name of a picture, which is put into ``files``; empty if it is none, or too large."""
-    suffix = next((suffix for start, suffix in KINDS.items() if content.startswith(start)), "")
+    """The name of a picture, which is put into ``files``; empty if it is none, or too large, or there are many."""
+    suffix = suffix_of(content)
     if not suffix or len(content) > LARGEST_PICTURE:
         return ""
     name = hashlib.sha256(content).hexdigest()[:32] + suffix
+    if name not in files and len(files) >= MOST_PICTURES:
+        return ""
     files[name] = content
     return name
+
+
+def suffix_of(content: bytes) -> str:
+    """The suffix of a picture's file; empty for what is no PNG, JPEG or GIF."""
+    return next((suffix for start, suffix in KINDS.items() if content.startswith(start)), "")
 
 
 def _pixels(content: bytes) -> str:
@@ -119,10 +125,8 @@ def write(folder: Path, assignment: str, answers: Mapping[str, Mapping[str, Answ
         for name, content in ((name, content) for answer in parts.values() for name, content in answer.files.items()):
             used.add(name)
             if not (place / name).exists():
-                (place / name).write_bytes(content)
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(json.dumps(record), encoding="utf-8", errors="replace")
-    partial.replace(folder / FILE)
+                write_whole(place / name, content)
+    write_whole(folder / FILE, json.dumps(record))
     for old in {path.name for path in place.iterdir() if path.suffix in KINDS.values()} - used:
         (place / old).unlink()
 

@@ -40,6 +40,11 @@ class Part:
         """Whether a person grades it."""
         return not self.checks
 
+    @property
+    def label(self) -> str:
+        """Its number and title."""
+        return f"{self.id.split('-')[-1]}. {self.title}"
+
 
 @dataclass(frozen=True)
 class Assignment:

@@ -49,6 +49,8 @@ class Desk:
         self.folder, self.blind, self.assignment = folder, blind, load(name)
         self.marks = marks.read(folder, self.assignment)
         self.parts = {part.id: part for part in self.assignment.parts if part.manual}
+        if any(part not in given for given in self.answers.values() for part in self.parts):
+            raise NotebookError(f"{name} has other parts than when {folder} was graded: run course grade again first")
         length = 5
         while len({self.marks.pseudonym(one, length) for one in self.answers}) < len(self.answers):
             length += 1
@@ -90,7 +92,7 @@ class Desk:
             given = [self.marks.given[who, part.id].points for who in self.answers if self.state(who, part.id) == "marked"]
             counts = {kind: states.count(kind) for kind in ("waits", "changed", "marked", "empty")}
             mean = f"{sum(filter(None, given)) / len(given):.1f}" if given else ""
-            questions.append(counts | {"id": part.id, "title": _title(part), "points": f"{part.points:g}", "mean": mean})
+            questions.append(counts | {"id": part.id, "title": part.label, "points": f"{part.points:g}", "mean": mean})
         return self._page(
             "index.html",
             root,
@@ -116,7 +118,7 @@ class Desk:
         mark, here, place = self.marks.given.get((student, part.id), Mark()), self.state(student, part.id), order.index(student)
         url = lambda who: f"{root}/{part.id}/{self.codes[who]}" if who is not None else ""
         items = [
-            {"text": text, "points": f"{points:g}", "had": text in mark.items, "html": _safe(rendering.inline(text))}
+            {"text": text, "points": f"{points:g}", "had": text in mark.items, "html": Markup(rendering.inline(text))}
             for points, text in marks.rubric(part)
         ]
         everybody = [
@@ -127,7 +129,7 @@ class Desk:
         return self._page(
             "answer.html",
             root,
-            question={"title": _title(part)},
+            question={"title": part.label},
             here=url(student),
             who=self.shown(student),
             number=place + 1,
@@ -137,10 +139,11 @@ class Desk:
             waiting=url(self.next_waiting(part.id, student)),
             changed=here == "changed",
             empty=given.empty,
-            rendered=_safe(rendering.answer(given.pieces, lambda name: f"{root}/{answers.PICTURES}/{name}")),
+            # In what the renderer made, all that it did not make itself is escaped.
+            rendered=Markup(rendering.answer(given.pieces, lambda name: f"{root}/{answers.PICTURES}/{name}")),
             pieces=given.pieces,
-            asked=_safe(self.texts[part.id][0]),
-            solved=_safe(self.texts[part.id][1]),
+            asked=Markup(self.texts[part.id][0]),
+            solved=Markup(self.texts[part.id][1]),
             items=items,
             everybody=everybody,
             points=self.points(student, part.id),
@@ -168,15 +171,6 @@ class Desk:
     def _page(self, template: str, root: str, **values: Any) -> str:
         made = self.templates.get_template(template).render(root=root, name=self.assignment.name, **values)
         return made.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair, which is in a raw source, cannot be sent
-
-
-def _title(part: Part) -> str:
-    return f"{part.id.split('-')[-1]}. {part.title}"
-
-
-def _safe(text: str) -> Markup:
-    """What the renderer made: all that it did not make itself is escaped in it."""
-    return Markup(text)
 
 
 def _local(time: str) -> str:

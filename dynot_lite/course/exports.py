@@ -18,6 +18,7 @@ from dynot_lite.course.assignment import Assignment, load
 from dynot_lite.course.reports import GRADED
 from dynot_lite.course.roster import Person, matches
 from dynot_lite.course.roster import read as read_roster
+from dynot_lite.course.tables import AFTER
 from dynot_lite.course.texts import distinct, file_name, key, read_table, write_table
 
 __all__ = ["Exported", "export"]
@@ -99,14 +100,23 @@ def export(folder: Path, system: str, to: Path, *, roster: Path | None = None) -
 
 
 def _grading(folder: Path) -> tuple[Assignment, list[dict[str, str]]]:
+    """The problem set, and the rows of ``points.csv`` with times in UTC."""
     try:
         record = json.loads((folder / "grading.json").read_text(encoding="utf-8"))
         assignment = load(record["assignment"])
     except (OSError, ValueError, KeyError, TypeError):
         raise NotebookError(f"{folder} has no grading: it is the folder OUT of course grade DIR --to OUT") from None
     entries = read_table(folder / "points.csv")
-    if missing := {*NAMES, "status", "total", "waiting"} - set(entries[0]):
+    numbers = ("points", "total", "deduction", "seconds", *(part.id for part in assignment.parts))
+    if missing := {*NAMES, *AFTER, "status", *numbers} - set(entries[0]):
         raise NotebookError(f"{folder / 'points.csv'} has no column {min(missing)}: grade again")
+    for entry in entries:  # a spreadsheet may have saved it, with 7,5 or with times of its own
+        try:
+            entry |= {name: f"{float(entry[name].replace(',', '.')):g}" for name in numbers if entry[name]}
+            entry |= {name: _utc(entry[name]) for name in ("submitted", "due")}
+        except ValueError:
+            problem = f"has numbers or times that cannot be read (of {entry['student']}): grade again"
+            raise NotebookError(f"{folder / 'points.csv'} {problem}") from None
     return assignment, entries
 
 
@@ -172,7 +182,7 @@ def _gradescope(rows: Sequence[Row], assignment: Assignment, to: Path) -> None:
 
 
 def _nbgrader(rows: Sequence[Row], missing: Sequence[dict[str, str]], assignment: Assignment, to: Path) -> None:
-    """The CSV of ``nbgrader export``; like nbgrader it gives 0 to who handed in nothing. Times are UTC."""
+    """The CSV of ``nbgrader export``; like nbgrader it gives 0 to who handed in nothing."""
     lines = []
     for row in rows:
         entry, person = row.entry, row.person
@@ -180,10 +190,10 @@ def _nbgrader(rows: Sequence[Row], missing: Sequence[dict[str, str]], assignment
         raw = float(entry["points"])
         points = [raw, round(raw - row.total, 2), row.total, float(assignment.points)]
         who = [person.login or row.student, family, given, person.email]
-        lines.append([assignment.name, _utc(entry["due"]), _utc(entry["submitted"]), *who, *points])
+        lines.append([assignment.name, entry["due"], entry["submitted"], *who, *points])
     for entry in missing:
         who = [entry["login"] or entry["student"], "", "", entry["email"]]
-        lines.append([assignment.name, _utc(entry["due"]), "", *who, 0.0, 0.0, 0.0, float(assignment.points)])
+        lines.append([assignment.name, entry["due"], "", *who, 0.0, 0.0, 0.0, float(assignment.points)])
     write_table(to, NBGRADER, lines)
 
 

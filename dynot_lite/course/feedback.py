@@ -40,9 +40,8 @@ def write_page(report: Report, assignment: Assignment, folder: Path) -> Path:
     for part, score in zip(assignment.parts, report.scores, strict=True):
         style = _style(score, part)
         earned = "–" if score.earned is None else f"{score.earned:g}"
-        title = f"{part.id.split('-')[-1]}. {part.title}"
-        rows.append(f'<tr><td>{_text(title)}</td><td class="n {style}">{earned} / {part.points:g}</td></tr>')
-        sections.append(f'<h2>{_text(title)} <span class="{style}">{earned} / {part.points:g}</span></h2>')
+        rows.append(f'<tr><td>{_text(part.label)}</td><td class="n {style}">{earned} / {part.points:g}</td></tr>')
+        sections.append(f'<h2>{_text(part.label)} <span class="{style}">{earned} / {part.points:g}</span></h2>')
         sections += _by_oracle(score) if not part.manual else _by_hand(report, part, score)
     notes = [f'<p class="note">{_text(note)}</p>' for note in (report.message, *report.notes) if note]
     if report.cells:

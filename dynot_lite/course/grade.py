@@ -4,7 +4,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +23,11 @@ from dynot_lite.course.intake import Entry, guess, ledger
 from dynot_lite.course.oracle.compare import Case, Check, cases, judge
 from dynot_lite.course.recovery import release_of
 from dynot_lite.course.reports import Report, Score
+from dynot_lite.course.roster import matches
 from dynot_lite.course.submissions import Submission, program
-from dynot_lite.course.texts import printable
+from dynot_lite.course.texts import printable, words, write_whole
 
-__all__ = ["grade"]
+__all__ = ["answered", "calls", "grade", "parse"]
 
 DRIVER = Path(__file__).with_name("_driver.py")
 LIMITS, CELL_SECONDS, CALL_SECONDS = sandbox.Limits(), 30.0, 10.0
@@ -88,6 +89,7 @@ def grade(
     with holding(to):  # two gradings at once would each lose what the other wrote
         seed, known = regrade.seed_for(to, chosen.name, seed, fresh)
         marks, before = by_hand.read(to, chosen), regrade.read(to / "points.csv")
+        _renamed(marks, entries)
         work = _Work(chosen, seed, cell_seconds, call_seconds, limits, trust, (folder, to, notebooks.root() / "notebooks"))
         begin, reports = time.monotonic(), {}
         pool = ThreadPoolExecutor(jobs)
@@ -104,19 +106,29 @@ def grade(
             work.close()
         ordered = [reports[k] for k in sorted(reports)]
         students = [report for report in ordered if report.status != "not used"]
+        record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
+        record |= {"graded": sum(report.graded for report in ordered)}
+        record["instances"] = regrade.digest(cases for _, cases in work.asked.values())
+        record["same_instances"] = None if known is None else known == record["instances"]
+        record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
+        # First: if a table cannot be written, the next grading must take the same instances.
+        write_whole(to / "grading.json", json.dumps(record, indent=2) + "\n")
         failed = tables.write_points(students, chosen, to)
         tables.write_intake([one.submission for one in entries], ordered, to)
         handed_in = {report.submission.student: report.answers for report in students if report.graded}
         answers.write(to, chosen.name, handed_in)
         marks.write(handed_in)
         regrade.compare(to, before, [part.id for part in chosen.parts])
-        record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
-        record |= {"graded": sum(report.graded for report in ordered)}
-        record["instances"] = regrade.digest(cases for _, cases in work.asked.values())
-        record["same_instances"] = None if known is None else known == record["instances"]
-        record |= {"seconds": round(time.monotonic() - begin, 1), "jobs": jobs, "limits": vars(limits)}
-        (to / "grading.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return [_unwritten(one, "its row of points.csv") if one.submission.student in failed else one for one in ordered]
+
+
+def _renamed(marks: by_hand.Marks, entries: Sequence[Entry]) -> None:
+    """Marks follow a person of the roster whose work that counts has another name now."""
+    counting = [one for one in entries if one.submission.status not in ("ignored", "not used")]
+    absent = {student for student, _ in marks.given} - {one.submission.student for one in counting}
+    now = {id(one.person): one for one in counting if one.person}
+    for student, person in matches(sorted(absent), [one.person for one in now.values()]).items():
+        marks.rename(student, now[id(person)].submission.student)
 
 
 def _with_page(report: Report, assignment: Assignment, folder: Path) -> Report:
@@ -126,16 +138,12 @@ def _with_page(report: Report, assignment: Assignment, folder: Path) -> Report:
     try:
         feedback.write_page(report, assignment, folder)
     except Exception as error:
-        return _unwritten(report, f"its page of feedback ({_words(error)})")
+        return _unwritten(report, f"its page of feedback ({words(error)})")
     return report
 
 
 def _unwritten(report: Report, what: str) -> Report:
     return replace(report, notes=(*report.notes, f"{what} could not be written"), unwritten=True)
-
-
-def _words(error: Exception) -> str:
-    return printable(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".rstrip(": "), most=200)
 
 
 class _Work:
@@ -151,12 +159,7 @@ class _Work:
         marked = [(cell.metadata.get("nbgrader", {}), cell) for cell in student_version(assignment.notebook).cells]
         self.tests = {marks["grade_id"]: cell.source for marks, cell in marked if marks.get("grade") and not marks["solution"]}
         path = [str(Path(__file__).resolve().parents[2])]
-        self.request = {
-            "path": path,
-            "calls": [_call(*key, k, *self.asked[key]) for key in self.asked for k in range(len(self.asked[key][1]))],
-            "cell_seconds": cell_seconds,
-            "call_seconds": call_seconds,
-        }
+        self.request = {"path": path, "calls": calls(self.asked), "cell_seconds": cell_seconds, "call_seconds": call_seconds}
         self.driver = DRIVER.read_text(encoding="utf-8")
         files = {} if trust else _font_cache()
         self.options = {"masked": masked, "files": files, "preload": PRELOAD, "path": path, "trust": trust}
@@ -195,14 +198,14 @@ class _Work:
         except Exception as error:
             with contextlib.suppress(Exception):
                 self._forget_sandbox()
-            problem = f"it could not be {step}, which is a fault of the grading: {_words(error)}"
+            problem = f"it could not be {step}, which is a fault of the grading: {words(error)}"
             return self._ungraded(entry, "error", problem, marks)
 
     def _judged(self, entry: Entry, outcome: sandbox.Outcome, marks: by_hand.Marks) -> Report:
         submission = entry.submission
         given = answers.answers_of(submission, self.assignment.parts, self.release.sources)
         manual = {part.id: self._by_hand(part, submission, given, marks) for part in self.assignment.parts if part.manual}
-        returned, cells, ended = _parse(outcome.output)
+        returned, cells, ended = parse(outcome.output)
         status = "failed" if outcome.status == "finished" and not ended else outcome.status
         scores = tuple(
             manual[part.id] if part.manual else self._by_oracle(part, returned, cells, status) for part in self.assignment.parts
@@ -222,10 +225,7 @@ class _Work:
         findings = []
         for k, check in enumerate(part.checks):
             asked = self.asked[part.id, k][1]
-            given = [returned.get((part.id, k, case), {"error": f"no answer: {STATUS[status]}"}) for case in range(len(asked))]
-            errors = [one.get("error") for one in given]
-            values = [None if error else one.get("value") for one, error in zip(given, errors, strict=True)]
-            findings.append(judge(check, asked, values, errors))
+            findings.append(judge(check, asked, *answered(returned, part.id, k, len(asked), f"no answer: {STATUS[status]}")))
         visible = cells.get(part.id, "not reached") or "passed"
         return Score(part.id, sum(finding.earned for finding in findings), tuple(findings), visible)
 
@@ -252,13 +252,24 @@ def _lines(message: str) -> str:
     return printable(message, most=600, lines=True).strip()
 
 
-def _call(part: str, check_number: int, case: int, check: Check, asked: Sequence[Case]) -> dict[str, Any]:
-    arguments = [["array", a.tolist()] if isinstance(a, np.ndarray) else ["value", a] for a in asked[case].arguments]
-    place = {"part": part, "check": check_number, "case": case}
-    return place | {"function": check.function, "arguments": arguments, "rows": check.rows}
+def calls(asked: Mapping[tuple[str, int], tuple[Check, list[Case]]]) -> list[dict[str, Any]]:
+    """What the driver is asked to call, for the checks by part and number with their instances."""
+    return [
+        {"part": part, "check": number, "case": k, "function": check.function, "rows": check.rows}
+        | {"arguments": [["array", a.tolist()] if isinstance(a, np.ndarray) else ["value", a] for a in case.arguments]}
+        for (part, number), (check, several) in asked.items()
+        for k, case in enumerate(several)
+    ]
 
 
-def _parse(output: bytes) -> tuple[dict[tuple[str, int, int], dict], dict[str, str | None], bool]:
+def answered(returned: dict, part: str, check: int, count: int, absent: str) -> tuple[list[Any], list[str | None]]:
+    """The values for the ``count`` instances of a check, and the errors in place of those that are None."""
+    given = [returned.get((part, check, case), {"error": absent}) for case in range(count)]
+    errors = [one.get("error") for one in given]
+    return [None if error else one.get("value") for one, error in zip(given, errors, strict=True)], errors
+
+
+def parse(output: bytes) -> tuple[dict[tuple[str, int, int], dict], dict[str, str | None], bool]:
     """The answers, the errors of cells, and whether the end was reached; lines that are not of the agreed form are ignored."""
     answers, cells, ended = {}, {}, False
     for line in output.split(b"\n"):

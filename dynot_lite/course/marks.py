@@ -4,14 +4,11 @@ A mark of another answer than the one at hand does not count until it is confirm
 for this answer, to drop it would lose work, and nobody would be told.
 """
 
-import csv
 import datetime
 import hashlib
 import hmac
-import io
 import json
 import locale
-import os
 import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -23,14 +20,14 @@ from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.answers import Answer
 from dynot_lite.course.assignment import Assignment, Part
 from dynot_lite.course.reports import Score
-from dynot_lite.course.texts import decoded, plain, quoted
+from dynot_lite.course.texts import decoded, plain, rows_of, write_table, write_whole
 
 __all__ = ["CHANGED", "COLUMNS", "Mark", "Marks", "number", "read", "rubric"]
 
 STORE, TABLE = "marks.json", "manual.csv"
 COLUMNS = ("student", "part", "title", "points", "out of", "comment", "state", "answer")
 CHANGED, EMPTY, GONE, WAITS = "answer changed since it was marked", "not answered", "not in this folder", "to be marked"
-LONGEST, LARGEST = 20_000, 20 * 2**20
+LONGEST = 20_000
 
 
 @dataclass(frozen=True)
@@ -94,25 +91,34 @@ class Marks:
         else:
             self.given[student, part] = mark
 
+    def rename(self, before: str, after: str) -> None:
+        """Give the marks of the student ``before`` to ``after``, who is the same person, where that one has none."""
+        for student, part in [key for key in self.given if key[0] == before]:
+            if (after, part) not in self.given:
+                self.given[after, part] = self.given.pop((student, part))
+
     def pseudonym(self, student: str, length: int = 5) -> str:
         """A name for blind grading: the same each time in this folder, and nothing that others could work out."""
         digest = hmac.new(self.key.encode(), student.encode("utf-8", "replace"), hashlib.sha256).digest()
         return "".join("ABCDEFGHJKLMNPQRSTUVWXYZ23456789"[byte % 32] for byte in digest[:length])
 
     def save(self) -> None:
-        """Write ``marks.json``: the old file stays until the new one is complete and on the disk."""
+        """Write ``marks.json``."""
         record: dict[str, Any] = {"assignment": self.name, "key": self.key, "marks": {}, "exported": {}}
         for (student, part), mark in self.given.items():
             record["marks"].setdefault(student, {})[part] = asdict(mark)
         for (student, part), row in self.exported.items():
             record["exported"].setdefault(student, {})[part] = row
-        _write(self.folder / STORE, json.dumps(record, indent=1, ensure_ascii=False))
+        write_whole(self.folder / STORE, json.dumps(record, indent=1, ensure_ascii=False))
 
     def write(self, answers: Mapping[str, Mapping[str, Answer]]) -> None:
-        """Write the marks, and ``manual.csv``: a row for each of ``answers`` and for each mark of a student who is not there."""
+        """Write the marks, and ``manual.csv``: a row for each of ``answers`` and for each mark of a student who is not there.
+
+        Raises NotebookError if a spreadsheet holds the table; no mark is lost then.
+        """
         keys = [(student, part) for student, parts in answers.items() for part in self.parts if part in parts]
         keys += sorted(set(self.given) - set(keys))
-        rows, self.exported = [], {}
+        rows, before, self.exported = [], self.exported, {}
         for student, part in keys:
             answer, mark = answers.get(student, {}).get(part), self.given.get((student, part), Mark())
             state, points = self.state(student, part, answer), mark.points
@@ -123,13 +129,13 @@ class Marks:
         path = self.folder / TABLE
         separator = _separator(path)
         self.save()  # first: rows that look older than these are not taken for what a person entered
-        stream = io.StringIO()
-        writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
-        writer.writerows([COLUMNS, *([_entry(entry, separator) for entry in row] for row in rows)])
+        entries = [[_entry(entry, separator) for entry in row] for row in rows]
         try:
-            _write(path, "\ufeff" + stream.getvalue())  # without the mark Excel reads cp1252
-        except PermissionError:
-            raise NotebookError(f"{path} cannot be written: close it in the spreadsheet, and run the command again") from None
+            write_table(path, COLUMNS, entries, separator=separator, bom="\ufeff")
+        except (NotebookError, OSError):  # the rows that stay are those of the table before, not what a person entered since
+            self.exported = before
+            self.save()
+            raise
 
     def take(self, path: Path) -> None:
         """Take over what a person changed in a table since it was written; a mark that was given later stays.
@@ -207,26 +213,15 @@ def read(folder: Path, assignment: Assignment) -> Marks:
 
 def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
     """The rows of a table with their line numbers, whatever separators and encoding a spreadsheet chose."""
-    if path.stat().st_size > LARGEST:
-        raise NotebookError(f"{path} is larger than {LARGEST >> 20} MB")
-    lines = list(io.StringIO(decoded(path.read_bytes(), "replace")[0], newline=""))
-    skipped = 0
-    while lines and (not lines[0].strip() or lines[0].lower().startswith("sep=")):
-        del lines[0]
-        skipped += 1
-    head = lines[0] if lines else ""
-    reader = csv.DictReader(lines, delimiter=max(",;\t", key=head.count), restkey="more", restval="")
-    try:
-        names = {name: _text(name).strip().lower() for name in reader.fieldnames or ()}
-        if missing := [name for name in ("student", "part", "points") if name not in names.values()]:
-            raise NotebookError(f"{path} has no column {missing[0]!r}: its first line must be {','.join(COLUMNS)}")
-        for row in reader:
-            entries = {names[name]: plain(_text(row[name] or "")) for name in names}
-            if entries["student"].strip() or entries["part"].strip():
-                entries |= {name: entries[name].strip() for name in ("student", "part", "state", "answer") if name in entries}
-                yield skipped + reader.line_num, {"comment": ""} | entries
-    except csv.Error as error:
-        raise NotebookError(f"{path}, line {skipped + reader.line_num}: {error}") from None
+    head, lines = rows_of(path)
+    names = {name: _text(name).strip().lower() for name in head}
+    if missing := [name for name in ("student", "part", "points") if name not in names.values()]:
+        raise NotebookError(f"{path} has no column {missing[0]!r}: its first line must be {','.join(COLUMNS)}")
+    for line, row in lines:
+        entries = {names[name]: plain(_text(row[name])) for name in names}
+        if entries["student"].strip() or entries["part"].strip():
+            entries |= {name: entries[name].strip() for name in ("student", "part", "state", "answer") if name in entries}
+            yield line, {"comment": ""} | entries
 
 
 def number(text: str, possible: float, place: str) -> float | None:
@@ -259,7 +254,7 @@ def _separator(path: Path) -> str:
 def _entry(entry: str | float | None, separator: str) -> str:
     if isinstance(entry, (int, float)):
         return f"{entry:g}".replace(".", "," if separator == ";" else ".")
-    return quoted(entry or "")
+    return entry or ""
 
 
 def _text(text: str) -> str:
@@ -274,12 +269,3 @@ def _now() -> str:
 
 def _iso(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w", encoding="utf-8", errors="replace", newline="") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)

@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course import oracle
-from dynot_lite.course.grade import DRIVER, _call, _parse
+from dynot_lite.course.grade import DRIVER, answered, calls, parse
 from dynot_lite.course.oracle.compare import Case, Check, Finding, cases, judge
 from dynot_lite.course.sandbox import Limits, Sandbox
 
@@ -122,12 +122,11 @@ def _cells(path: Path) -> list[NotebookNode]:
 def _run(cells: Sequence[NotebookNode], asked: dict[tuple[str, int], tuple[Check, list[Case]]]):
     """The answers and the errors of cells, and why the process ended before its end, if it did."""
     path = [str(Path(__file__).resolve().parents[2])]
-    calls = [_call(*key, k, *asked[key]) for key in asked for k in range(len(asked[key][1]))]
-    request = {"path": path, "calls": calls, "cell_seconds": CELL_SECONDS, "call_seconds": CALL_SECONDS}
+    request = {"path": path, "calls": calls(asked), "cell_seconds": CELL_SECONDS, "call_seconds": CALL_SECONDS}
     request["cells"] = [[_name(cell, number), cell.source] for number, cell in enumerate(cells, 1) if cell.cell_type == "code"]
     with Sandbox(trust=True) as box:
         outcome = box.run(DRIVER.read_text(encoding="utf-8"), json.dumps(request).encode(), limits=Limits(seconds=1800.0))
-    answers, errors, ended = _parse(outcome.output)
+    answers, errors, ended = parse(outcome.output)
     problem = "" if ended else f"the notebook's process ended early ({outcome.status}). {outcome.message[:600]}".strip()
     return answers, errors, problem
 
@@ -144,9 +143,7 @@ def _titles(cells: Sequence[NotebookNode]) -> dict[str, str]:
 
 
 def _trial(part, titles, check, asked, number, answers, problem) -> Trial:
-    given = [answers.get((part, number, k), {"error": problem or "no answer"}) for k in range(len(asked))]
-    errors = [one.get("error") for one in given]
-    values = [None if error else one.get("value") for one, error in zip(given, errors, strict=True)]
+    values, errors = answered(answers, part, number, len(asked), problem or "no answer")
     finding = judge(check, asked, values, errors)
     wrong = ""
     size = lambda one: sum(np.size(argument) for argument in one[0].arguments)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from dynot_lite.course.assignment import CODE_STUB, TEXT_STUB, Assignment, student_version
 from dynot_lite.course.submissions import Cell, Submission, set_of
+from dynot_lite.course.texts import squeezed
 
 __all__ = ["Release", "recovered", "release_of"]
 
@@ -34,8 +35,8 @@ class Release:
 
     def written(self, cell: Cell) -> bool:
         """Whether a student wrote anything into ``cell``, which may be one of the released ones or a new one."""
-        given = {_plain(source) for _, name, source in self.cells if not cell.id or name == cell.id}
-        return _plain(cell.source) not in given | {"", _plain(TEXT_STUB)}
+        given = {squeezed(source) for _, name, source in self.cells if not cell.id or name == cell.id}
+        return squeezed(cell.source) not in given | {"", squeezed(TEXT_STUB)}
 
 
 def release_of(assignment: Assignment) -> Release:
@@ -46,8 +47,8 @@ def release_of(assignment: Assignment) -> Release:
     committed = assignment.path.with_suffix(".ipynb")
     if committed.exists():  # nbgrader's release keeps what this one has
         for cell in json.loads(committed.read_text(encoding="utf-8"))["cells"]:
-            if name := cell["metadata"].get("nbgrader", {}).get("grade_id"):
-                own[cell.get("id", "")] = name
+            if "id" in cell and (name := cell["metadata"].get("nbgrader", {}).get("grade_id")):
+                own[cell["id"]] = name
     functions = frozenset(check.function for part in assignment.parts for check in part.checks)
     return Release(assignment.name, tuple(cells), own, functions)
 
@@ -85,25 +86,21 @@ def recovered(submission: Submission, release: Release) -> Submission:
 def _by_text(cells: list[Cell], release: Release, lost: set[str]) -> list[tuple[int, str]]:
     """(number of the cell, identifier) of lost ones that their own text or the text before them tells."""
     found = []
-    places = Counter(_plain(cell.source) for cell in cells)
-    where = {_plain(cell.source): k for k, cell in enumerate(cells)}
-    once = Counter(_plain(source) for _, _, source in release.cells)
+    places = Counter(squeezed(cell.source) for cell in cells)
+    where = {squeezed(cell.source): k for k, cell in enumerate(cells)}
+    once = Counter(squeezed(source) for _, _, source in release.cells)
     taken: set[int] = set()
     # Every set has the stubs: only the text before one tells which it is.
-    unique = lambda text: once[text] == 1 and places[text] == 1 and text not in (_plain(CODE_STUB), _plain(TEXT_STUB))
+    unique = lambda text: once[text] == 1 and places[text] == 1 and text not in (squeezed(CODE_STUB), squeezed(TEXT_STUB))
     for before, (kind, name, source) in zip((None, *release.cells), release.cells, strict=False):
         if name not in lost:
             continue
-        own, previous = _plain(source), _plain(before[2]) if before else ""
+        own, previous = squeezed(source), squeezed(before[2]) if before else ""
         k = where[own] if unique(own) else where[previous] + 1 if previous and unique(previous) else len(cells)
         if k >= len(cells) or k in taken or cells[k].kind != kind or cells[k].id:
             continue
-        text = _plain(cells[k].source)
+        text = squeezed(cells[k].source)
         if text == own or not once[text]:  # the next question is no answer to this one
             taken.add(k)
             found.append((k, name))
     return found
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split())

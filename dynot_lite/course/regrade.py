@@ -4,9 +4,7 @@ The seed of ``grading.json`` is kept, so that a regrade gives the same points to
 late submission, a mark, a corrected oracle) is listed in ``changes.csv``.
 """
 
-import csv
 import hashlib
-import io
 import json
 import secrets
 from collections.abc import Iterable, Sequence
@@ -14,6 +12,7 @@ from pathlib import Path
 
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.oracle.compare import Case
+from dynot_lite.course.texts import plain, read_table, rows_of, write_table
 
 __all__ = ["Change", "changes", "compare", "digest", "read", "seed_for", "told"]
 
@@ -59,13 +58,12 @@ def digest(asked: Iterable[Sequence[Case]]) -> str:
 
 
 def read(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of a ``points.csv`` by student; empty if there is none, or it is not one."""
+    """The rows of a ``points.csv`` by student, also as a spreadsheet saved it; empty if there is none, or it is not one."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (OSError, ValueError, csv.Error):
+        rows = read_table(path)
+    except NotebookError:
         return {}
-    return {row["student"]: row for row in rows if row.get("student") and None not in row}
+    return {row["student"]: row for row in rows if row.get("student")}
 
 
 def changes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]], parts: Sequence[str]) -> list[Change]:
@@ -80,10 +78,14 @@ def changes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]],
     for student in sorted(before.keys() | after.keys()):
         one, other = before.get(student, {}), after.get(student, {})
         columns = ("status", *parts, "points", "total") if one and other else ("points",)
-        told = [(student, column, one.get(column) or "", other.get(column) or "") for column in columns]
+        told = [(student, column, _entry(one.get(column)), _entry(other.get(column))) for column in columns]
         steps = [change for change in told if change[2] != change[3]]
         found += [one for one in steps if one[1] != "total" or not any(o[1] == "points" and o[2:] == one[2:] for o in steps)]
     return found
+
+
+def _entry(text: str | None) -> str:
+    return (text or "").replace(",", ".")  # as some spreadsheets write 7.5
 
 
 def _comparable(before: dict[str, dict[str, str]], parts: Sequence[str]) -> bool:
@@ -95,21 +97,18 @@ def compare(folder: Path, before: dict[str, dict[str, str]], parts: Sequence[str
     if not _comparable(before, parts):
         (folder / "changes.csv").unlink(missing_ok=True)
         return
-    with open(folder / "changes.csv", "w", encoding="utf-8", newline="") as stream:
-        found = changes(before, read(folder / "points.csv"), parts)
-        csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *found])
+    write_table(folder / "changes.csv", COLUMNS, changes(before, read(folder / "points.csv"), parts))
 
 
 def told(folder: Path) -> list[str]:
     """What the last grading into ``folder`` changed, in words: one line per student; none after a first grading."""
     lines: dict[str, list[str]] = {}
     try:
-        with open(folder / "changes.csv", encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                step = f"{row['part']} {row['before'] or '–'} → {row['after'] or '–'}"
-                lines.setdefault(row["student"], []).append(step)
+        for _, row in rows_of(folder / "changes.csv")[1]:
+            step = f"{row['part']} {row['before'] or '–'} → {row['after'] or '–'}"
+            lines.setdefault(plain(row["student"]), []).append(step)
         same = json.loads((folder / "grading.json").read_text(encoding="utf-8")).get("same_instances")
-    except FileNotFoundError:
+    except (NotebookError, FileNotFoundError):
         return []
     note = ["the seed is that of the last grading, but the instances are not: an oracle or a library has changed"]
     found = [f"{student}: {', '.join(steps)}" for student, steps in lines.items()]

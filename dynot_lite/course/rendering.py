@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from markdown_it.token import Token
 from mdit_py_plugins.amsmath import amsmath_plugin
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-from dynot_lite.course.answers import Piece
+from dynot_lite.course.answers import Piece, suffix_of
 
 __all__ = ["STYLE", "answer", "code", "data_url", "inline", "markdown", "typesets"]
 
@@ -53,6 +54,8 @@ def markdown(source: str, picture: Callable[[str], str | None] = lambda name: No
     HTML in the text is shown, not obeyed. Links are shown, not followed: no click leads out of the page. ``picture`` gives the
     address of an attachment by its name, or None; pictures from elsewhere are named, not loaded.
     """
+    if source.count("\\begin") * len(source) > 5e7:  # the end of each is looked for in all that follows
+        return code(source)
     reader = _reader()
     tokens = reader.parse(_text(source))
     every = [token for one in tokens for token in (one, *(one.children or ()))]
@@ -70,13 +73,17 @@ def markdown(source: str, picture: Callable[[str], str | None] = lambda name: No
 
 
 def answer(pieces: Iterable[Piece], address: Callable[[str], str | None]) -> str:
-    """The HTML of an answer: of a program first what it shows. ``address`` gives the address of each of its files."""
-    lines = []
+    """The HTML of an answer: of a program first what it shows. ``address`` gives the address of each of its files.
+
+    One that would take long is shown as source from there on, so that no answer holds up those of the others.
+    """
+    lines, begin = [], time.monotonic()
     for piece in pieces:
         named = dict(piece.attachments)
         shown = lambda name, named=named: address(named[name]) if name in named else None
         if piece.kind == "markdown":
-            lines.append(markdown(piece.source, shown))
+            quick = time.monotonic() - begin < SECONDS
+            lines.append(markdown(piece.source, shown) if quick else code(piece.source))
             continue
         results = [f'<img alt="figure of this answer" src="{html.escape(address(one) or "")}">' for one in piece.pictures]
         results += [code(piece.printed)] if piece.printed.strip() else []
@@ -102,10 +109,8 @@ def _text(source: str) -> str:
 
 def data_url(content: bytes) -> str | None:
     """The address of a picture that a page carries in itself; None if it is no PNG, JPEG or GIF."""
-    for start, kind in ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif")):
-        if content.startswith(start):
-            return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-    return None
+    kind = suffix_of(content)[1:].replace("jpg", "jpeg")
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}" if kind else None
 
 
 FORMULAS = ("math_inline", "math_inline_double", "math_block", "math_block_label", "amsmath")

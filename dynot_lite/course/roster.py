@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dynot_lite.companion.notebooks import NotebookError
@@ -43,12 +43,17 @@ class Person:
         return self.login or self.name or self.email or self.identifier
 
     @property
+    def unique(self) -> tuple[str, ...]:
+        """What no two people share."""
+        return self.login, self.identifier, self.email
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All by which a submission may name this person."""
         given, family = self.first_name, self.last_name
         local = self.email.split("@")[0]
         swapped = " ".join(reversed([part.strip() for part in self.name.split(",")]))  # "Lovelace, Ada"
-        return (self.login, self.identifier, self.email, local, self.name, swapped, f"{given} {family}", f"{family} {given}")
+        return (*self.unique, local, self.name, swapped, f"{given} {family}", f"{family} {given}")
 
 
 def read(path: Path) -> list[Person]:
@@ -70,20 +75,27 @@ def read(path: Path) -> list[Person]:
     if not people:
         wanted = ", ".join(names[0] for names in COLUMNS.values())
         raise NotebookError(f"{path} names no student: expected a header with some of the columns {wanted}")
-    seen: dict[str, str] = {}
+    people = list({replace(person, row=None): person for person in people}.values())  # one who is in two sections is one
+    seen: dict[str, Person] = {}
     for person in people:
-        for one in {key(name) for name in (person.login, person.identifier, person.email) if name}:
-            if seen.setdefault(one, person.shown) != person.shown:
-                raise NotebookError(f"{path}: {person.shown} and {seen[one]} have the same login, identifier or e-mail address")
+        for one in {key(name) for name in person.unique if name}:
+            if seen.setdefault(one, person) is not person:
+                raise NotebookError(
+                    f"{path}: {person.shown} and {seen[one].shown} have the same login, identifier or e-mail address"
+                )
     return people
 
 
 def matches(students: Sequence[str], people: Sequence[Person]) -> dict[str, Person]:
-    """The person behind each name of a submission, where the roster leaves no doubt: one person, by any of its columns."""
+    """The person behind each name of a submission, where the roster leaves no doubt: one person, by any of its columns.
+
+    A login, an identifier or an address is its owner's, also where another person has it as a name.
+    """
     known: dict[str, set[int]] = {}
     for number, person in enumerate(people):
         for one in {key(name) for name in person.names} - {""}:
             known.setdefault(one, set()).add(number)
+    known |= {key(name): {number} for number, person in enumerate(people) for name in person.unique if key(name)}
     found = {}
     for student in students:
         moodle = MOODLE.match(student)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.outputs import attachments, printed
-from dynot_lite.course.texts import decoded, distinct, file_name, printable
+from dynot_lite.course.texts import decoded, distinct, file_name, printable, words
 
 __all__ = ["Cell", "Submission", "better", "collect", "program", "set_of"]
 
@@ -127,7 +127,7 @@ def _guarded(entry: Path, prefix: str) -> Submission:
             return Submission(name, entry, status="not recognised", problem=_what(entry))
         return _of_set(_read(entry, name), prefix)
     except Exception as error:  # whatever a file is, the others are read
-        return Submission(name, entry, status="unreadable", problem=f"cannot be read: {_words(error)}")
+        return Submission(name, entry, status="unreadable", problem=f"cannot be read: {words(error)}")
 
 
 def _student(name: str) -> str:
@@ -234,7 +234,7 @@ def _read(path: Path, student: str) -> Submission:
     except _NotANotebook as error:
         return unreadable(f"not a notebook: {error}")
     except Exception as error:
-        return unreadable(f"not a notebook: {_words(error)}")
+        return unreadable(f"not a notebook: {words(error)}")
     return Submission(student, path, cells, notes=notes, modified=modified)
 
 
@@ -245,10 +245,6 @@ class _NotANotebook(ValueError):
 def _not_regular(mode: int) -> str:
     """What a file is that is not a regular one; empty for a regular one."""
     return "" if stat.S_ISREG(mode) else next((name for test, name in KINDS if test(mode)), "a folder")
-
-
-def _words(error: Exception) -> str:
-    return printable(getattr(error, "strerror", None) or f"{type(error).__name__} {error}".strip())
 
 
 def _cells(content: bytes) -> tuple[tuple[Cell, ...], tuple[str, ...]]:

@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import io
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -11,13 +13,16 @@ from typing import Any
 
 from dynot_lite.companion.notebooks import NotebookError
 
-__all__ = ["decoded", "distinct", "file_name", "key", "plain", "printable", "quoted", "read_table", "write_table"]
+__all__ = ["decoded", "distinct", "file_name", "first", "key", "plain", "printable", "read_table", "rows_of", "squeezed"]
+__all__ += ["words", "write_table", "write_whole"]
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 JOINERS = "\u200c\u200d"  # cannot be seen, but are spelling in Persian and in the scripts of India
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{k}" for port in ("COM", "LPT") for k in range(1, 10))}
+# More marks on one letter than in any language; to put many in order takes time in their square (Unicode, UAX 15).
+MOST_MARKS = 30
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-LARGEST_TABLE = 10 * 2**20
+LARGEST_TABLE = 20 * 2**20
 
 
 def printable(text: Any, *, most: int = 120, lines: bool = False) -> str:
@@ -27,7 +32,7 @@ def printable(text: Any, *, most: int = 120, lines: bool = False) -> str:
     name, which is the default, is one line without invisible signs; with ``lines``, line breaks, tabs and all other signs stay.
     """
     whole = "".join(_character(one) for one in str(text)[: 4 * most])  # NFC makes it shorter, by less than that
-    whole = unicodedata.normalize("NFC", whole)
+    whole = unicodedata.normalize("NFC", _bounded(whole))
     if lines:
         whole = re.sub("\r\n?", "\n", whole)
         whole = "".join(UNKNOWN if unicodedata.category(one) == "Cc" and one not in "\n\t" else one for one in whole)
@@ -38,10 +43,32 @@ def printable(text: Any, *, most: int = 120, lines: bool = False) -> str:
     return whole if len(whole) <= most else whole[: most - 1] + "…"
 
 
+def words(error: Exception) -> str:
+    """What an error says, in a line."""
+    return printable(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".rstrip(": "), most=200)
+
+
+def squeezed(text: str) -> str:
+    """The text with one space for any number of spaces and lines: to compare what was written, not how."""
+    return " ".join(text.split())
+
+
 def _character(one: str) -> str:
     if "\udc80" <= one <= "\udcff":  # how Python shows a byte of a file name that is not UTF-8
         return bytes([ord(one) - 0xDC00]).decode("cp1252", "replace")
     return UNKNOWN if "\ud800" <= one <= "\udfff" else one
+
+
+def _bounded(text: str) -> str:
+    """The text without the marks that are more than ``MOST_MARKS`` in a row."""
+    if text.isascii():
+        return text
+    kept, run = [], 0
+    for one in text:
+        run = run + 1 if unicodedata.category(one)[0] == "M" else 0
+        if run <= MOST_MARKS:
+            kept.append(one)
+    return "".join(kept)
 
 
 def key(text: str) -> str:
@@ -94,40 +121,65 @@ def decoded(content: bytes, errors: str = "strict") -> tuple[str, str]:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a table with a header, as a spreadsheet saves it: commas, semicolons or tabs, in any usual encoding.
+    """The rows of a table with a header, as a spreadsheet saves it; entries are plain, printable and at most 2000 long.
 
-    Raises NotebookError if there is no such file, or nothing in it.
+    Raises NotebookError as :func:`rows_of`, or if there are no rows.
     """
-    try:
-        if path.stat().st_size > LARGEST_TABLE:
-            raise NotebookError(f"{path} is larger than {LARGEST_TABLE >> 20} MB: not a table of students")
-        text, _ = decoded(path.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotebookError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not a text'}") from None
-    head = text.split("\n", 1)[0]
-    separator = max(",;\t", key=head.count)
-    try:
-        rows = list(csv.DictReader(text.splitlines(keepends=True), delimiter=separator, restkey="", restval=""))
-    except csv.Error as error:
-        raise NotebookError(f"{path} is not a table: {error}") from None
-    table = [{_cell(name): _cell(entry) for name, entry in row.items() if name} for row in rows]
+    cell = lambda entry: plain(printable(entry, most=2000, lines=True).strip())
+    table = [{cell(name): cell(entry) for name, entry in row.items()} for _, row in rows_of(path)[1]]
     if not table:
         raise NotebookError(f"{path} has no rows: expected a header and a line per student")
     return table
 
 
-def _cell(entry: str | None) -> str:
-    return plain(printable(entry or "", most=2000, lines=True).strip())
+def rows_of(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The header of a table, and its rows with the numbers of their lines, as they stand there.
 
-
-def write_table(path: Path, head: Sequence[str], rows: Sequence[Sequence[object]], *, exact: bool = False) -> None:
-    """Write a table that a spreadsheet opens without taking a name for a formula; the old file stays until this is complete.
-
-    ``exact`` is for another system's own table that goes back to it: there an apostrophe too many is another name.
+    Commas, semicolons and tabs are read, in any usual encoding, also below empty lines and Excel's line ``sep=;``.
+    Raises NotebookError if there is no such file, or no table in it.
     """
-    partial, shown = path.with_name(f"{path.name}.partial"), str if exact else quoted
-    with open(partial, "w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([head, *([shown(entry) for entry in row] for row in rows)])
+    try:
+        if path.stat().st_size > LARGEST_TABLE:
+            raise NotebookError(f"{path} is larger than {LARGEST_TABLE >> 20} MB: not a table of students")
+        lines = list(io.StringIO(decoded(path.read_bytes(), "replace")[0], newline=""))
+    except OSError as error:
+        raise NotebookError(f"{path} cannot be read: {error.strerror}") from None
+    skipped = 0
+    while skipped < len(lines) and (not lines[skipped].strip() or lines[skipped].lower().startswith("sep=")):
+        skipped += 1
+    head = lines[skipped] if skipped < len(lines) else ""
+    reader = csv.DictReader(lines[skipped:], delimiter=max(",;\t", key=head.count), restkey="", restval="")
+    try:
+        names = [name for name in reader.fieldnames or () if name]
+        return names, [(skipped + reader.line_num, {name: row[name] for name in names}) for row in reader]
+    except csv.Error as error:
+        raise NotebookError(f"{path}, line {skipped + reader.line_num}, is not a line of a table: {error}") from None
+
+
+def write_table(
+    path: Path, head: Sequence[str], rows: Sequence[Sequence[object]], *, exact: bool = False, separator: str = ",", bom: str = ""
+) -> None:
+    """Write a table that a spreadsheet opens without taking a name for a formula.
+
+    ``exact`` is for another system's own table that goes back to it: there an apostrophe too many is another name. ``bom`` comes
+    first: a byte order mark, without which Excel reads cp1252. Raises NotebookError if the file cannot be replaced.
+    """
+    stream, shown = io.StringIO(), str if exact else quoted
+    writer = csv.writer(stream, delimiter=separator, lineterminator="\n")
+    writer.writerows([head, *([shown(entry) for entry in row] for row in rows)])
+    try:
+        write_whole(path, bom + stream.getvalue())
+    except PermissionError:
+        raise NotebookError(f"{path} cannot be written: close it in the spreadsheet, and run the command again") from None
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file: the old one stays until the new one is complete and on the disk. Raises OSError if that fails."""
+    partial = path.with_name(f"{path.name}.partial")
+    with open(partial, "wb") as stream:
+        stream.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+        stream.flush()
+        os.fsync(stream.fileno())
     partial.replace(path)
 
 

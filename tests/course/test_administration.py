@@ -62,6 +62,16 @@ def test_a_name_that_two_people_share_names_neither(tmp_path):
     assert roster.matches(["Ada Lee", "a1", "two"], people) == {"a1": people[0], "two": people[1]}
 
 
+def test_a_login_is_its_owners_and_who_is_in_two_sections_is_one(tmp_path):
+    lines = ["login,name,email,section", "lee,Ada Lee,ada@x.org,A", "bob,Bob Ray,lee@y.org,A", "lee,Ada Lee,ada@x.org,B"]
+    people = roster.read(table(tmp_path / "r.csv", *lines))
+    assert [one.login for one in people] == ["lee", "bob"]
+    assert {name: one.login for name, one in roster.matches(["lee", "Bob Ray"], people).items()} == {
+        "lee": "lee",
+        "Bob Ray": "bob",
+    }
+
+
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
@@ -405,7 +415,22 @@ def test_an_export_of_nothing_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(NotebookError, match="no export for 'blackboard'"):
         export(graded(tmp_path / "out", CLASS), "blackboard", tmp_path / "c.csv")
     table(tmp_path / "out" / "points.csv", "student,status", "ann,graded")
-    with pytest.raises(NotebookError, match="has no column email: grade again"):
+    with pytest.raises(NotebookError, match="has no column deduction: grade again"):
+        export(tmp_path / "out", "canvas", tmp_path / "c.csv")
+
+
+def test_points_that_a_spreadsheet_saved_are_exported_all_the_same_or_refused_in_a_sentence(tmp_path):
+    """With semicolons and 7,5, as in countries with decimal commas: that ended in a traceback."""
+    own = graded(tmp_path / "out", CLASS) / "points.csv"
+    before = export(tmp_path / "out", "nbgrader", tmp_path / "before.csv")
+    saved = [[entry.replace(".", ",") if re.fullmatch(r"\d+\.\d+", entry) else entry for entry in row] for row in rows(own)]
+    with open(own, "w", encoding="utf-8-sig", newline="") as stream:
+        csv.writer(stream, delimiter=";").writerows(saved)
+    for system in ("canvas", "moodle", "gradescope", "nbgrader"):
+        assert export(tmp_path / "out", system, tmp_path / f"{system}.out").written == before.written
+    assert rows(tmp_path / "nbgrader.out") == rows(tmp_path / "before.csv")
+    own.write_text(own.read_text(encoding="utf-8-sig").replace("2026-11-22 00:00:00+00:00", "22.11.2026 00:00"), encoding="utf-8")
+    with pytest.raises(NotebookError, match=r"cannot be read \(of bray\): grade again"):
         export(tmp_path / "out", "canvas", tmp_path / "c.csv")
 
 

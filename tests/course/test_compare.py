@@ -571,5 +571,6 @@ def test_tables_that_cannot_be_compared_are_not():
     assert regrade.changes({"ann": row}, {"ann": row | {"ps1-1": "", "status": "time"}}, ["ps1-1"]) == [
         ("ann", "status", "graded", "time"), ("ann", "ps1-1", "3", ""),
     ]  # fmt: skip
+    assert regrade.changes({"ann": row | {"points": "7,5"}}, {"ann": row | {"points": "7.5"}}, ["ps1-1"]) == []
     late = [row | {"total": total} for total in ("3", "2")]
     assert regrade.changes({"ann": late[0]}, {"ann": late[1]}, ["ps1-1"]) == [("ann", "total", "3", "2")]

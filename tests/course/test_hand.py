@@ -28,7 +28,7 @@ from PIL import Image, PngImagePlugin
 
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.companion.processes import holding
-from dynot_lite.course import answers, byhand, marks, rendering
+from dynot_lite.course import answers, byhand, marks, rendering, submissions
 from dynot_lite.course import assignment as assignments
 from dynot_lite.course import grade as grading
 from dynot_lite.course.assignment import load, names, solution, student_version
@@ -230,6 +230,20 @@ def test_a_formula_that_would_end_the_program_or_hold_it_costs_itself_only(formu
     assert formula[:60] in page and "<mi>a</mi>" in page and "<mi>b</mi>" in page
 
 
+def test_an_answer_of_many_slow_cells_does_not_hold_up_the_others(monkeypatch):
+    """A cell may be copied as often as one likes; each would have had its seconds."""
+    monkeypatch.setattr(rendering, "SECONDS", 0.2)
+    monkeypatch.setattr(rendering, "markdown", lambda *_: time.sleep(0.15) or "typeset")
+    shown = rendering.answer([answers.Piece("markdown", f"{k}. $x$") for k in range(500)], {}.get)
+    assert 1 <= shown.count("typeset") <= 2 and "<pre>499. $x$</pre>" in shown
+
+
+def test_environments_without_end_are_shown_as_source():
+    begin = time.monotonic()
+    assert rendering.markdown("\\begin{align}\n" * 12_000).startswith("<pre>")
+    assert time.monotonic() - begin < 2
+
+
 def test_without_the_library_formulas_are_shown_as_source(monkeypatch):
     monkeypatch.setattr(rendering, "typesets", lambda: False)
     rendering._mathml.cache_clear()
@@ -333,6 +347,15 @@ def test_what_is_kept_of_a_notebook_is_pictures_and_words_whatever_it_has_in_the
     for wrong in (None, 1, "x", [1, None, {}, {"output_type": "stream", "text": 3}, {"data": [], "text": {}}]):
         assert printed(wrong) == ""
     assert len(printed([{"output_type": "stream", "text": "x" * 10**6}])) <= 20_000
+
+
+def test_a_picture_in_a_thousand_copies_is_looked_at_once_and_of_many_only_some(monkeypatch):
+    looked = []
+    monkeypatch.setattr(answers, "_pixels", lambda content: looked.append(content) or content.hex())
+    picture = lambda k: b"GIF8" + bytes([k % 256, k // 256])
+    cells = [submissions.Cell("code", "ps1-5", "x = 1", (picture(k // 2),)) for k in range(1000)]
+    found = answers._answer(cells, "")
+    assert len(looked) == len(found.files) == answers.MOST_PICTURES and len(found.pieces) == 1000
 
 
 def test_answers_are_kept_with_their_pictures_and_no_others(tmp_path):
@@ -523,6 +546,26 @@ def test_the_later_of_two_marks_counts_and_marks_of_the_absent_stay(graded):
     assert graded(ann="One.", bob="Two.")["ann", "ps1-2"].earned == 7
     edit(graded.folder, {("ann", "ps1-2", "points"): ""})
     assert graded(ann="One.", bob="Two.")["ann", "ps1-2"].earned is None
+
+
+def test_a_table_that_a_spreadsheet_holds_costs_no_marks(graded, monkeypatch):
+    """The store already knew the new rows, so that the old table looked as if somebody had removed the points."""
+    graded(ann="One.")
+    marks.read(graded.folder, PS1).give(
+        "ann", "ps1-2", Mark(7.0, "well", (), answers.read(graded.folder)[1]["ann"]["ps1-2"].hash)
+    )
+
+    def held(path, *_, **__):
+        raise NotebookError(f"{path} cannot be written: close it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(marks, "write_table", held)
+        with pytest.raises(NotebookError, match="close it"):
+            graded(ann="One.")
+    with open(graded.folder / "manual.csv", "a", encoding="utf-8"):  # saved once more before it was closed
+        os.utime(graded.folder / "manual.csv", (time.time() + 10, time.time() + 10))
+    score = graded(ann="One.")["ann", "ps1-2"]
+    assert (score.earned, score.comment) == (7, "well")
 
 
 @pytest.mark.parametrize(
@@ -749,6 +792,16 @@ def test_feedback_says_which_items_were_found(tmp_path, monkeypatch):
     assert found.score("ann", part, answer).items == (("the image", 5.0, True), ("symmetric", 3.0, False))
     with pytest.raises(NotebookError, match="9 is not between 0 and 8"):
         found.give("ann", "ps1-2", Mark(9.0))
+
+
+def test_a_part_that_is_new_since_the_grading_is_said_in_a_sentence(graded):
+    graded(ann="One.")
+    store = graded.folder / "answers.json"
+    record = json.loads(store.read_text(encoding="utf-8"))
+    record["students"]["ann"].pop("ps1-5")
+    store.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(NotebookError, match="has other parts than when .* was graded: run course grade again first"):
+        byhand.Desk(graded.folder)
 
 
 def test_what_cannot_be_served_is_said_in_a_sentence(tmp_path, course):

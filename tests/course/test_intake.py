@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import sys
+import time
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from dynot_lite import cli
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course import feedback, intake, sandbox, submissions, tables, texts
 from dynot_lite.course import grade as grading
+from dynot_lite.course import marks as by_hand
 from dynot_lite.course.assignment import load, student_version
 from dynot_lite.course.intake import guess, ledger
 from dynot_lite.course.recovery import recovered, release_of
@@ -246,7 +248,7 @@ def failing(function, name: str):
 
 
 STEPS = {
-    "reading": (submissions, "_read", "unreadable", "RuntimeError a fault"),
+    "reading": (submissions, "_read", "unreadable", "RuntimeError: a fault"),
     "recovering": (intake, "recovered", "graded", "could not be told apart"),
     "running": (Stub, "run", "error", "could not be run"),
     "judging": (grading._Work, "_judged", "error", "could not be judged"),
@@ -294,6 +296,35 @@ def test_a_submission_that_the_sandbox_refuses_has_no_points_rather_than_0(tmp_p
     assert report.status == "refused" and not report.graded and {score.earned for score in report.scores} == {None}
     assert "\x1b" not in report.message
     assert read_rows(tmp_path / "out" / "manual.csv") == []
+
+
+def test_a_table_that_cannot_be_written_does_not_cost_the_seed(tmp_path, stubbed, monkeypatch):
+    write(tmp_path / "in" / "ann.ipynb", PS1, {PROOF: "Proof."})
+
+    def held(*_):
+        raise PermissionError(13, "held")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda self, target: held() if target.name == "points.csv" else os.replace(self, target))
+        with pytest.raises(NotebookError, match=r"points\.csv cannot be written: close it in the spreadsheet"):
+            grading.grade(tmp_path / "in", tmp_path / "out")
+    seed = json.loads((tmp_path / "out" / "grading.json").read_text(encoding="utf-8"))["seed"]
+    grading.grade(tmp_path / "in", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "grading.json").read_text(encoding="utf-8"))["seed"] == seed
+
+
+def test_marks_follow_a_person_of_the_roster_who_hands_in_under_another_name(tmp_path, stubbed):
+    """They stayed with the old name, which no longer counted, and the same proof waited to be marked again."""
+    (tmp_path / "r.csv").write_text("login,name\nalee,Ada Lee\n", encoding="utf-8")
+    write(tmp_path / "in" / "alee.ipynb", PS1, {PROOF: "Proof."})
+    (report,) = grading.grade(tmp_path / "in", tmp_path / "out", roster=tmp_path / "r.csv")
+    by_hand.read(tmp_path / "out", PS1).give("alee", PROOF, by_hand.Mark(5.0, answer=report.answers[PROOF].hash))
+    write(tmp_path / "in" / "Ada Lee.ipynb", PS1, {PROOF: "Proof."}, last="# once more")
+    os.utime(tmp_path / "in" / "alee.ipynb", (1, 1))
+    reports = {one.submission.student: one for one in grading.grade(tmp_path / "in", tmp_path / "out", roster=tmp_path / "r.csv")}
+    assert reports["alee"].status == "not used"
+    assert {score.part: score.earned for score in reports["Ada Lee"].scores}[PROOF] == 5
+    assert {row["student"] for row in read_table(tmp_path / "out" / "manual.csv")} == {"Ada Lee"}
 
 
 def test_points_that_a_person_gave_count_for_what_could_not_be_read(tmp_path, stubbed):
@@ -541,6 +572,15 @@ def test_every_sign_becomes_printable_in_names_and_storable_in_texts():
                 assert {one for one in shown if unicodedata.category(one) in ("Cc", "Cs")} <= set("\n\t")
             else:
                 assert "\n" not in shown and all(one.isprintable() or one in texts.JOINERS for one in shown)
+
+
+@pytest.mark.parametrize("marks", ["\u0300\u0316", "\u0f73"])
+def test_marks_without_end_on_one_letter_take_no_time(marks):
+    """To put them in order takes time in the square of their number: a quarter of an hour for what a cell may hold."""
+    begin = time.monotonic()
+    assert len(printable("a" + marks * 400_000, most=200_000, lines=True)) <= 64
+    assert time.monotonic() - begin < 5
+    assert printable("e\u0301\u0316") == unicodedata.normalize("NFC", "e\u0301\u0316")
 
 
 def test_texts_are_cut_and_lines_are_kept():
