@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -118,8 +119,9 @@ def test_a_hostile_submission_wins_nothing_and_ends_within_its_limits(graded, at
     report, wanted = graded[0][attack], SEALED[attack][1]
     assert report.points == 0
     assert report.seconds < 3 * SECONDS + 5
-    if wanted in ("finished", "failed", "time"):
-        assert report.status == wanted, report
+    if (ends := set(wanted.split(" or "))) <= {"finished", "failed", "time"}:
+        assert report.status in ends, report
+        assert not any("done" in error for _, error in report.cells), report.cells
     else:
         assert any(re.search(wanted, error) for _, error in report.cells), (report.status, report.message, report.cells)
 
@@ -391,7 +393,9 @@ def test_time_that_others_take_is_not_counted():
     with _usage.processor() as number:
         pass
     hog = f"import os\nos.sched_setaffinity(0, {{{number}}})\nprint(1, flush=True)\nwhile True: pass"
-    hogs = [subprocess.Popen([sys.executable, "-c", hog], stdout=subprocess.PIPE) for _ in range(3)]
+    # Each in a session of its own: the scheduler may give all processes of one session the share of one.
+    start = partial(subprocess.Popen, stdout=subprocess.PIPE, start_new_session=True)
+    hogs = [start([sys.executable, "-c", hog]) for _ in range(3)]
     try:
         for process in hogs:
             process.stdout.readline()
