@@ -111,6 +111,8 @@ def grade(
         marks.write(handed_in)
         regrade.compare(to, before, [part.id for part in chosen.parts])
         record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
+        tables_given = [word for word, path in (("roster", roster), ("deadlines", deadlines)) if path]
+        record |= {"tables": tables_given, "without": regrade.without(to, tables_given)}
         record |= {"graded": sum(report.graded for report in ordered)}
         record["instances"] = regrade.digest(cases for _, cases in work.asked.values())
         record["same_instances"] = None if known is None else known == record["instances"]
