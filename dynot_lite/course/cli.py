@@ -154,15 +154,19 @@ def _grade(options: argparse.Namespace) -> int:
         trust=options.trust,
     )
     name = json.loads((options.to / "grading.json").read_text(encoding="utf-8"))["assignment"]
-    entries = f"{len(reports)} entr{'ies' if len(reports) > 1 else 'y'}"
+    there = [report for report in reports if report.status != "missing"]
+    entries = f"{len(there)} entr{'y' if len(there) == 1 else 'ies'}"
     print(f"{name}: {entries} in {options.folder}")
     width = max(len(report.submission.student) for report in reports)
     for report in reports:
         print(f"{report.submission.student:{width}}  {_line(report)}")
     for line in told(options.to):
         print(line)
-    seconds = sum(report.seconds for report in reports) / len(reports)
+    seconds = sum(report.seconds for report in there) / max(1, len(there))
     print(f"{name}: {entries}, {seconds:.1f} s each; points and feedback are in {options.to}")
+    if waiting := sum(len(report.pending) for report in reports):
+        answers = f"{waiting} answer{'s wait' if waiting > 1 else ' waits'} for a person"
+        print(f"{answers}: python -m dynot_lite course mark {options.to}, or enter points in {options.to / 'manual.csv'}")
     if left := [report.submission.student for report in reports if not report.graded]:
         shown = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
         print(f"{len(left)} not graded ({shown}): {options.to / 'intake.csv'} says why")
@@ -174,8 +178,9 @@ def _line(report) -> str:
     said = [] if report.status == "finished" else [report.message.split("\n")[0]]
     if not report.graded:
         return f"    –         {report.status}: {'; '.join([*said, *report.notes])}"
-    count = len(report.pending)
+    count, changed = len(report.pending), sum(score.changed for score in report.scores)
     waiting = f", {count} part{'s wait' if count > 1 else ' waits'} for a person" if count else ""
+    waiting += f" ({changed} changed since {'they were' if changed > 1 else 'it was'} marked)" if changed and count else ""
     late = f", {report.late.words}: {report.total:g}" if report.late and report.late.words else ""
     remarks = "; ".join([*said, *report.notes])
     return f"{report.points:5g} points{late}{waiting}{'  ' if remarks else ''}{remarks}"
@@ -188,6 +193,8 @@ def _export(options: argparse.Namespace) -> int:
     print(f"{done.written} students in {options.to}")
     if done.pending:
         print(f"for {len(done.pending)} of them parts wait for a person: their points are those so far")
+    if done.note:
+        print(done.note)
     if done.left:
         print(f"left out: {', '.join(done.left)}")
     return 0 if done.written else 1

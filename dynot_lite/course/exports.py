@@ -34,11 +34,12 @@ NBGRADER += ("raw_score", "late_submission_penalty", "score", "max_score")
 
 @dataclass(frozen=True)
 class Exported:
-    """How many students were written, who was left out (and why), and who still has parts that wait for a person."""
+    """How many students were written, who was left out (and why), who still has parts that wait for a person, and a note."""
 
     written: int
     left: tuple[str, ...]
     pending: tuple[str, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def export(folder: Path, system: str, to: Path, *, roster: Path | None = None) -
     known = matches([entry[name] for entry in entries for name in NAMES], people)
     persons = [next((known[entry[name]] for name in NAMES if entry[name] in known), None) for entry in entries]
     several = Counter(id(person) for person in persons if person)
-    rows, left = [], []
+    rows, left, note = [], [], ""
     for entry, person in zip(entries, persons, strict=True):
         if not (entry["status"] in STATUSES and entry["total"]):
             left.append(f"{entry['student']}: {entry['status']}")
@@ -87,16 +88,19 @@ def export(folder: Path, system: str, to: Path, *, roster: Path | None = None) -
             rows.append(Row(entry, person or Person(login=entry["login"] or entry["student"], **own)))
     to.parent.mkdir(parents=True, exist_ok=True)
     if system == "canvas":
-        _canvas(rows, assignment, to, roster)
+        note = _canvas(rows, assignment, to, roster)
     elif system == "moodle":
         _moodle(rows, assignment, to, roster)
     elif system == "gradescope":
         _gradescope(rows, assignment, to)
     elif system == "nbgrader":
-        _nbgrader(rows, [entry for entry in entries if entry["status"] == "missing"], assignment, to)
+        absent = [entry for entry in entries if entry["status"] == "missing"]
+        _nbgrader(rows, absent, assignment, to)
+        left = [one for one in left if not one.endswith(": missing")]
+        note = f"with 0, as nbgrader does: {', '.join(entry['student'] for entry in absent)}" if absent else ""
     else:
         raise NotebookError(f"no export for {system!r}: there are canvas, moodle, gradescope and nbgrader")
-    return Exported(len(rows), tuple(left), tuple(row.student for row in rows if row.entry["waiting"]))
+    return Exported(len(rows), tuple(left), tuple(row.student for row in rows if row.entry["waiting"]), note)
 
 
 def _grading(folder: Path) -> tuple[Assignment, list[dict[str, str]]]:
@@ -120,10 +124,11 @@ def _grading(folder: Path) -> tuple[Assignment, list[dict[str, str]]]:
     return assignment, entries
 
 
-def _canvas(rows: Sequence[Row], assignment: Assignment, to: Path, roster: Path | None) -> None:
+def _canvas(rows: Sequence[Row], assignment: Assignment, to: Path, roster: Path | None) -> str:
     """The CSV of "Import" in Canvas's gradebook: who it is, up to the column Section, then a column per assignment.
 
-    Canvas takes a column "PS1 (123)" for the assignment with this number, and another name for that of a new one.
+    Canvas takes a column "PS1 (123)" for the assignment with this number, and another name for that of a new one. Gives a note
+    if there is no such column in the roster.
     """
     table = read_table(roster) if roster else []
     head, title = list(CANVAS), assignment.name
@@ -139,6 +144,8 @@ def _canvas(rows: Sequence[Row], assignment: Assignment, to: Path, roster: Path 
         own = dict(zip(CANVAS, (row.person.name or row.student, "", row.person.identifier, row.person.login, ""), strict=True))
         lines.append([*((row.person.row or own).get(name, own.get(name, "")) for name in head), f"{row.total:.2f}"])
     write_table(to, [*head, title], lines, exact=bool(table))
+    new = f"no column of {roster} begins with {assignment.name}: Canvas will make a new assignment"
+    return new if table and title not in table[0] else ""
 
 
 def _moodle(rows: Sequence[Row], assignment: Assignment, to: Path, roster: Path | None) -> None:

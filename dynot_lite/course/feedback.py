@@ -45,12 +45,12 @@ def write_page(report: Report, assignment: Assignment, folder: Path) -> Path:
         sections += _by_oracle(score) if not part.manual else _by_hand(report, part, score)
     notes = [f'<p class="note">{_text(note)}</p>' for note in (report.message, *report.notes) if note]
     if report.cells:
-        lines = "\n".join(f"cell {name}: {error}" for name, error in report.cells[:20])
-        notes.append(f"<p>Cells that ended with an error:</p><pre>{_text(lines)}</pre>")
+        lines = "\n".join(f"cell {name}: {_words(error)}" for name, error in report.cells[:20])
+        notes.append(f"<p>Cells that ended with an error (counted from the top, texts included):</p><pre>{_text(lines)}</pre>")
     page = PAGE.format(
         style=rendering.STYLE,
         title=_text(assignment.title),
-        student=_text(report.submission.student),
+        student=_text(_name(report)),
         summary=_text(_summary(report, assignment)),
         notes="\n".join(notes),
         rows="\n".join(rows),
@@ -61,10 +61,22 @@ def write_page(report: Report, assignment: Assignment, folder: Path) -> Path:
     return path
 
 
+def _name(report: Report) -> str:
+    """The name that the roster gives, and that of the submission, unless the one is in the other."""
+    student, name = report.submission.student, report.person.name if report.person else ""
+    return name if name and name in student else f"{name} ({student})" if name else student
+
+
+def _words(error: str) -> str:
+    """What went wrong, in words for a student: a stub raises an error that has none."""
+    return "not solved" if error == "unsolved" else error
+
+
 def _summary(report: Report, assignment: Assignment) -> str:
     if not report.graded:
         return "not graded"
-    pending = f" so far; {len(report.pending)} parts wait for a person" if report.pending else ""
+    count = len(report.pending)
+    pending = f" so far; {count} part{'s wait' if count > 1 else ' waits'} for a person" if count else ""
     late = (
         f", {report.late.percent:g} % less because {report.late.words}: {report.total:g}"
         if report.late and report.late.words
@@ -81,7 +93,9 @@ def _by_oracle(score: Score) -> list[str]:
         remark = f": {finding.remark}" if finding.remark else ""
         text = f"{finding.check} ({finding.earned:g} / {finding.possible:g}): {count}{remark}"
         lines.append(f'<li class="{style}">{_text(text)}</li>')
-    visible = f"<p>The tests in the notebook (they carry no points): {_text(score.visible)}.</p>" if score.findings else ""
+    visible = (
+        f"<p>The tests in the notebook (they carry no points): {_text(_words(score.visible))}.</p>" if score.findings else ""
+    )
     return [f"<ul>{''.join(lines)}</ul>", visible]
 
 

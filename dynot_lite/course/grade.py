@@ -107,6 +107,8 @@ def grade(
         ordered = [reports[k] for k in sorted(reports)]
         students = [report for report in ordered if report.status != "not used"]
         record = {"assignment": chosen.name, "seed": seed, "trust": trust, "submissions": len(ordered)}
+        options = [word for word, path in (("roster", roster), ("deadlines", deadlines)) if path]
+        record |= {"tables": options, "without": regrade.without(to, options)}
         record |= {"graded": sum(report.graded for report in ordered)}
         record["instances"] = regrade.digest(cases for _, cases in work.asked.values())
         record["same_instances"] = None if known is None else known == record["instances"]

@@ -43,7 +43,11 @@ def ledger(folder: Path, assignment: Assignment, roster: Path | None = None, dea
     present = {id(person) for person in known.values()}
     absent = [Entry(_missing(person.shown, "nothing in the folder"), person) for person in people if id(person) not in present]
     called = {key(name) for entry in [*entries, *absent] for name in _names(entry.submission, entry.person)}
-    absent += [Entry(_missing(one, "has a due date of its own")) for one in deadline.students if key(one) not in called]
+    absent += [
+        Entry(_missing(one, "named in the table of due dates, but neither in the folder nor in a roster: misspelt?"))
+        for one in deadline.students
+        if key(one) not in called
+    ]
     taken, unlike = {one.student for one in submissions}, []
     for entry in absent:
         name = entry.submission.student

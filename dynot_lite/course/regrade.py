@@ -14,7 +14,7 @@ from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course.oracle.compare import Case
 from dynot_lite.course.texts import plain, read_table, rows_of, write_table
 
-__all__ = ["Change", "changes", "compare", "digest", "read", "seed_for", "told"]
+__all__ = ["Change", "changes", "compare", "digest", "read", "seed_for", "told", "without"]
 
 COLUMNS = ("student", "part", "before", "after")
 Change = tuple[str, str, str, str]
@@ -44,6 +44,15 @@ def seed_for(folder: Path, name: str, seed: int | None, fresh: bool) -> tuple[in
     if record.get("assignment") != name:
         return secrets.randbits(63) if seed is None else seed, None
     return (kept, known) if seed in (None, kept) else (seed, None)
+
+
+def without(folder: Path, options: Sequence[str]) -> list[str]:
+    """The tables that the last grading into ``folder`` had, roster or deadlines, and that are not in ``options``."""
+    try:
+        before = json.loads((folder / "grading.json").read_text(encoding="utf-8-sig"))["tables"]
+        return [one for one in ("roster", "deadlines") if one in before and one not in options]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def digest(asked: Iterable[Sequence[Case]]) -> str:
@@ -107,10 +116,13 @@ def told(folder: Path) -> list[str]:
         for _, row in rows_of(folder / "changes.csv")[1]:
             step = f"{row['part']} {row['before'] or '–'} → {row['after'] or '–'}"
             lines.setdefault(plain(row["student"]), []).append(step)
-        same = json.loads((folder / "grading.json").read_text(encoding="utf-8")).get("same_instances")
+        record = json.loads((folder / "grading.json").read_text(encoding="utf-8"))
     except (NotebookError, FileNotFoundError):
         return []
     note = ["the seed is that of the last grading, but the instances are not: an oracle or a library has changed"]
     found = [f"{student}: {', '.join(steps)}" for student, steps in lines.items()]
     head = "changed since the last grading:" if found else "no points have changed since the last grading"
-    return [*(note if same is False else []), head, *(f"  {line}" for line in found)]
+    lost = " and ".join(f"--{one}" for one in record.get("without", ()))
+    note = note if record.get("same_instances") is False else []
+    note += [f"without {lost}, which the last grading had: give the same options again"] if lost else []
+    return [*note, head, *(f"  {line}" for line in found)]

@@ -536,6 +536,16 @@ def test_a_released_test_does_not_overwrite_a_helper_of_the_same_name(graded):
     assert practice("PS1", folder / "in" / "bob.ipynb", parts=[6]).right
 
 
+def test_a_table_that_the_last_grading_had_and_this_one_lacks_is_said(tmp_path):
+    assert regrade.without(tmp_path, []) == []
+    for content, told in (("{", []), ('{"seed": 3}', []), ('{"tables": ["roster", "deadlines"]}', ["roster"])):
+        (tmp_path / "grading.json").write_text(content, encoding="utf-8")
+        assert regrade.without(tmp_path, ["deadlines"]) == told
+    (tmp_path / "grading.json").write_text('{"same_instances": true, "without": ["roster"]}', encoding="utf-8")
+    (tmp_path / "changes.csv").write_text("student,part,before,after\n", encoding="utf-8")
+    assert "without --roster, which the last grading had: give the same options again" in regrade.told(tmp_path)
+
+
 def test_the_seed_is_kept_for_the_same_problem_set_only(tmp_path):
     path = tmp_path / "grading.json"
     assert regrade.seed_for(tmp_path, "PS1", 5, False) == (5, None)
