@@ -27,11 +27,14 @@ start({name!r}, preset=preset, seed=seed)
 
 
 @pytest.fixture(autouse=True)
-def no_open_figures():
-    """A figure that a test leaves open is none of the next one's."""
+def nothing_left_behind():
+    """A figure that a test leaves open is none of the next one's, nor are modes of torch that a notebook's code has set."""
     yield
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close("all")
+    if torch := sys.modules.get("torch"):
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
 
 
 @pytest.fixture(scope="session")
