@@ -47,9 +47,7 @@ def write_page(report: Report, assignment: Assignment, folder: Path) -> Path:
     notes = [f'<p class="note">{_text(note)}</p>' for note in (report.message, *report.notes) if note]
     if report.cells:
         lines = "\n".join(f"cell {name}: {_words(error)}" for name, error in report.cells[:20])
-        notes.append(
-            f"<p>Cells that ended with an error, counted from the top of the notebook, texts included:</p><pre>{_text(lines)}</pre>"
-        )
+        notes.append(f"<p>Cells that ended with an error, counted from the top, texts included:</p><pre>{_text(lines)}</pre>")
     page = PAGE.format(
         style=rendering.STYLE,
         title=_text(assignment.title),
