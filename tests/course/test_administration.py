@@ -340,6 +340,15 @@ def test_canvas_own_table_is_followed_to_the_column_section(info, tmp_path):
         export(tmp_path / "out", "canvas", tmp_path / "c.csv", roster=wrong)
 
 
+def test_a_column_that_canvas_would_make_anew_is_told(tmp_path):
+    head = "Student,ID,SIS User ID,SIS Login ID,Section"
+    out = graded(tmp_path / "out", CLASS, STATUS)
+    path = table(tmp_path / "canvas.csv", f"{head},Problem set 1 (77)", '"Lee, Ada",501,S-1,alee,A,')
+    assert "Canvas will make a new assignment" in export(out, "canvas", tmp_path / "c.csv", roster=path).note
+    path = table(tmp_path / "canvas.csv", f"{head},PS1 (77)", '"Lee, Ada",501,S-1,alee,A,')
+    assert export(out, "canvas", tmp_path / "c.csv", roster=path).note == ""
+
+
 def test_two_who_are_one_person_of_the_other_system_are_both_left_out(tmp_path):
     out = graded(tmp_path / "out", {"alee": dict(points=1), "Ada Lee": dict(points=0.5), "bob": dict(points=1)})
     path = table(tmp_path / "r.csv", "login,name", "alee,Ada Lee", "bob,Bob")
@@ -471,6 +480,7 @@ def test_a_class_from_the_roster_to_the_export(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     points = sum(part.points for part in PS1.parts if part.checks)
     total = f"{points * 0.8:g}"
+    assert "PS1: 2 entries in" in printed
     assert "1 not graded (cleo)" in printed and f"{points:g} points, 2 days late: {total}" in printed
     ann, bob, cleo = read_table(tmp_path / "out" / "points.csv")
     assert (ann["name"], ann["total"], ann["time of"], ann["late"]) == ("Ann Müller", f"{points:g}", "roster", "")
@@ -480,9 +490,15 @@ def test_a_class_from_the_roster_to_the_export(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "out" / "feedback" / "bob.html").read_text(encoding="utf-8")
     assert f"{points:g} of 100 points, 20 % less because 2 days late: {total}" in page
     assert not (tmp_path / "out" / "feedback" / "cleo.html").exists()
+    assert "<strong>Ann Müller (ann)</strong>" in (tmp_path / "out" / "feedback" / "ann.html").read_text(encoding="utf-8")
     for system in ("canvas", "moodle", "gradescope", "nbgrader"):
         to = str(tmp_path / "exports" / system)
         assert cli.main(["course", "export", str(tmp_path / "out"), "--as", system, "--to", to]) == 0
     assert rows(tmp_path / "exports" / "canvas")[2][3] == "ann" and rows(tmp_path / "exports" / "moodle")[2][0] == "bob"
-    assert "left out: cleo: missing" in capsys.readouterr().out
+    exported = capsys.readouterr().out
+    assert exported.count("left out: cleo: missing") == 3 and exported.count("with 0, as nbgrader does: cleo") == 1
+    assert cli.main(["course", "grade", str(tmp_path / "in"), "--to", str(tmp_path / "out")]) == 0
+    assert "without --roster and --deadlines, which the last grading had" in capsys.readouterr().out
+    assert cli.main(["course", "grade", str(tmp_path / "in"), "--to", str(tmp_path / "out")]) == 0
+    assert "without --roster" not in capsys.readouterr().out
     assert cli.main(["course", "export", str(tmp_path), "--as", "canvas", "--to", "x"]) == 1
