@@ -80,7 +80,7 @@ def honest(place: Path) -> dict[str, tuple[str, str]]:
 
     hand_in("ann.ipynb", "ann")
     hand_in("Ann.ipynb", "Ann")
-    hand_in("folder/PS1/work/Untitled (3).ipynb", "folder")
+    hand_in("folder/PS1/mine/Untitled (3).ipynb", "folder")
     path = hand_in("bom.ipynb", "bom")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     path = hand_in("utf16.ipynb", "utf16", "UTF-16")
