@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 matplotlib.use("Agg")
 pytest.register_assert_rewrite("course_grading")
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PARAMETERS = '# %% tags=["parameters"]\npreset = "quick"\nseed = 0\n'
 
 # The registry of a test stands beside its notebooks, not in the package.
@@ -35,6 +37,20 @@ def nothing_left_behind():
     if torch := sys.modules.get("torch"):
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    """A browser without network, if there is one."""
+    api = pytest.importorskip("playwright.sync_api", reason="the extra [book] is not installed")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no browser: none of " + ", ".join(BROWSERS))
+    arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]  # no network
+    with api.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -230,7 +230,6 @@ def test_formulas_need_no_network_and_what_is_shipped_is_complete():
 
 # --------------------------------------------------------------------------------------------------- the site, browsed
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WINDOWS = {"desktop": (1280, 900), "phone": (390, 844)}
 
 
@@ -240,19 +239,6 @@ def site():
     if missing := [name for name in book.NEEDED if importlib.util.find_spec(name) is None]:
         pytest.skip(f"the extra [book] is not installed: {', '.join(missing)}")
     return book.build(ROOT).parent
-
-
-@pytest.fixture(scope="module")
-def chrome(site):
-    api = pytest.importorskip("playwright.sync_api", reason="the extra [book] is not installed")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("no browser: none of " + ", ".join(BROWSERS))
-    arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]  # no network
-    with api.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import json
 import os
 import queue
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -820,22 +819,6 @@ def test_what_cannot_be_served_is_said_in_a_sentence(tmp_path, course):
 
 
 # ------------------------------------------------------------------------------------------------------------- a browser
-
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    api = pytest.importorskip("playwright.sync_api", reason="the extra [book] is not installed")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("no browser: none of " + ", ".join(BROWSERS))
-    arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]  # no network
-    with api.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
 
 
 def test_a_lecturer_marks_a_class_in_a_browser(course, chrome):
