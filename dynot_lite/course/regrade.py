@@ -119,10 +119,10 @@ def told(folder: Path) -> list[str]:
         record = json.loads((folder / "grading.json").read_text(encoding="utf-8"))
     except (NotebookError, FileNotFoundError):
         return []
-    note = ["the seed is that of the last grading, but the instances are not: an oracle or a library has changed"]
     found = [f"{student}: {', '.join(steps)}" for student, steps in lines.items()]
     head = "changed since the last grading:" if found else "no points have changed since the last grading"
     lost = " and ".join(f"--{one}" for one in record.get("without", ()))
-    note = note if record.get("same_instances") is False else []
-    note += [f"without {lost}, which the last grading had: give the same options again"] if lost else []
+    note = [f"without {lost}, which the last grading had: give the same options again"] if lost else []
+    if record.get("same_instances") is False:
+        note.append("the seed is that of the last grading, but the instances are not: an oracle or a library has changed")
     return [*note, head, *(f"  {line}" for line in found)]
