@@ -278,8 +278,8 @@ WRONG = {
 
 
 @pytest.fixture(scope="module", params=SETS)
-def solved(request):
-    """The solved functions of a problem set, its visible tests, and instances for each of its checks."""
+def run_once(request):
+    """The solved functions of a problem set, its visible tests, and instances for each of its checks; and torch's mode then."""
     problems, space = SETS[request.param], {}
     kind = lambda cell: cell.metadata.get("nbgrader", {})
     for cell in problems.notebook.cells[
@@ -296,8 +296,15 @@ def solved(request):
         for part, checks in oracle.checks(problems.name).items()
     }
     asked = {part: [(one, cases(one, np.random.default_rng(5))) for one in checks] for part, checks in small.items()}
-    yield space, tests, asked
-    torch.set_default_dtype(torch.float32)
+    return (space, tests, asked), torch.get_default_dtype()
+
+
+@pytest.fixture
+def solved(run_once):
+    """The same in the mode that the notebook has set, which does not outlast a test."""
+    found, dtype = run_once
+    torch.set_default_dtype(dtype)
+    return found
 
 
 def in_form(form, space, asked):
