@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageStat
 
-from dynot_lite.companion.ledger import run_dir
+from dynot_lite.companion.ledger import passing, run_dir
 
 __all__ = ["show", "show_table", "slide"]
 
@@ -109,7 +109,7 @@ def _check(name: str, alt: str) -> None:
 def _picture(figure: Figure) -> Image.Image:
     """The figure as a picture; it is closed."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # read again at once
     plt.close(figure)
     return Image.open(buffer).convert("RGB")
 
@@ -127,11 +127,17 @@ def _display(image: Image.Image, name: str, alt: str, photograph: str = "") -> N
 
 
 def _compact(image: Image.Image, photograph: bool) -> tuple[str, bytes]:
-    """The MIME type and the bytes of a picture that looks the same: of 256 colours, unless these can be told from all."""
+    """The MIME type and the bytes of a picture that looks the same: of 256 colours, unless these can be told from all.
+
+    In the quick preset, which keeps no picture, it is not made small, which takes longer than to draw it.
+    """
     buffer = io.BytesIO()
     if photograph:
         image.save(buffer, format="JPEG", quality=90, subsampling=0, optimize=True, progressive=True)
         return "image/jpeg", buffer.getvalue()
+    if passing():
+        image.save(buffer, format="PNG", compress_level=1)
+        return "image/png", buffer.getvalue()
     few = image.quantize(256, kmeans=3, dither=Image.Dither.NONE)
     # In grey levels, the mean over the picture: plots have 0.1, thin lines over a gradient more than 0.6.
     error = max(ImageStat.Stat(ImageChops.difference(image, few.convert("RGB"))).mean)

@@ -192,6 +192,11 @@ def git(home: Path, *arguments: str) -> str | None:
     return run.stdout.strip()
 
 
+def passing() -> bool:
+    """Whether the run is of the quick preset: its outputs are looked at, and never become those of record."""
+    return _session.get("preset") == "quick"
+
+
 def run_dir() -> Path | None:
     """The folder the runner gave this notebook, or None outside a run."""
     return Path(os.environ[RUN_DIR]) if os.environ.get(RUN_DIR) else None
