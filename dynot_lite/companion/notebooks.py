@@ -269,11 +269,12 @@ def pair_problems(source: NotebookNode, executed: NotebookNode) -> list[str]:
 
 
 def record_problems(executed: NotebookNode) -> list[str]:
-    """Outputs of record are of the full preset, and of the code beside them."""
-    made = executed.metadata.get(RECORD)
-    if made is None or (made.get("preset"), made.get("code")) == ("full", code_hash(executed)):
+    """The stored outputs are of record: of the full preset, and of the code beside them."""
+    made = executed.metadata.get(RECORD, {})
+    if (made.get("preset"), made.get("code")) == ("full", code_hash(executed)):
         return []
-    return ["its stored outputs are of other code, or not of the full preset: record it anew"]
+    name = "its stored outputs are of other code, or not of the full preset"
+    return [f"{name}: record it (python3 run.py reproduce --preset full --record NAME)"]
 
 
 def parameter_problems(notebook: NotebookNode) -> list[str]:
