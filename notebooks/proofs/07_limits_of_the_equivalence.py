@@ -57,7 +57,7 @@ from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 from dynot_lite.plots import COLOURS
 from dynot_lite.potentials.convex import ConvexPotential, LogSumExp, Quadratic
 
-start("07_limits_of_the_equivalence", preset=preset, seed=seed)
+start("proofs/07_limits_of_the_equivalence", preset=preset, seed=seed)
 torch.set_default_dtype(torch.float64)
 torch.set_grad_enabled(False)  # switched on where gradients are wanted
 generator = torch.Generator().manual_seed(seed)
