@@ -11,17 +11,30 @@
 # %% [markdown]
 # # Where the equivalence of action matching and optimal transport ends
 #
-# **Covers** the limitations and open questions listed with *On the Equivalence of Optimal Transport Problem and Action Matching
-# with Optimal Vector Fields* (arXiv 2510.27385): non-optimal fields, potentials that do not exist or are not unique, other cost
-# functions, regularised transport, and "algorithms that leverage both AM and OFM". Apart from the theorem itself and the prior
-# work named in sections 6 to 8, what follows is **ours**, with proofs.
+# The story: [07_limits_of_the_equivalence](../07_limits_of_the_equivalence.ipynb)
 #
-# **You will see** which change of the loss breaks the theorem and by how much, a warning sign of inexact solves, the identity
-# that survives for other convex costs, for entropic and for unbalanced transport, and why mixing estimators cannot help.
+# **Text.** The limitations and open questions listed with *On the Equivalence of Optimal Transport Problem and Action Matching
+# with Optimal Vector Fields* (arXiv 2510.27385): fields that are not optimal, potentials that do not exist or are not unique, other
+# cost functions, regularised transport, and "algorithms that leverage both AM and OFM". Apart from the theorem itself, and the
+# prior work named in sections 6 to 9, what follows is **ours**, with proofs.
 #
-# **Prerequisites.** Notebook 05 (its notation is used throughout).
+# **What is proved here.** What the loss without the restriction finds (section 1); what a weight in time, uneven times, cut or
+# wrong ends and inexact conjugates do (sections 2, 3, 4); what is left where the potential is not unique or there is no map
+# (section 5); the identity for other costs, for entropic and for unbalanced transport (sections 6, 7, 8); why mixing
+# estimators cannot help (section 9). The theorem itself is proved in [proofs/05](05_am_ot_equivalence.ipynb), section 4.
 #
-# **Running time.** Under a minute on one core (quick preset).
+# **Prerequisites.** [proofs/05](05_am_ot_equivalence.ipynb), sections 1 to 5. **Running time.** Under a minute on one core
+# (quick preset).
+#
+# Conventions, as in proofs/05: a *film* $(\mu_t)_{0\le t\le1}$ is a family of laws with $\mu_0=\alpha$, $\mu_1=\beta$, both in
+# $\mathcal P_2$. The cost is $\tfrac12|x-y|^2$, $W_2^2$ carries no ½, and $m_2(\mu)=\mathbb E_\mu|x|^2$. For a finite convex
+# $\Psi$, $s^\Psi$ is its optimal action: $s^\Psi_t(x)=\min_z\{\Psi(z)-\tfrac12|z|^2+\tfrac1{2t}|x-z|^2\}$, which solves
+#
+# $$
+# \partial_ts+\tfrac12|\nabla s|^2=0\qquad(0<t<1)
+# $$
+#
+# and, put into the loss of action matching, makes it $L_{OT}(\Psi)-\tfrac12(m_2(\alpha)+m_2(\beta))$ along every film.
 
 # %% tags=["parameters"]
 preset = "quick"
@@ -48,13 +61,13 @@ from dynot_lite.potentials.action_matching import (
     laplacian,
     unbalanced_action_matching_loss,
 )
-from dynot_lite.companion import claim, largest, show, smallest, start, worst
+from dynot_lite.companion import claim, errata, largest, say, show, smallest, start, worst
 from dynot_lite.companion.numerics import cubature, difference
 from dynot_lite.paths.continuity import gauss_legendre
 from dynot_lite.potentials.dual import semidual_loss
 from dynot_lite.paths.flows import integrate
 from dynot_lite.potentials.optimal_flow_matching import ofm_loss
-from dynot_lite.plots import COLOURS
+from dynot_lite.plots import ROLES
 from dynot_lite.potentials.convex import ConvexPotential, LogSumExp, Quadratic
 
 start("proofs/07_limits_of_the_equivalence", preset=preset, seed=seed)
@@ -73,11 +86,20 @@ randn = partial(torch.randn, generator=generator)
 # %% [markdown]
 # ## 1. Fields that are not optimal
 #
-# Over *all* actions the minimiser of $L_{AM}$ is the gradient field $v_t$ of the sequence (notebook 05, section 5), with
-# minimum $-K=-\tfrac12\int\mathbb E|v_t|^2\le-\tfrac12W_2^2$. Its flow carries $p_0$ to $p_1$, but not optimally: for the
-# independent path between two Gaussians with non-commuting covariances, $v_t(x)=\dot m_t+B_t(x-m_t)$ with
-# $B\Sigma+\Sigma B=\dot\Sigma$, we integrate the flow and compare its cost with $W_2^2$. (Expectations of quadratics are exact
-# on $2d$ points.)
+# *The idea: without the restriction the loss finds the field of the film, and the film need not be the cheapest.* Over *all*
+# actions the minimiser of $L_{AM}$ is the gradient field $v_t$ of the film
+# ([proofs/05](05_am_ot_equivalence.ipynb), section 5), and the minimum is
+#
+# $$
+# -\tfrac12\mathcal E(\mu,v)=-\tfrac12\int_0^1\mathbb E_{\mu_t}|v_t|^2dt\;\le\;-\tfrac12W_2^2(\alpha,\beta),
+# $$
+#
+# by the theorem of Benamou and Brenier ([proofs/02](02_benamou_brenier.ipynb)), with equality only along a displacement
+# interpolation. So the restriction to optimal actions is needed: the flow of $v$ carries $\alpha$ to $\beta$, but not optimally.
+#
+# *The check.* For the film of independent pairs of two Gaussians whose covariances do not commute, $v_t(x)=\dot m_t+B_t(x-m_t)$
+# with $B_t\Sigma_t+\Sigma_tB_t=\dot\Sigma_t$. We integrate its flow and compare the cost with $W_2^2$. (Expectations of
+# quadratics are exact on $2d$ points.)
 
 # %%
 p = gaussian.Gaussian([0.3, -1.0], [[2.5, 0.1], [0.1, 0.2]])
@@ -103,30 +125,43 @@ claim("LIM-2", (moved - x0).square().sum(1).mean() - gaussian.w2_squared(p, q))
 # %% [markdown]
 # ## 2. Weights in time
 #
-# One of the three public implementations of action matching (that in JAX) weights the integrand by $w(t)=1-t$ unless told
-# otherwise. The weighted loss, with the
-# boundary terms that integration by parts demands, is
+# *The idea: the ends of the loss are what integration by parts leaves; a weight that changes in time leaves one term more, and
+# that one looks at the film.* One of the three public implementations of action matching (that in JAX) weights the integrand by
+# $w_t=1-t$ unless told otherwise. For a differentiable $w\ge0$ let
 #
 # $$
-# L_w(s)=w_0\mathbb E_{p_0}s_0-w_1\mathbb E_{p_1}s_1+\int_0^1\mathbb E_{p_t}\big[w\,(\partial_ts+\tfrac12|\nabla s|^2)+w's\big]dt
-# =\tfrac12\int_0^1w\,\mathbb E_{p_t}|\nabla s-v_t|^2dt+\text{const}.
+# L_w(s)=w_0\mathbb E_\alpha s_0-w_1\mathbb E_\beta s_1+\int_0^1\mathbb E_{\mu_t}\big[w_t(\partial_ts_t+\tfrac12|\nabla s_t|^2)+\dot w_ts_t\big]dt .
 # $$
 #
-# **Proposition (ours).** *For optimal actions $L_w(s^\Psi)=w_0\mathbb E s_0-w_1\mathbb E s_1+\int w'\,\mathbb E_{p_t}s_t\,dt$:
-# unless $w'=0$ it depends on the sequence, and so does its minimiser. Along McCann's interpolation the Brenier potential
-# minimises $L_w$ for every $w\ge0$.*
+# **Lemma.** *If a field $v$ moves the film, and $s$ is smooth enough for*
+# $\frac d{dt}\mathbb E_{\mu_t}s_t=\mathbb E_{\mu_t}[\partial_ts_t+\langle\nabla s_t,v_t\rangle]$, *then*
 #
-# > **Erratum A-03 (imprecise).** Action matching, summary, *Key Results*: “Optimal vector fields in AM always lead to the OT solution Ψ∗ regardless of the initial sequence {pt}”.
-# >
-# > *Read:* for the loss with uniform weight in time, films whose ends are $\alpha$ and $\beta$, and exact conjugates.
-# >
-# > *Smallest counter-example:* with the weight $1-t$ (the default of one public implementation) and the film of independent pairs: slope 0.232 instead of 0.4. (LIM-5, LIM-8; [the sheet](../figures/errata.md#a-03))
+# $$
+# L_w(s)=\tfrac12\int_0^1w_t\mathbb E_{\mu_t}|\nabla s_t-v_t|^2dt-\tfrac12\int_0^1w_t\mathbb E_{\mu_t}|v_t|^2dt .
+# $$
 #
-# *Proof.* Hamilton–Jacobi removes the first bracket. Along McCann's interpolation $v_t$ *is* the optimal field of the Brenier
-# potential, at which the right-hand side is at its minimum, whatever $w$. $\square$
+# *Proof.* Integrate $\frac d{dt}(w_t\mathbb E_{\mu_t}s_t)=\dot w_t\mathbb E_{\mu_t}s_t+w_t\mathbb E_{\mu_t}[\partial_ts_t+\langle\nabla s_t,v_t\rangle]$
+# over $[0,1]$, insert it for the two ends, and complete the square. $\square$
 #
-# From $N(0,1)$ to $N(1.5,0.4^2)$, over $\nabla\Psi(x)=ax+b$; the answer should be $a=0.4$, $b=1.5$. Three sequences:
-# independent, McCann, and a bump (mean $1.5t+3\sin\pi t$, variance $1-0.84t+2t(1-t)$).
+# **Proposition (ours).** *For optimal actions, along every film,*
+#
+# $$
+# L_w(s^\Psi)=w_0\mathbb E_\alpha s^\Psi_0-w_1\mathbb E_\beta s^\Psi_1+\int_0^1\dot w_t\mathbb E_{\mu_t}s^\Psi_t\,dt ,
+# $$
+#
+# *which depends on the film unless $\dot w=0$, and so does its minimiser. Along McCann's film the Brenier potential minimises
+# $L_w$ for every $w\ge0$.*
+#
+# *Proof.* The bracket that $w_t$ multiplies is zero in every place at every time. Along McCann's film $v_t=\nabla s^\Psi_t$ for
+# the Brenier potential $\Psi$, and the first term of the lemma is at its least value, 0, whatever $w$. $\square$
+
+# %%
+errata.box("A-03")
+
+# %% [markdown]
+# *The check.* From $\mathcal N(0,1)$ to $\mathcal N(1.5,0.4^2)$, over $\nabla\Psi(x)=ax+e$; the answer should be $a=0.4$, $e=1.5$. Three
+# films: independent pairs, McCann's, and a bump (mean $1.5t+3\sin\pi t$, variance $1-0.84t+2t(1-t)$). Two points stand for a
+# Gaussian, exactly for quadratics.
 
 
 # %%
@@ -183,25 +218,35 @@ claim("LIM-9", abs(found["1 − t", "bump"][0] - 0.4))
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True)
 line = torch.linspace(-2, 2, 2)
 for panel, label in zip(axes, time_weights, strict=True):
-    for name, colour, style, width in zip(curves, ("blue", "orange", "vermilion"), ("-", "--", ":"), (5, 2.5, 2.5), strict=True):
+    for name, role, style, width in zip(curves, ("independent", "optimal", "first"), ("-", "--", ":"), (5, 2.5, 2.5), strict=True):
         a, b = found[label, name]
-        panel.plot(line, a * line + b, color=COLOURS[colour], ls=style, lw=width, alpha=0.5 if width == 5 else 1, label=name)
-    panel.set(title=f"$w(t) = {label.replace('−', '-')}$", xlabel="$x$", ylim=(-1.5, 5))
+        panel.plot(line, a * line + b, color=ROLES[role], ls=style, lw=width, alpha=0.5 if width == 5 else 1, label=name)
+    lines = "one map" if label == "1" else "a map per film"
+    panel.set(title=f"weight ${label.replace('−', '-')}$: {lines}", xlabel="$x$", ylim=(0, 5))
 axes[0].set_ylabel("minimiser $\\nabla\\Psi(x)$")
 axes[0].legend(loc="upper left")
 alt = (
-    "The learned affine maps for three time weights: along three sequences they coincide for the constant weight and differ "
-    "for the weights one minus t and t, except along McCann's sequence"
+    "The learned affine maps for three time weights: along three films they coincide for the constant weight and differ "
+    "for the weights one minus t and t, except along McCann's film"
 )
 show(figure, "limits_time_weights", alt=alt)
 
 # %% [markdown]
 # ### Sampling times unevenly
 #
-# Drawing $t$ from a density other than the uniform one, *without* touching the boundary terms, multiplies only the interior of
-# the loss. For optimal actions the interior vanishes pointwise, so restricted action matching does not notice (ours; the weight
-# of the previous section hurts through $w'$ and the boundary). Optimal Flow Matching does notice: its identity needs
-# $\int_0^1\dots dt$. With density $2t$ and the independent coupling the minimiser is no longer the Monge map.
+# *The idea: what is zero may be weighted as one likes.* Drawing $t$ from a density $\lambda$ other than the uniform one, *without*
+# touching the boundary terms, multiplies only the interior of the loss.
+#
+# **Proposition (ours).** *For optimal actions the loss is the same for every density $\lambda$ of the times, and every film. The
+# loss of Optimal Flow Matching becomes, up to a constant, $2L_\lambda$ along the film of its pairs $(X_0,X_1)$, $X_t=(1-t)X_0+tX_1$: the
+# weighted loss of above, with its minimiser.*
+#
+# *Proof.* The interior vanishes pointwise. For the other: $\mathbb E|u_t(X_t)-(X_1-X_0)|^2=\mathbb E|u_t(X_t)-v_t(X_t)|^2$ plus what does
+# not depend on $u$, with $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$, which moves the film; multiply by $\lambda_t$, integrate, and use the
+# lemma. $\square$
+#
+# The weight of above hurts through $\dot w$ and the ends; Optimal Flow Matching has no ends to save it. With the density $2t$ and
+# independent pairs its slope is that of the weight $t$.
 
 # %%
 skewed = 2 * times * weights / (2 * times * weights).sum()
@@ -219,19 +264,38 @@ claim("LIM-12", abs(skewed_slope - 0.4))
 print(f"slope with uniform times {uniform_slope:.3f}, with density 2t {skewed_slope:.3f}")
 
 # %% [markdown]
-# ## 3. Sequences cut at the ends, and sequences with the wrong ends
+# ## 3. Films cut at the ends, and films with the wrong ends
 #
-# If data exist only on $[\varepsilon,1-\varepsilon]$ and the boundary terms are taken there, the loss of an optimal action is
-# $\mathbb E s_\varepsilon(x_\varepsilon)-\mathbb E s_{1-\varepsilon}(x_{1-\varepsilon})$: the dual of transporting
-# $p_\varepsilon$ to $p_{1-\varepsilon}$ by the middle piece of a displacement interpolation.
+# *The idea: only the ends are left in the loss, so an error there is the whole error.* Let the film be known on
+# $[\varepsilon,1-\varepsilon]$ only, $0<\varepsilon<\tfrac12$, and take the boundary terms there. For an optimal action the interior
+# vanishes as before, and the loss is $\mathbb E_{\mu_\varepsilon}s_\varepsilon-\mathbb E_{\mu_{1-\varepsilon}}s_{1-\varepsilon}$.
 #
-# **Proposition (ours).** *In the Gaussian example above the minimiser is the slope $a_\varepsilon$ with
-# $\frac{\varepsilon+(1-\varepsilon)a}{1-\varepsilon+\varepsilon a}=\frac{\sigma_{1-\varepsilon}}{\sigma_\varepsilon}$; so
-# $a_\varepsilon-a_0=O(\varepsilon)$, and it is exact for McCann's sequence.*
+# **Lemma.** *For every finite convex $\Psi$,*
 #
-# *Proof.* The flow of $\Psi$ from time $\varepsilon$ to $1-\varepsilon$ is affine with that slope; the cut loss is bounded
-# below by minus the scaled optimal cost between $p_\varepsilon$ and $p_{1-\varepsilon}$, with equality iff the piece carries
-# one to the other. $\square$
+# $$
+# \mathbb E_{\mu_\varepsilon}s^\Psi_\varepsilon-\mathbb E_{\mu_{1-\varepsilon}}s^\Psi_{1-\varepsilon}\ge-\frac{W_2^2(\mu_\varepsilon,\mu_{1-\varepsilon})}{2(1-2\varepsilon)},
+# $$
+#
+# *with equality if and only if the middle piece of the straight motion of $\Psi$ carries $\mu_\varepsilon$ to $\mu_{1-\varepsilon}$.*
+#
+# *Proof.* By the semigroup property of Hopf–Lax,
+# $s_{1-\varepsilon}(y)=\min_x\{s_\varepsilon(x)+\frac{|x-y|^2}{2(1-2\varepsilon)}\}$, so
+# $s_{1-\varepsilon}(y)-s_\varepsilon(x)\le\frac{|x-y|^2}{2(1-2\varepsilon)}$; take expectations over an optimal coupling. Equality
+# means that almost every pair $(x,y)$ attains the minimum, which the piece of straight motion through $x$ does, and nothing else,
+# as $s_\varepsilon$ is $C^1$ ([proofs/05](05_am_ot_equivalence.ipynb), section 3). $\square$
+#
+# **Proposition (ours).** *In the Gaussian example of section 2, with $\sigma_t$ the film's standard deviation at time $t$, the
+# minimiser is the slope $a_\varepsilon$ with*
+#
+# $$
+# \frac{\varepsilon+(1-\varepsilon)a_\varepsilon}{1-\varepsilon+\varepsilon a_\varepsilon}=\frac{\sigma_{1-\varepsilon}}{\sigma_\varepsilon} ;
+# $$
+#
+# *so $a_\varepsilon-a_0=O(\varepsilon)$ for a smooth film, and it is exact for McCann's.*
+#
+# *Proof.* The straight motion of $\Psi'(x)=ax+e$ multiplies deviations by $1-t+ta$ up to time $t$, so the middle piece has the
+# slope on the left, which increases in $a$; by the lemma it must carry one Gaussian to the other. $\sigma_\varepsilon$ and
+# $\sigma_{1-\varepsilon}$ differ from $\sigma_0,\sigma_1$ by $O(\varepsilon)$. For McCann's film $\sigma_t=1-t+ta_0$. $\square$
 
 
 # %%
@@ -256,9 +320,9 @@ claim("LIM-15", abs(slopes[-1] - 0.4))
 claim("LIM-16", abs(cut_slope(curves["McCann"], 0.08) - 0.4))
 
 # %% [markdown]
-# A sequence whose ends are not $p_0,p_1$ breaks the action-gap identity (there is no continuity equation between the ends),
-# while the loss of an optimal action, which ignores the sequence, shows nothing. The package therefore compares the first two
-# moments at the ends, in standard errors, and refuses a sequence that is visibly wrong.
+# **Wrong ends.** A film whose ends are not $\alpha,\beta$ breaks the lemma of section 2, whose proof integrates from end to end,
+# while the loss of an optimal action, which ignores the film, shows nothing. The package therefore compares the first two moments
+# at the ends, in standard errors, and refuses a film that is visibly wrong.
 
 # %%
 shifted = lambda t: curves["independent"](t) + 0.5
@@ -280,22 +344,26 @@ x0 = randn(500, 2)
 claim("LIM-19", endpoint_mismatch(x0 + 0.5, randn(500, 2)))
 try:
     action_matching_loss(OptimalAction(Quadratic(2)), x0, x0 + 1, lambda t: x0 + 0.2 * t, [0.5])
-    print("a sequence with a wrong end was accepted")
+    print("a film with a wrong end was accepted")
 except ValueError as error:
     print(f"ValueError: {str(error).split(':')[0]}")
 
 # %% [markdown]
 # ## 4. Inexact conjugates
 #
-# **Proposition.** *Let $\hat z$ be within $\varepsilon$ of the maximiser $z$ of $\langle y,\cdot\rangle-\Psi$. The value
-# $\langle y,\hat z\rangle-\Psi(\hat z)$ is never above $\Psi^\ast(y)$ and short of it by at most $\tfrac\beta2\varepsilon^2$; the
-# parameter gradient $-\partial_\theta\Psi(\hat z)$ is off by $O(\varepsilon)$.*
+# *The idea: a conjugate is a maximum, so a maximiser that is not found makes it too small.*
 #
-# *Proof.* $z$ maximises, so the value at any other point is smaller, and the first-order term at a maximum vanishes;
-# $\partial_\theta\Psi$ is Lipschitz. $\square$
+# **Proposition.** *Let $\nabla^2\Psi\preceq\Lambda I$, and let $\hat z$ be within $\varepsilon$ of the maximiser $z$ of
+# $\langle y,\cdot\rangle-\Psi$. The value $\langle y,\hat z\rangle-\Psi(\hat z)$ is never above $\Psi^*(y)$ and short of it by at
+# most $\tfrac\Lambda2\varepsilon^2$. If $\partial_\vartheta\Psi$ is Lipschitz in $z$, the parameter gradient
+# $-\partial_\vartheta\Psi(\hat z)$ is off by $O(\varepsilon)$.*
 #
-# An unconverged conjugate therefore makes the loss **too small**: it can fall below the true minimum and look like progress. A
-# loss below the minimum is a warning, never a success; models must not be selected by it. (Hessian spectrum from 0.1 to 30.)
+# *Proof.* $z$ maximises, so the value at any other point is smaller. With $\nabla\Psi(z)=y$ the defect is
+# $\Psi(\hat z)-\Psi(z)-\langle\nabla\Psi(z),\hat z-z\rangle\le\tfrac\Lambda2|\hat z-z|^2$. By the envelope theorem
+# $\partial_\vartheta\Psi^*(y)=-\partial_\vartheta\Psi(z)$. $\square$
+#
+# **Trap.** "The loss went below its minimum: we are ahead." An unconverged conjugate makes the loss *too small*, and looks like
+# progress. A loss below the minimum is a warning; models must not be selected by it. (Hessian spectrum from 0.1 to 30.)
 
 # %%
 basis = torch.linalg.qr(randn(6, 6))[0]
@@ -330,16 +398,36 @@ image = stiff.gradient(x)
 lazy = stiff.solve(image, max_iterations=1)
 lazy_loss = stiff(x).mean() + ((image * lazy.argmax).sum(1) - stiff(lazy.argmax)).mean()
 claim("LIM-23", (semidual_loss(stiff, x, image) - lazy_loss) / semidual_loss(stiff, x, image).abs())
-print(f"after one step {int(lazy.solved.sum())} of 200 points are solved, and the solver says so")
+say(f"after one step {int(lazy.solved.sum())} of 200 points are solved, and the solver says so")
+
+# %%
+figure, ax = plt.subplots(figsize=(5.2, 3.4))
+ax.loglog(sizes, value_errors, "o-", color=ROLES["optimal"], label="value: order 2")
+ax.loglog(sizes, gradient_errors, "s--", color=ROLES["wrong"], label="parameter gradient: order 1")
+ax.set(title="inexact conjugates: the gradient suffers first", xlabel="distance from the maximiser", ylabel="error")
+ax.legend(fontsize=8)
+alt = "The errors of value and gradient against the inexactness of the conjugate: lines of slope two and one"
+show(figure, "limits_inexact", alt=alt)
 
 # %% [markdown]
 # ## 5. Brenier potentials that are not unique, or do not exist
 #
-# **Disconnected supports.** Let $p_0=p_1$ be uniform on $[-2,-1]\cup[1,2]$. The map is the identity, but $\nabla\Psi$ is free
-# on the gap: $\Psi_c'(x)=x-c(1-x^2)^2$ for $|x|<1$, $\Psi_c'(x)=x$ outside, is increasing for $|c|\le0.64$, and $\Psi_c(x)$ and
-# $\tfrac12x^2$ differ by constants on the two parts. All these potentials have the same loss along *every* sequence; their
-# fields agree on McCann's sequence (here: at rest) and nowhere else. So compare maps where the source has mass, never
-# potentials or fields elsewhere.
+# *The idea: the identity needs nothing but a convex $\Psi$; existence and uniqueness decide what its minimiser says about a map.*
+#
+# **Disconnected supports.** Let $\alpha=\beta$ be uniform on $[-2,-1]\cup[1,2]$. The map is the identity, but $\nabla\Psi$ is free
+# on the gap.
+#
+# **Proposition (ours).** *For $|c|\le0.64$ let $\Psi_c'(x)=x-c(1-x^2)^2$ for $|x|<1$ and $\Psi_c'(x)=x$ outside. Each $\Psi_c$ is a
+# Brenier potential, with $L_{OT}(\Psi_c)=m_2(\alpha)=\tfrac73$, and one action matching loss along every film. The fields of two of
+# them agree where the source's mass is under straight motion (here: at rest), and differ in the gap at all times $t<1$.*
+#
+# *Proof.* $\Psi_c''(x)=1+4cx(1-x^2)$ on the gap, and $|4x(1-x^2)|\le\tfrac8{3\sqrt3}=1.54$ there, so $\Psi_c$ is convex for
+# $|c|\le\tfrac{3\sqrt3}8=0.6495$. $\nabla\Psi_c$ is the identity on the support, so $\Psi_c(x)+\Psi_c^*(x)=|x|^2$ there, and
+# $L_{OT}=\mathbb E|X|^2=\tfrac13(8-1)$. The rest is the theorem, and the field at time $t$ is $-c(1-z^2)^2$ in the image of
+# $z\in(-1,1)$. $\square$
+#
+# So compare maps where the source has mass, never potentials or fields elsewhere. (Where the *target* is disconnected and the
+# source is not, the potential has a kink: [proofs/05](05_am_ot_equivalence.ipynb).)
 
 
 # %%
@@ -369,19 +457,28 @@ claim("LIM-25", worst(torch.stack(equal) - equal[0]))
 fields = torch.stack([OptimalAction(member).velocity(0.5, torch.tensor([[0.3]]))[0, 0] for member in members])
 claim("LIM-26", (fields[1:] - fields[0]).abs().min())
 claim("LIM-27", worst(*[OptimalAction(member).velocity(0.5, inside) for member in members]))
-print("u at t = 0.5, x = 0.3:", ", ".join(f"{value:.3f}" for value in fields))
+say("u at t = 0.5, x = 0.3: " + ", ".join(f"{value:.3f}" for value in fields))
+
+# %%
+figure, ax = plt.subplots(figsize=(5.6, 3.4))
+line = torch.linspace(-1.9, 1.9, 300)[:, None]
+for member, role, style in zip(members, ("optimal", "first", "second"), ("-", "--", ":"), strict=True):
+    ax.plot(line, OptimalAction(member).velocity(0.5, line), color=ROLES[role], ls=style, label=f"$c={member.c:g}$")
+for left in (-2, 1):
+    ax.axvspan(left, left + 1, color=ROLES["truth"], alpha=0.25, lw=0)
+ax.set(title="equal losses, different fields", xlabel="$x$  (shaded: the support)", ylabel="$u_{1/2}(x)$")
+ax.legend(loc="upper left", fontsize=8)
+alt = "Three optimal fields of equal loss: zero on the support, different in the gap between its parts"
+show(figure, "limits_gap", alt=alt)
 
 # %% [markdown]
-# **A source without density.** $p_0=\delta_0$, $p_1=N(0,1)$: there is no map. With $\Psi_M=\tfrac M2|x|^2$ the loss is
-# $L_{OT}=\tfrac1{2M}$, which tends to the infimum 0 and never attains it, and $(\nabla\Psi_M)_\#p_0=\delta_0$ for every $M$:
-# the loss converges, the map does not. The identity itself stays exact: it never needed a density, only uniqueness and
-# existence did.
-#
-# > **Erratum A-01 (false).** Action matching, review, *Failure signatures (1)*: “The equivalence breaks down if: (1) the Brenier potential doesn't exist or isn't unique”.
-# >
-# > *Correct:* $L_{AM}(s^\Psi)=L_{OT}(\Psi)-\frac12\big(m_2(\alpha)+m_2(\beta)\big)$ for every finite convex $\Psi$, all $\alpha,\beta\in\mathcal P_2$ and every film. Existence and uniqueness decide only what the minimiser says about a map.
-# >
-# > *Smallest counter-example:* $\alpha=\delta_0$, $\beta=\mathcal N(0,1)$, no map from $\alpha$ to $\beta$: for $\Psi=\frac M2x^2$ every film has the loss $\frac1{2M}-\frac12$. Two separate supports: three Brenier potentials, one loss $\frac73$. (AM-20, AM-49, LIM-24, LIM-25, LIM-30; [the sheet](../figures/errata.md#a-01))
+# **A source without density.** $\alpha=\delta_0$, $\beta=\mathcal N(0,1)$: there is no map. With $\Psi_M=\tfrac M2|x|^2$ the loss is
+# $L_{OT}(\Psi_M)=\Psi_M(0)+\mathbb E_\beta\tfrac1{2M}|X|^2=\tfrac1{2M}$, which tends to the infimum 0 and never attains it, and
+# $(\nabla\Psi_M)_\#\alpha=\delta_0$ for every $M$: the loss converges, the map does not. The identity itself stays exact: it never
+# needed a density; only uniqueness and existence of a map did.
+
+# %%
+errata.box("A-01")
 
 # %%
 atom, normal = torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]])
@@ -533,7 +630,7 @@ claim("LIM-37", defect(10 * grid.abs(), zigzag)[100])
 # >
 # > *Read:* with the term $\frac{\sigma^2}2\Delta s$ in the loss and the entropic dual beside it, the identity is exact again.
 # >
-# > *Smallest counter-example:* without the Laplacian the loss depends on the film, by 0.074. (LIM-41, LIM-42; [the sheet](../figures/errata.md#a-02))
+# > *Smallest counter-example:* without the Laplacian the loss depends on the film, by 0.074. (LIM-41, LIM-42; [the sheet](../../figures/errata.md#a-02))
 #
 # Note the direction: the entropic evolution is well posed *backwards* from $s_1$, and needs no inner minimisation. For
 # $s_1(y)=\sigma^2\log\sum_kc_ke^{\langle a_k,y\rangle/\sigma^2}$ it is explicit,
@@ -602,26 +699,36 @@ claim("LIM-45", (errors.amax(1) / bounds).max())
 # %% [markdown]
 # ## 8. Unbalanced transport
 #
-# Let mass grow: $\partial_t\rho+\mathrm{div}(\rho\nabla s)=\rho s$, loss
-# $\int s_0d\rho_0-\int s_1d\rho_1+\int\!\int[\partial_ts+\tfrac12|\nabla s|^2+\tfrac12s^2]d\rho_tdt$.
+# *The idea: mass that grows at the rate $s$ pays half of the square of that rate, and the bracket takes it in.* The equation is
+# $\partial_t\mu+\mathrm{div}(\mu\nabla s)=\mu s$ for finite measures $\mu_t$ of any mass, and the loss
+#
+# $$
+# L(s)=\int s_0d\mu_0-\int s_1d\mu_1+\int_0^1\!\int\big[\partial_ts+\tfrac12|\nabla s|^2+\tfrac12s^2\big]d\mu_tdt .
+# $$
 #
 # (The unbalanced problem, too, is a dual over action matching in arXiv 2310.10649.)
 #
-# **Theorem.** *If $\partial_ts+\tfrac12|\nabla s|^2+\tfrac12s^2=0$, the loss is $\int s_0d\rho_0-\int s_1d\rho_1$ for
-# every sequence of measures, whatever their masses.* (The integrand vanishes; nothing else is used.)
+# **Theorem.** *If $\partial_ts+\tfrac12|\nabla s|^2+\tfrac12s^2=0$ everywhere, then $L(s)=\int s_0d\mu_0-\int s_1d\mu_1$ along
+# every film of finite measures, whatever their masses.*
 #
-# *A family of solutions in one dimension (ours).* Put mass $r^2$ at position $x$ on the plane at
-# $\xi=r(\cos\tfrac x2,\sin\tfrac x2)$, and $S_t(\xi)=r^2s_t(x)$. Then $|\nabla_\xi S|^2=4r^2s^2+4r^2(\partial_xs)^2$, so the
-# equation becomes $\partial_tS+\tfrac18|\nabla_\xi S|^2=0$: *plain* Hamilton–Jacobi on the plane, solved by Hopf–Lax with cost
-# $\tfrac2t|\xi-\eta|^2$. For $S_0=\langle\xi,A\xi\rangle$ this gives $S_t=\langle\xi,A(I+\tfrac t2A)^{-1}\xi\rangle$, that is,
-# with $e(x)=(\cos\tfrac x2,\sin\tfrac x2)$,
+# *Proof.* The integrand vanishes; nothing else is used. $\square$
+#
+# **Proposition (ours): a family of solutions in one dimension.** *For a symmetric matrix $A$ with $I+\tfrac t2A$ invertible on
+# $[0,1]$, and $e(x)=(\cos\tfrac x2,\sin\tfrac x2)$, the function below is a solution. Its mass moves, put on the plane at*
+# $\xi=\sqrt m\,e(x)$ *for the mass $m$ at $x$, along straight lines* $\xi_t=(I+\tfrac t2A)\xi_0$.
 #
 # $$
 # s_t(x)=\big\langle e(x),\,A(I+\tfrac t2A)^{-1}e(x)\big\rangle ,
 # $$
 #
-# and mass moves along $\xi_t=(I+\tfrac t2A)\xi_0$: straight lines on the plane, with
-# $\int s_1d\rho_1-\int s_0d\rho_0=2\int|\xi_1-\xi_0|^2$, the Wasserstein–Fisher–Rao energy.
+# *Proof.* Let $\xi=r\,e(x)$ and $S_t(\xi)=r^2s_t(x)$. Then $|\nabla_\xi S|^2=4r^2s^2+4r^2(\partial_xs)^2$, so the equation becomes
+# $\partial_tS+\tfrac18|\nabla_\xi S|^2=0$: *plain* Hamilton–Jacobi on the plane. For
+# $S_t=\langle\xi,A(I+\tfrac t2A)^{-1}\xi\rangle$ both terms are quadratic forms, with the matrices
+# $-\tfrac12A(I+\tfrac t2A)^{-2}A$ and $\tfrac18\cdot4\,A^2(I+\tfrac t2A)^{-2}$, which cancel. With the velocity $\partial_xs$ and
+# $\dot m=sm$, $\xi=\sqrt m\,e(x)$ has the velocity $\tfrac14\nabla_\xi S=\tfrac12A(I+\tfrac t2A)^{-1}\xi$, which the stated line
+# solves. $\square$
+#
+# The dual value is an energy: $\int s_1d\mu_1-\int s_0d\mu_0=2\int|\xi_1-\xi_0|^2$, that of Wasserstein, Fisher and Rao.
 
 # %%
 A = torch.tensor([[0.7, 0.3], [0.3, -0.4]])
@@ -702,27 +809,16 @@ claim("LIM-51", (variances - variances[lambdas.abs().argmin()]).min() / variance
 claim("LIM-52", variances[(lambdas - 1).abs().argmin()] / variances[lambdas.abs().argmin()] - 1)
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.5))
-x = torch.linspace(-1.9, 1.9, 300)[:, None]
-for member, colour in zip(members, ("grey", "blue", "vermilion"), strict=True):
-    axes[0].plot(x, OptimalAction(member).velocity(0.5, x), color=COLOURS[colour], label=f"$c={member.c:g}$")
-axes[0].axvspan(-2, -1, color=COLOURS["sky"], alpha=0.25, lw=0)
-axes[0].axvspan(1, 2, color=COLOURS["sky"], alpha=0.25, lw=0)
-axes[0].set(title="equal losses, different fields (section 5)", xlabel="$x$  (shaded: the support)", ylabel="$u_{1/2}(x)$")
-axes[0].legend(loc="lower right", fontsize=8)
-axes[1].loglog([1e-1, 1e-2, 1e-3, 1e-4], value_errors, "o-", color=COLOURS["blue"], label="value, order 2")
-axes[1].loglog([1e-1, 1e-2, 1e-3, 1e-4], gradient_errors, "s--", color=COLOURS["vermilion"], label="parameter gradient, order 1")
-axes[1].set(title="inexact conjugates (section 4)", xlabel="distance from the maximiser", ylabel="error")
-axes[1].legend(fontsize=8)
-axes[2].plot(lambdas, variances / variances[lambdas.abs().argmin()], color=COLOURS["green"])
-axes[2].axvline(0, color=COLOURS["grey"], lw=1, ls=":")
-axes[2].axvline(1, color=COLOURS["grey"], lw=1, ls=":")
-axes[2].annotate("dual", (0.02, 0.93), xycoords=("data", "axes fraction"), fontsize=9)
-axes[2].annotate("OFM", (1.02, 0.93), xycoords=("data", "axes fraction"), fontsize=9)
-axes[2].set(title="mixing the estimators (section 9)", xlabel="$\\lambda$", ylabel="variance / variance of the dual")
+figure, ax = plt.subplots(figsize=(5.2, 3.4))
+ax.plot(lambdas, variances / variances[lambdas.abs().argmin()], color=ROLES["optimal"])
+ax.axvline(0, color=ROLES["truth"], lw=1, ls=":")
+ax.axvline(1, color=ROLES["truth"], lw=1, ls=":")
+ax.annotate("dual", (0.02, 0.93), xycoords=("data", "axes fraction"), fontsize=9)
+ax.annotate("OFM", (1.02, 0.93), xycoords=("data", "axes fraction"), fontsize=9)
+ax.set(title="the dual is the quiet end of the mixture", xlabel="$\\lambda$", ylabel="variance / variance of the dual")
 alt = (
-    "Three optimal fields of equal loss that differ in the gap of the support; the errors of value and gradient against the "
-    "inexactness of the conjugate; the variance of mixed estimators, least at the dual"
+    "The variance of mixtures of the dual estimator and that of Optimal Flow Matching, a parabola with its least value at the "
+    "dual"
 )
 show(figure, "limits_three_pictures", alt=alt)
 
@@ -746,5 +842,5 @@ show(figure, "limits_three_pictures", alt=alt)
 #
 # ## Problems
 #
-# [PS2](assignments/PS2_action_matching_to_duality.ipynb), parts 8 (the best action that stands still), 10 (entropic transport with a metric) and
+# [PS2](../assignments/PS2_action_matching_to_duality.ipynb), parts 8 (the best action that stands still), 10 (entropic transport with a metric) and
 # 11 (a Schrödinger bridge).
