@@ -20,7 +20,7 @@
 # - say what a restriction of the action, or a weight in time, changes;
 # - add entropy: plans and Schrödinger bridges of Gaussian laws for any quadratic cost.
 #
-# **Prerequisites.** The notebooks `05_am_ot_equivalence` and `07_limits_of_the_equivalence` (sections 2 and 7), and
+# **Prerequisites.** The notebooks `05_am_ot_equivalence`, `proofs/07_limits_of_the_equivalence` (sections 1, 2 and 7) and
 # `04_gaussian_exercises`. **Time.** About nine and a half hours. **Points.** 100 in twelve parts, in proportion to the time that a
 # part takes; none needs the code of an earlier one.
 #
@@ -642,7 +642,7 @@ claim_part("PS2-7", globals())
 #
 # *9 points, graded automatically. About 50 minutes, difficulty 3 of 3.*
 #
-# Read first: [07_limits_of_the_equivalence](../07_limits_of_the_equivalence.ipynb), sections 1, “Fields that are not optimal”, and 2, “Weights in time”.
+# Read first: [proofs/07_limits_of_the_equivalence](../proofs/07_limits_of_the_equivalence.ipynb), sections 1, “Fields that are not optimal”, and 2, “Weights in time”.
 #
 # Along the path of part 1, consider the loss with a weight in time, $w(t)=1-\kappa t$, $0\le\kappa\le1$,
 #
@@ -789,7 +789,7 @@ claim_part("PS2-9", globals())
 #
 # *5 points, graded automatically. About 30 minutes, difficulty 1 of 3.*
 #
-# Read first: [07_limits_of_the_equivalence](../07_limits_of_the_equivalence.ipynb), section 7, “Entropic regularisation”.
+# Read first: [proofs/07_limits_of_the_equivalence](../proofs/07_limits_of_the_equivalence.ipynb), section 7, “Entropic regularisation”.
 #
 # Between $\mathcal N(m_0,S_0)$ and $\mathcal N(m_1,S_1)$ minimise over all couplings $\pi$
 #
@@ -855,7 +855,7 @@ claim_part("PS2-10", globals())
 #
 # *6 points, graded automatically. About 35 minutes, difficulty 2 of 3.*
 #
-# Read first: [07_limits_of_the_equivalence](../07_limits_of_the_equivalence.ipynb), section 7, “Entropic regularisation”.
+# Read first: [proofs/07_limits_of_the_equivalence](../proofs/07_limits_of_the_equivalence.ipynb), section 7, “Entropic regularisation”.
 #
 # Let $\Gamma\succ0$. Among the processes $X$ with $X_0\sim\mathcal N(m_0,S_0)$ and $X_1\sim\mathcal N(m_1,S_1)$, the
 # *Schrödinger bridge* has the least relative entropy to the reference $dX=\Gamma^{1/2}dW$ started at $\mathcal N(m_0,S_0)$. It

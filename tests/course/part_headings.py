@@ -34,9 +34,9 @@ def table() -> dict[str, dict[str, Entry]]:
 
 
 def story(number: str) -> str:
-    """The name of the notebook with this number."""
+    """The name of the notebook with this number: that of a story (05), or of proofs (proofs/07)."""
     (path,) = FOLDER.parent.glob(f"{number}_*.py")
-    return path.stem
+    return path.relative_to(FOLDER.parent).with_suffix("").as_posix()
 
 
 def section(number: str, k: int) -> str:

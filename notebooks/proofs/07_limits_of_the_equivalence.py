@@ -1,0 +1,846 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Where the equivalence of action matching and optimal transport ends
+#
+# The story: [07_limits_of_the_equivalence](../07_limits_of_the_equivalence.ipynb)
+#
+# **Text.** The limitations and open questions listed with *On the Equivalence of Optimal Transport Problem and Action Matching
+# with Optimal Vector Fields* (arXiv 2510.27385): fields that are not optimal, potentials that do not exist or are not unique, other
+# cost functions, regularised transport, and "algorithms that leverage both AM and OFM". Apart from the theorem itself, and the
+# prior work named in sections 6 to 9, what follows is **ours**, with proofs.
+#
+# **What is proved here.** What the loss without the restriction finds (section 1); what a weight in time, uneven times, cut or
+# wrong ends and inexact conjugates do (sections 2, 3, 4); what is left where the potential is not unique or there is no map
+# (section 5); the identity for other costs, for entropic and for unbalanced transport (sections 6, 7, 8); why mixing
+# estimators cannot help (section 9). The theorem itself is proved in [proofs/05](05_am_ot_equivalence.ipynb), section 4.
+#
+# **Prerequisites.** [proofs/05](05_am_ot_equivalence.ipynb), sections 1 to 5. **Running time.** Under a minute on one core
+# (quick preset).
+#
+# Conventions, as in proofs/05: a *film* $(\mu_t)_{0\le t\le1}$ is a family of laws with $\mu_0=\alpha$, $\mu_1=\beta$, both in
+# $\mathcal P_2$. The cost is $\tfrac12|x-y|^2$, $W_2^2$ carries no ½, and $m_2(\mu)=\mathbb E_\mu|x|^2$. For a finite convex
+# $\Psi$, $s^\Psi$ is its optimal action: $s^\Psi_t(x)=\min_z\{\Psi(z)-\tfrac12|z|^2+\tfrac1{2t}|x-z|^2\}$, which solves
+#
+# $$
+# \partial_ts+\tfrac12|\nabla s|^2=0\qquad(0<t<1)
+# $$
+#
+# and, put into the loss of action matching, makes it $L_{OT}(\Psi)-\tfrac12(m_2(\alpha)+m_2(\beta))$ along every film.
+
+# %% tags=["parameters"]
+preset = "quick"
+seed = 0
+
+# %%
+import math
+from functools import partial
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from scipy.linalg import solve_continuous_lyapunov
+from scipy.optimize import linear_sum_assignment
+
+from dynot_lite.laws import gaussian
+from dynot_lite.potentials.action_matching import (
+    AutodiffAction,
+    OptimalAction,
+    action_gap,
+    action_matching_loss,
+    endpoint_mismatch,
+    entropic_action_matching_loss,
+    laplacian,
+    unbalanced_action_matching_loss,
+)
+from dynot_lite.companion import claim, errata, largest, say, show, smallest, start, worst
+from dynot_lite.companion.numerics import cubature, difference
+from dynot_lite.paths.continuity import gauss_legendre
+from dynot_lite.potentials.dual import semidual_loss
+from dynot_lite.paths.flows import integrate
+from dynot_lite.potentials.optimal_flow_matching import ofm_loss
+from dynot_lite.plots import ROLES
+from dynot_lite.potentials.convex import ConvexPotential, LogSumExp, Quadratic
+
+start("proofs/07_limits_of_the_equivalence", preset=preset, seed=seed)
+torch.set_default_dtype(torch.float64)
+torch.set_grad_enabled(False)  # switched on where gradients are wanted
+generator = torch.Generator().manual_seed(seed)
+full = preset == "full"
+times, weights = gauss_legendre(60)
+weights = weights / weights.sum()
+in_time = {"times": times, "quadrature": weights}
+
+
+randn = partial(torch.randn, generator=generator)
+
+
+# %% [markdown]
+# ## 1. Fields that are not optimal
+#
+# *The idea: without the restriction the loss finds the field of the film, and the film need not be the cheapest.* Over *all*
+# actions the minimiser of $L_{AM}$ is the gradient field $v_t$ of the film
+# ([proofs/05](05_am_ot_equivalence.ipynb), section 5), and the minimum is
+#
+# $$
+# -\tfrac12\mathcal E(\mu,v)=-\tfrac12\int_0^1\mathbb E_{\mu_t}|v_t|^2dt\;\le\;-\tfrac12W_2^2(\alpha,\beta),
+# $$
+#
+# by the theorem of Benamou and Brenier ([proofs/02](02_benamou_brenier.ipynb)), with equality only along a displacement
+# interpolation. So the restriction to optimal actions is needed: the flow of $v$ carries $\alpha$ to $\beta$, but not optimally.
+#
+# *The check.* For the film of independent pairs of two Gaussians whose covariances do not commute, $v_t(x)=\dot m_t+B_t(x-m_t)$
+# with $B_t\Sigma_t+\Sigma_tB_t=\dot\Sigma_t$. We integrate its flow and compare the cost with $W_2^2$. (Expectations of
+# quadratics are exact on $2d$ points.)
+
+# %%
+p = gaussian.Gaussian([0.3, -1.0], [[2.5, 0.1], [0.1, 0.2]])
+q = gaussian.Gaussian([1.5, 0.7], [[1.3, 1.1], [1.1, 1.4]])
+
+
+def moments(t):
+    return (1 - t) * p.mean + t * q.mean, (1 - t) ** 2 * p.cov + t**2 * q.cov, -2 * (1 - t) * p.cov + 2 * t * q.cov
+
+
+def path_field(t, x):
+    mean, cov, d_cov = moments(t)
+    slope = torch.as_tensor(solve_continuous_lyapunov(cov.numpy(), d_cov.numpy()))
+    return q.mean - p.mean + (x - mean) @ slope
+
+
+x0, x1 = cubature(p.mean, p.cov), cubature(q.mean, q.cov)
+moved = integrate(path_field, x0, steps=400, method="rk4")
+covariance = (moved - moved.mean(0)).T @ (moved - moved.mean(0)) / len(moved)
+claim("LIM-1", worst(moved.mean(0) - q.mean, covariance - q.cov))
+claim("LIM-2", (moved - x0).square().sum(1).mean() - gaussian.w2_squared(p, q))
+
+# %% [markdown]
+# ## 2. Weights in time
+#
+# *The idea: the ends of the loss are what integration by parts leaves; a weight that changes in time leaves one term more, and
+# that one looks at the film.* One of the three public implementations of action matching (that in JAX) weights the integrand by
+# $w_t=1-t$ unless told otherwise. For a differentiable $w\ge0$ let
+#
+# $$
+# L_w(s)=w_0\mathbb E_\alpha s_0-w_1\mathbb E_\beta s_1+\int_0^1\mathbb E_{\mu_t}\big[w_t(\partial_ts_t+\tfrac12|\nabla s_t|^2)+\dot w_ts_t\big]dt .
+# $$
+#
+# **Lemma.** *If a field $v$ moves the film, and $s$ is smooth enough for*
+# $\frac d{dt}\mathbb E_{\mu_t}s_t=\mathbb E_{\mu_t}[\partial_ts_t+\langle\nabla s_t,v_t\rangle]$, *then*
+#
+# $$
+# L_w(s)=\tfrac12\int_0^1w_t\mathbb E_{\mu_t}|\nabla s_t-v_t|^2dt-\tfrac12\int_0^1w_t\mathbb E_{\mu_t}|v_t|^2dt .
+# $$
+#
+# *Proof.* Integrate $\frac d{dt}(w_t\mathbb E_{\mu_t}s_t)=\dot w_t\mathbb E_{\mu_t}s_t+w_t\mathbb E_{\mu_t}[\partial_ts_t+\langle\nabla s_t,v_t\rangle]$
+# over $[0,1]$, insert it for the two ends, and complete the square. $\square$
+#
+# **Proposition (ours).** *For optimal actions, along every film,*
+#
+# $$
+# L_w(s^\Psi)=w_0\mathbb E_\alpha s^\Psi_0-w_1\mathbb E_\beta s^\Psi_1+\int_0^1\dot w_t\mathbb E_{\mu_t}s^\Psi_t\,dt ,
+# $$
+#
+# *which depends on the film unless $\dot w=0$, and so does its minimiser. Along McCann's film the Brenier potential minimises
+# $L_w$ for every $w\ge0$.*
+#
+# *Proof.* The bracket that $w_t$ multiplies is zero in every place at every time. Along McCann's film $v_t=\nabla s^\Psi_t$ for
+# the Brenier potential $\Psi$, and the first term of the lemma is at its least value, 0, whatever $w$. $\square$
+
+# %%
+errata.box("A-03")
+
+# %% [markdown]
+# *The check.* From $\mathcal N(0,1)$ to $\mathcal N(1.5,0.4^2)$, over $\nabla\Psi(x)=ax+e$; the answer should be $a=0.4$, $e=1.5$. Three
+# films: independent pairs, McCann's, and a bump (mean $1.5t+3\sin\pi t$, variance $1-0.84t+2t(1-t)$). Two points stand for a
+# Gaussian, exactly for quadratics.
+
+
+# %%
+def gaussian_curve(mean, variance):
+    return lambda t: torch.stack([mean(t) - variance(t) ** 0.5, mean(t) + variance(t) ** 0.5])[:, None]
+
+
+tensor = torch.as_tensor
+curves = {
+    "independent": gaussian_curve(lambda t: tensor(1.5 * t), lambda t: tensor((1 - t) ** 2 + 0.16 * t**2)),
+    "McCann": gaussian_curve(lambda t: tensor(1.5 * t), lambda t: tensor((1 - 0.6 * t) ** 2)),
+    "bump": gaussian_curve(
+        lambda t: tensor(1.5 * t + 3 * math.sin(math.pi * t)), lambda t: tensor(1 - 0.84 * t + 2 * t * (1 - t))
+    ),
+}
+y0, y1 = torch.tensor([[-1.0], [1.0]]), torch.tensor([[1.1], [1.9]])
+
+
+def minimise(loss_of):
+    """The minimiser (a, b) over affine maps, by L-BFGS."""
+    potential = Quadratic(1, matrix=[[0.7]], offset=[1.0], strength=1e-9)
+    stopping = {"max_iter": 60, "tolerance_grad": 1e-10, "tolerance_change": 1e-14}
+    optimiser = torch.optim.LBFGS(potential.parameters(), line_search_fn="strong_wolfe", **stopping)
+
+    def closure():
+        optimiser.zero_grad()
+        loss = loss_of(potential)
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimiser.step(closure)
+    return potential.matrix.item(), potential.offset.item()
+
+
+time_weights = {"1": lambda t: 1 + 0 * t, "1 − t": lambda t: 1 - t, "t": lambda t: t}
+found = {}
+for label, w in time_weights.items():
+    for name, curve in curves.items():
+        weighted = lambda s: action_matching_loss(OptimalAction(s), y0, y1, curve, time_weight=w, **in_time)
+        found[label, name] = minimise(weighted)
+for (label, name), (a, b) in found.items():
+    print(f"w = {label:6s}{name:12s} a = {a:6.3f}  b = {b:6.3f}")
+
+claim("LIM-3", largest(abs(found["1", name][0] - 0.4) + abs(found["1", name][1] - 1.5) for name in curves))
+claim("LIM-4", largest(abs(found[label, "McCann"][0] - 0.4) for label in time_weights))
+claim("LIM-5", abs(found["1 − t", "independent"][0] - 0.2322))
+claim("LIM-6", abs(found["1 − t", "bump"][0] - 2.449))
+claim("LIM-7", largest(abs(found["t", "independent"][0] - 0.5240), abs(found["t", "bump"][0] - 0.127)))
+claim("LIM-8", abs(found["1 − t", "independent"][0] - 0.4))
+claim("LIM-9", abs(found["1 − t", "bump"][0] - 0.4))
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True)
+line = torch.linspace(-2, 2, 2)
+for panel, label in zip(axes, time_weights, strict=True):
+    for name, role, style, width in zip(curves, ("independent", "optimal", "first"), ("-", "--", ":"), (5, 2.5, 2.5), strict=True):
+        a, b = found[label, name]
+        panel.plot(line, a * line + b, color=ROLES[role], ls=style, lw=width, alpha=0.5 if width == 5 else 1, label=name)
+    lines = "one map" if label == "1" else "a map per film"
+    panel.set(title=f"weight ${label.replace('−', '-')}$: {lines}", xlabel="$x$", ylim=(0, 5))
+axes[0].set_ylabel("minimiser $\\nabla\\Psi(x)$")
+axes[0].legend(loc="upper left")
+alt = (
+    "The learned affine maps for three time weights: along three films they coincide for the constant weight and differ "
+    "for the weights one minus t and t, except along McCann's film"
+)
+show(figure, "limits_time_weights", alt=alt)
+
+# %% [markdown]
+# ### Sampling times unevenly
+#
+# *The idea: what is zero may be weighted as one likes.* Drawing $t$ from a density $\lambda$ other than the uniform one, *without*
+# touching the boundary terms, multiplies only the interior of the loss.
+#
+# **Proposition (ours).** *For optimal actions the loss is the same for every density $\lambda$ of the times, and every film. The
+# loss of Optimal Flow Matching becomes, up to a constant, $2L_\lambda$ along the film of its pairs $(X_0,X_1)$, $X_t=(1-t)X_0+tX_1$: the
+# weighted loss of above, with its minimiser.*
+#
+# *Proof.* The interior vanishes pointwise. For the other: $\mathbb E|u_t(X_t)-(X_1-X_0)|^2=\mathbb E|u_t(X_t)-v_t(X_t)|^2$ plus what does
+# not depend on $u$, with $v_t(x)=\mathbb E[X_1-X_0\mid X_t=x]$, which moves the film; multiply by $\lambda_t$, integrate, and use the
+# lemma. $\square$
+#
+# The weight of above hurts through $\dot w$ and the ends; Optimal Flow Matching has no ends to save it. With the density $2t$ and
+# independent pairs its slope is that of the weight $t$.
+
+# %%
+skewed = 2 * times * weights / (2 * times * weights).sum()
+potential = LogSumExp(1, 6, scale=2, generator=generator)
+even, uneven = (
+    action_matching_loss(OptimalAction(potential), y0, y1, curves["bump"], times, quadrature=rule) for rule in (weights, skewed)
+)
+claim("LIM-10", abs(even - uneven))
+
+pairs = torch.cartesian_prod(y0[:, 0], y1[:, 0])  # two points per end: exact for quadratics under the independent coupling
+ofm = lambda rule: lambda s: ofm_loss(s, pairs[:, :1], pairs[:, 1:], times[:, None], quadrature=rule)
+uniform_slope, skewed_slope = minimise(ofm(weights))[0], minimise(ofm(skewed))[0]
+claim("LIM-11", abs(uniform_slope - 0.4))
+claim("LIM-12", abs(skewed_slope - 0.4))
+print(f"slope with uniform times {uniform_slope:.3f}, with density 2t {skewed_slope:.3f}")
+
+# %% [markdown]
+# ## 3. Films cut at the ends, and films with the wrong ends
+#
+# *The idea: only the ends are left in the loss, so an error there is the whole error.* Let the film be known on
+# $[\varepsilon,1-\varepsilon]$ only, $0<\varepsilon<\tfrac12$, and take the boundary terms there. For an optimal action the interior
+# vanishes as before, and the loss is $\mathbb E_{\mu_\varepsilon}s_\varepsilon-\mathbb E_{\mu_{1-\varepsilon}}s_{1-\varepsilon}$.
+#
+# **Lemma.** *For every finite convex $\Psi$,*
+#
+# $$
+# \mathbb E_{\mu_\varepsilon}s^\Psi_\varepsilon-\mathbb E_{\mu_{1-\varepsilon}}s^\Psi_{1-\varepsilon}\ge-\frac{W_2^2(\mu_\varepsilon,\mu_{1-\varepsilon})}{2(1-2\varepsilon)},
+# $$
+#
+# *with equality if and only if the middle piece of the straight motion of $\Psi$ carries $\mu_\varepsilon$ to $\mu_{1-\varepsilon}$.*
+#
+# *Proof.* By the semigroup property of Hopf–Lax,
+# $s_{1-\varepsilon}(y)=\min_x\{s_\varepsilon(x)+\frac{|x-y|^2}{2(1-2\varepsilon)}\}$, so
+# $s_{1-\varepsilon}(y)-s_\varepsilon(x)\le\frac{|x-y|^2}{2(1-2\varepsilon)}$; take expectations over an optimal coupling. Equality
+# means that almost every pair $(x,y)$ attains the minimum, which the piece of straight motion through $x$ does, and nothing else,
+# as $s_\varepsilon$ is $C^1$ ([proofs/05](05_am_ot_equivalence.ipynb), section 3). $\square$
+#
+# **Proposition (ours).** *In the Gaussian example of section 2, with $\sigma_t$ the film's standard deviation at time $t$, the
+# minimiser is the slope $a_\varepsilon$ with*
+#
+# $$
+# \frac{\varepsilon+(1-\varepsilon)a_\varepsilon}{1-\varepsilon+\varepsilon a_\varepsilon}=\frac{\sigma_{1-\varepsilon}}{\sigma_\varepsilon} ;
+# $$
+#
+# *so $a_\varepsilon-a_0=O(\varepsilon)$ for a smooth film, and it is exact for McCann's.*
+#
+# *Proof.* The straight motion of $\Psi'(x)=ax+e$ multiplies deviations by $1-t+ta$ up to time $t$, so the middle piece has the
+# slope on the left, which increases in $a$; by the lemma it must carry one Gaussian to the other. $\sigma_\varepsilon$ and
+# $\sigma_{1-\varepsilon}$ differ from $\sigma_0,\sigma_1$ by $O(\varepsilon)$. For McCann's film $\sigma_t=1-t+ta_0$. $\square$
+
+
+# %%
+def cut_slope(curve, cut):
+    def loss(potential):
+        action = OptimalAction(potential)
+        return action.value(cut, curve(cut)).mean() - action.value(1 - cut, curve(1 - cut)).mean()
+
+    return minimise(loss)[0]
+
+
+cuts = [0.01, 0.02, 0.04, 0.08]
+slopes = [cut_slope(curves["independent"], cut) for cut in cuts]
+closed = []
+for cut in cuts:
+    start_std, end_std = (curves["independent"](t).std(unbiased=False).item() for t in (cut, 1 - cut))
+    ratio = end_std / start_std
+    closed.append(((1 - cut) * ratio - cut) / (1 - cut - cut * ratio))
+claim("LIM-13", largest(abs(a - b) for a, b in zip(slopes, closed, strict=True)))
+claim("LIM-14", abs(np.polyfit(np.log(cuts), np.log([abs(a - 0.4) for a in slopes]), 1)[0] - 1))
+claim("LIM-15", abs(slopes[-1] - 0.4))
+claim("LIM-16", abs(cut_slope(curves["McCann"], 0.08) - 0.4))
+
+# %% [markdown]
+# **Wrong ends.** A film whose ends are not $\alpha,\beta$ breaks the lemma of section 2, whose proof integrates from end to end,
+# while the loss of an optimal action, which ignores the film, shows nothing. The package therefore compares the first two moments
+# at the ends, in standard errors, and refuses a film that is visibly wrong.
+
+# %%
+shifted = lambda t: curves["independent"](t) + 0.5
+still, probe = AutodiffAction(lambda t, x: 0 * x[:, 0]), AutodiffAction(lambda t, x: (1 + t) * x[:, 0].square())
+
+
+def field(t, x):
+    t = t[:, None]
+    return 1.5 + (0.16 * t - (1 - t)) / ((1 - t) ** 2 + 0.16 * t**2) * (x - 1.5 * t)
+
+
+samples = torch.stack([shifted(t.item()) for t in times])
+correct = torch.stack([curves["independent"](t.item()) for t in times])
+for identifier, path, velocity in (("LIM-17", correct, field), ("LIM-18", samples, lambda t, x: field(t, x - 0.5))):
+    right = action_gap(probe, velocity, path, **in_time) - action_gap(still, velocity, path, **in_time)
+    claim(identifier, abs(action_matching_loss(probe, y0, y1, path, **in_time) - right))
+
+x0 = randn(500, 2)
+claim("LIM-19", endpoint_mismatch(x0 + 0.5, randn(500, 2)))
+try:
+    action_matching_loss(OptimalAction(Quadratic(2)), x0, x0 + 1, lambda t: x0 + 0.2 * t, [0.5])
+    print("a film with a wrong end was accepted")
+except ValueError as error:
+    print(f"ValueError: {str(error).split(':')[0]}")
+
+# %% [markdown]
+# ## 4. Inexact conjugates
+#
+# *The idea: a conjugate is a maximum, so a maximiser that is not found makes it too small.*
+#
+# **Proposition.** *Let $\nabla^2\Psi\preceq\Lambda I$, and let $\hat z$ be within $\varepsilon$ of the maximiser $z$ of
+# $\langle y,\cdot\rangle-\Psi$. The value $\langle y,\hat z\rangle-\Psi(\hat z)$ is never above $\Psi^*(y)$ and short of it by at
+# most $\tfrac\Lambda2\varepsilon^2$. If $\partial_\vartheta\Psi$ is Lipschitz in $z$, the parameter gradient
+# $-\partial_\vartheta\Psi(\hat z)$ is off by $O(\varepsilon)$.*
+#
+# *Proof.* $z$ maximises, so the value at any other point is smaller. With $\nabla\Psi(z)=y$ the defect is
+# $\Psi(\hat z)-\Psi(z)-\langle\nabla\Psi(z),\hat z-z\rangle\le\tfrac\Lambda2|\hat z-z|^2$. By the envelope theorem
+# $\partial_\vartheta\Psi^*(y)=-\partial_\vartheta\Psi(z)$. $\square$
+#
+# **Trap.** "The loss went below its minimum: we are ahead." An unconverged conjugate makes the loss *too small*, and looks like
+# progress. A loss below the minimum is a warning; models must not be selected by it. (Hessian spectrum from 0.1 to 30.)
+
+# %%
+basis = torch.linalg.qr(randn(6, 6))[0]
+matrix = basis @ torch.diag(torch.logspace(-1, math.log10(30), 6)) @ basis.T
+stiff = LogSumExp(6, 10, matrix=0.5 * (matrix + matrix.T), generator=generator)
+y = 3 * randn(64, 6)
+exact, z = stiff.conjugate(y)
+direction = torch.nn.functional.normalize(randn(64, 6), dim=1)
+sizes, value_errors, gradient_errors = [1e-1, 1e-2, 1e-3, 1e-4], [], []
+signs = []
+
+
+def slopes_gradient(points):
+    with torch.enable_grad():
+        parts = torch.autograd.grad(stiff(points).mean(), list(stiff.parameters()))
+    return torch.cat([part.flatten() for part in parts])
+
+
+for size in sizes:
+    inexact = z + size * direction
+    value = (y * inexact).sum(1) - stiff(inexact)
+    signs.append((value - exact).max().item())
+    value_errors.append((value - exact).mean().abs().item())
+    gradient_errors.append((slopes_gradient(inexact) - slopes_gradient(z)).norm().item())
+rate = lambda errors: np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+claim("LIM-20", largest(signs))
+claim("LIM-21", abs(rate(value_errors) - 2))
+claim("LIM-22", abs(rate(gradient_errors) - 1))
+
+x = randn(200, 6)
+image = stiff.gradient(x)
+lazy = stiff.solve(image, max_iterations=1)
+lazy_loss = stiff(x).mean() + ((image * lazy.argmax).sum(1) - stiff(lazy.argmax)).mean()
+claim("LIM-23", (semidual_loss(stiff, x, image) - lazy_loss) / semidual_loss(stiff, x, image).abs())
+say(f"after one step {int(lazy.solved.sum())} of 200 points are solved, and the solver says so")
+
+# %%
+figure, ax = plt.subplots(figsize=(5.2, 3.4))
+ax.loglog(sizes, value_errors, "o-", color=ROLES["optimal"], label="value: order 2")
+ax.loglog(sizes, gradient_errors, "s--", color=ROLES["wrong"], label="parameter gradient: order 1")
+ax.set(title="inexact conjugates: the gradient suffers first", xlabel="distance from the maximiser", ylabel="error")
+ax.legend(fontsize=8)
+alt = "The errors of value and gradient against the inexactness of the conjugate: lines of slope two and one"
+show(figure, "limits_inexact", alt=alt)
+
+# %% [markdown]
+# ## 5. Brenier potentials that are not unique, or do not exist
+#
+# *The idea: the identity needs nothing but a convex $\Psi$; existence and uniqueness decide what its minimiser says about a map.*
+#
+# **Disconnected supports.** Let $\alpha=\beta$ be uniform on $[-2,-1]\cup[1,2]$. The map is the identity, but $\nabla\Psi$ is free
+# on the gap.
+#
+# **Proposition (ours).** *For $|c|\le0.64$ let $\Psi_c'(x)=x-c(1-x^2)^2$ for $|x|<1$ and $\Psi_c'(x)=x$ outside. Each $\Psi_c$ is a
+# Brenier potential, with $L_{OT}(\Psi_c)=m_2(\alpha)=\tfrac73$, and one action matching loss along every film. The fields of two of
+# them agree where the source's mass is under straight motion (here: at rest), and differ in the gap at all times $t<1$.*
+#
+# *Proof.* $\Psi_c''(x)=1+4cx(1-x^2)$ on the gap, and $|4x(1-x^2)|\le\tfrac8{3\sqrt3}=1.54$ there, so $\Psi_c$ is convex for
+# $|c|\le\tfrac{3\sqrt3}8=0.6495$. $\nabla\Psi_c$ is the identity on the support, so $\Psi_c(x)+\Psi_c^*(x)=|x|^2$ there, and
+# $L_{OT}=\mathbb E|X|^2=\tfrac13(8-1)$. The rest is the theorem, and the field at time $t$ is $-c(1-z^2)^2$ in the image of
+# $z\in(-1,1)$. $\square$
+#
+# So compare maps where the source has mass, never potentials or fields elsewhere. (Where the *target* is disconnected and the
+# source is not, the potential has a kink: [proofs/05](05_am_ot_equivalence.ipynb).)
+
+
+# %%
+class GapPotential(ConvexPotential):
+    """½x² minus c times the integral of (1 − s²)² over the part of [−1, 1] below x."""
+
+    def __init__(self, c):
+        super().__init__(1)
+        self.c = c
+
+    def _value(self, x):
+        s = x[:, 0].clamp(-1, 1)
+        return 0.5 * x[:, 0].square() - self.c * (s - 2 * s**3 / 3 + s**5 / 5)
+
+
+nodes, _ = gauss_legendre(40)
+_, node_weights = gauss_legendre(40)
+inside = torch.cat([-1 - nodes, 1 + nodes])[:, None]
+mass = torch.cat([node_weights, node_weights]) / 2
+members = [GapPotential(c) for c in (0.0, 0.6, -0.6)]
+losses = torch.stack([mass @ (member(inside) + member.conjugate(inside)[0]) for member in members])
+claim("LIM-24", worst(losses - 7 / 3))
+
+crossing = lambda t: (1 - 2 * t) * inside  # the whole law passes through the gap
+equal = [action_matching_loss(OptimalAction(member), inside, inside, crossing, times[::6]) for member in members]
+claim("LIM-25", worst(torch.stack(equal) - equal[0]))
+fields = torch.stack([OptimalAction(member).velocity(0.5, torch.tensor([[0.3]]))[0, 0] for member in members])
+claim("LIM-26", (fields[1:] - fields[0]).abs().min())
+claim("LIM-27", worst(*[OptimalAction(member).velocity(0.5, inside) for member in members]))
+say("u at t = 0.5, x = 0.3: " + ", ".join(f"{value:.3f}" for value in fields))
+
+# %%
+figure, ax = plt.subplots(figsize=(5.6, 3.4))
+line = torch.linspace(-1.9, 1.9, 300)[:, None]
+for member, role, style in zip(members, ("optimal", "first", "second"), ("-", "--", ":"), strict=True):
+    ax.plot(line, OptimalAction(member).velocity(0.5, line), color=ROLES[role], ls=style, label=f"$c={member.c:g}$")
+for left in (-2, 1):
+    ax.axvspan(left, left + 1, color=ROLES["truth"], alpha=0.25, lw=0)
+ax.set(title="equal losses, different fields", xlabel="$x$  (shaded: the support)", ylabel="$u_{1/2}(x)$")
+ax.legend(loc="upper left", fontsize=8)
+alt = "Three optimal fields of equal loss: zero on the support, different in the gap between its parts"
+show(figure, "limits_gap", alt=alt)
+
+# %% [markdown]
+# **A source without density.** $\alpha=\delta_0$, $\beta=\mathcal N(0,1)$: there is no map. With $\Psi_M=\tfrac M2|x|^2$ the loss is
+# $L_{OT}(\Psi_M)=\Psi_M(0)+\mathbb E_\beta\tfrac1{2M}|X|^2=\tfrac1{2M}$, which tends to the infimum 0 and never attains it, and
+# $(\nabla\Psi_M)_\#\alpha=\delta_0$ for every $M$: the loss converges, the map does not. The identity itself stays exact: it never
+# needed a density; only uniqueness and existence of a map did.
+
+# %%
+errata.box("A-01")
+
+# %%
+atom, normal = torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]])
+sizes = [1.0, 10.0, 100.0, 1000.0]
+family = [Quadratic(1, matrix=[[M]], strength=1e-9) for M in sizes]
+dual = torch.stack([semidual_loss(member, atom, normal) for member in family])
+claim("LIM-28", worst(dual - 0.5 / torch.tensor(sizes)))
+claim("LIM-29", (family[-1].gradient(atom) - normal).square().mean())
+spread = lambda t: t * normal
+literal = torch.stack([action_matching_loss(OptimalAction(member), atom, normal, spread, times[::6]) for member in family])
+claim("LIM-30", worst(literal - dual + 0.5))
+
+# %% [markdown]
+# ## 6. Costs other than the quadratic
+#
+# Let $h$ be convex and superlinear with conjugate $H$, the cost $h(y-x)$, and the action matching loss with $H(\nabla s)$ in
+# place of $\tfrac12|\nabla s|^2$.
+#
+# That transport with other Lagrangians is a dual problem over action matching is known (*Wasserstein Lagrangian Flows*, arXiv
+# 2310.10649). What we add is the restricted form: one loss for every sequence of laws, with its constant.
+#
+# **Theorem.** *Let $s_0$ be Lipschitz and $s_t(x)=\min_zs_0(z)+t\,h\big(\tfrac{x-z}t\big)$ for $0<t\le1$. Where $s$ is
+# differentiable, $\partial_ts+H(\nabla s)=0$, and for every sequence of laws with densities*
+#
+# $$
+# L_H(s)=\mathbb E_{p_0}s_0-\mathbb E_{p_1}s_1+\int_0^1\mathbb E_{p_t}[\partial_ts+H(\nabla s)]dt
+# =\mathbb E_{p_0}s_0-\mathbb E_{p_1}s_1\ge-\min_\pi\mathbb E_\pi h(x_1-x_0),
+# $$
+#
+# *with equality if $-s_0$ is a Kantorovich potential.* The constant is 0 here: the $\tfrac12m_2$ of the quadratic case came from
+# writing $s_0=\Psi-\tfrac12|\cdot|^2$.
+#
+# *Proof.* The envelope theorem gives $\nabla s_t(x)=\nabla h(v)$ and
+# $\partial_ts_t(x)=h(v)-\langle\nabla h(v),v\rangle=-H(\nabla h(v))$ with $v=(x-z)/t$; $s$ is Lipschitz, hence differentiable
+# almost everywhere. The rest is Kantorovich duality: $s_1(y)-s_0(z)\le h(y-z)$ by the definition of $s_1$. $\square$
+#
+# In one dimension every increasing $T$ is optimal for every convex $h$, so potentials with known answers are easy to make:
+# $s_0'(z)=h'(T(z)-z)$ with $T(z)=z+v(z)$, $v(z)=0.9+0.5\sin z$. Three costs: $v^4/4$, $\cosh v-1$, $\tfrac23|v|^{3/2}$. Their
+# characteristics start at the root of $z+tv(z)=x$, found by Newton's method.
+
+# %%
+costs = {
+    "v⁴/4": (lambda v: v**4 / 4, lambda v: v**3, lambda p: 0.75 * p.abs() ** (4 / 3)),
+    "cosh v − 1": (lambda v: v.cosh() - 1, lambda v: v.sinh(), lambda p: p * p.asinh() - (1 + p**2).sqrt() + 1),
+    "⅔|v|^{3/2}": (lambda v: 2 / 3 * v.abs() ** 1.5, lambda v: v.sign() * v.abs() ** 0.5, lambda p: p.abs() ** 3 / 3),
+}
+speed = lambda z: 0.9 + 0.5 * z.sin()
+unit_nodes, unit_weights = gauss_legendre(60)
+
+
+def characteristic_start(t, x):
+    z = x - t * speed(x)
+    for _ in range(50):
+        z = z - (z + t * speed(z) - x) / (1 + 0.5 * t * z.cos())
+    return z
+
+
+def hopf_lax(h, dh):
+    """The value s(t, x) for x of shape (n,): s_0 by quadrature of h'(v), then t h(v) along the characteristic."""
+
+    def value(t, x):
+        z = characteristic_start(t, x)
+        initial = z * (unit_weights @ dh(speed(unit_nodes[:, None] * z)))
+        return initial + t * h(speed(z))
+
+    return value
+
+
+z = 2 * randn(60)
+far = z + speed(z)
+own_hamiltonian, wrong_hamiltonian, along, optimal, identity = [], [], [], [], []
+for h, dh, H in costs.values():
+    s = hopf_lax(h, dh)
+    t, x = torch.linspace(0.05, 0.95, 60), 2 * randn(60)
+    d_time, d_space = difference(lambda e: s(t + e, x)), difference(lambda e: s(t, x + e))
+    own_hamiltonian.append(d_time + H(d_space))
+    wrong_hamiltonian.append((d_time + 0.5 * d_space**2).abs().mean().item())
+    along.append(s(1.0, far) - s(0.0, z) - h(speed(z)))
+    table = h(far[None, :] - z[:, None]).numpy()
+    optimal.append(s(0.0, z).mean() - s(1.0, far).mean() + table[linear_sum_assignment(table)].mean())
+    for bend in (0.0, 2.0, -3.0):
+        interior = 0.0
+        for node, weight in zip(times[::4], gauss_legendre(15)[1], strict=True):
+            x_t = (1 - node) * z.flip(0) + node * far + bend * math.sin(math.pi * node)
+            slope = difference(lambda e: s(node, x_t + e))
+            interior += weight * (difference(lambda e: s(node + e, x_t), step=2e-4) + H(slope)).mean()
+        identity.append(interior)
+claim("LIM-31", worst(*own_hamiltonian))
+claim("LIM-32", worst(*along))
+claim("LIM-33", worst(*optimal))
+claim("LIM-34", worst(*identity))
+claim("LIM-35", smallest(wrong_hamiltonian))
+
+# %% [markdown]
+# **A cost that is not convex.** For $h(v)=\tfrac14(v^2-1)^2$ particles can zigzag at speed $\pm1$ for free: the dynamic problem
+# sees the convex hull $h^{\ast\ast}$ (which vanishes on $[-1,1]$), the static one sees $h$. The action then fails to be an
+# evolution at all: two Hopf–Lax steps of length ½ do not make one of length 1. From $\delta_0$ to $\delta_0$ the static cost is
+# $h(0)=\tfrac14$ and the dynamic one is 0. (Inf-convolutions on a grid: LIM-36 with $s_0=2\sin3z$, where the two agree for
+# convex costs up to the grid; LIM-37 with $s_0=10|z|$ at $x=0$.)
+
+# %%
+grid = torch.linspace(-3, 3, 601)
+
+
+def step(values, h, t):
+    return (values[None, :] + t * h((grid[:, None] - grid[None, :]) / t)).amin(1)
+
+
+zigzag = lambda v: (v**2 - 1) ** 2 / 4
+
+
+def defect(initial, h):
+    """One step of length 1 minus two of length ½, on the middle third of the grid."""
+    return (step(initial, h, 1.0) - step(step(initial, h, 0.5), h, 0.5))[200:401]
+
+
+claim("LIM-36", worst(*[defect(2 * torch.sin(3 * grid), h) for h, _, _ in costs.values()]))
+claim("LIM-37", defect(10 * grid.abs(), zigzag)[100])
+
+# %% [markdown]
+# ## 7. Entropic regularisation
+#
+# Replace Hamilton–Jacobi by its viscous version $\partial_ts+\tfrac12|\nabla s|^2+\tfrac{\sigma^2}2\Delta s=0$ and add
+# $\tfrac{\sigma^2}2\Delta s$ to the integrand of the loss.
+#
+# The Schrödinger problem as such a dual is in arXiv 2310.10649, too; and bridge matching restricted to Schrödinger drifts has the
+# entropic dual for its loss, from any plan (*Light and Optimal Schrödinger Bridge Matching*, arXiv 2402.03207). What follows is
+# the counterpart for action matching, for every sequence of laws, in our own proof.
+#
+# **Theorem.** *Given $s_1$, let $s_t(x)=\sigma^2\log\mathbb E\exp\big(s_1(x+\sigma\sqrt{1-t}\,\xi)/\sigma^2\big)$, $\xi$
+# standard normal. Then for every sequence of laws*
+#
+# $$
+# L_\sigma(s)=\mathbb E_{p_0}s_0-\mathbb E_{p_1}s_1 ,
+# $$
+#
+# *which is minus the semi-dual of entropic transport with $\varepsilon=\sigma^2$ (up to the entropy of $p_1$, because the
+# reference here is Lebesgue measure). Its minimum is $-\tfrac12\int\mathbb E|u|^2$, $u$ the drift of the Schrödinger bridge. As
+# $\sigma\to0$, $s_0\to\sup_ys_1(y)-\tfrac12|x-y|^2$, the c-transform.*
+#
+# *Proof.* $w=\exp(s/\sigma^2)$ solves the backward heat equation $\partial_tw+\tfrac{\sigma^2}2\Delta w=0$ (Hopf–Cole); divide
+# by $w$: the interior vanishes pointwise.
+# $s_0(x)=\sigma^2\log\int\exp\big((s_1(y)-\tfrac12|x-y|^2)/\sigma^2\big)\frac{dy}{(2\pi\sigma^2)^{d/2}}$ is the soft
+# c-transform. For a bridge, Itô's formula gives
+# $\mathbb Es_1(X_1)-\mathbb Es_0(X_0)=\int\mathbb E[\partial_ts+|u|^2+\tfrac{\sigma^2}2\Delta s]=\tfrac12\int\mathbb E|u|^2$
+# with $u=\nabla s$. The limit is Laplace's method. $\square$
+#
+# > **Erratum A-02 (imprecise).** Action matching, review, *Failure signatures (3)*: “The equivalence breaks down if … regularized OT formulations are employed without proper analysis”.
+# >
+# > *Read:* with the term $\frac{\sigma^2}2\Delta s$ in the loss and the entropic dual beside it, the identity is exact again.
+# >
+# > *Smallest counter-example:* without the Laplacian the loss depends on the film, by 0.074. (LIM-41, LIM-42; [the sheet](../../figures/errata.md#a-02))
+#
+# Note the direction: the entropic evolution is well posed *backwards* from $s_1$, and needs no inner minimisation. For
+# $s_1(y)=\sigma^2\log\sum_kc_ke^{\langle a_k,y\rangle/\sigma^2}$ it is explicit,
+# $s_t(x)=\sigma^2\log\sum_kc_k\exp\big((\langle a_k,x\rangle+\tfrac{1-t}2|a_k|^2)/\sigma^2\big)$.
+
+# %%
+slopes_k, log_c = randn(4, 2), 0.3 * randn(4)
+
+
+def hopf_cole(sigma):
+    def value(t, x):
+        scores = x @ slopes_k.T + 0.5 * (1 - t)[:, None] * slopes_k.square().sum(1)
+        return sigma**2 * torch.logsumexp(log_c + scores / sigma**2, dim=1)
+
+    return AutodiffAction(value)
+
+
+sigma = 0.7
+viscous = hopf_cole(sigma)
+t, x = torch.rand(200, generator=generator), 2 * randn(200, 2)
+kinetic = viscous.time_derivative(t, x) + 0.5 * viscous.velocity(t, x).square().sum(1)
+claim("LIM-38", worst(kinetic + 0.5 * sigma**2 * laplacian(viscous, t, x)))
+claim("LIM-39", kinetic.abs().mean())
+
+hermite = gaussian.Gaussian([0.0, 0.0], torch.eye(2)).quadrature(60)
+around = (x[:5, None] + sigma * hermite[0]).flatten(0, 1)
+soft = sigma**2 * torch.logsumexp(hermite[1].log() + viscous.value(1.0, around).reshape(5, -1) / sigma**2, dim=1)
+claim("LIM-40", worst(soft - viscous.value(0.0, x[:5])))
+
+x0, x1, noise = randn(80, 2), randn(80, 2) * 0.5 + 1, randn(80, 2)
+sequences = [
+    lambda t: (1 - t) * x0 + t * x1,
+    lambda t: math.cos(math.pi * t / 2) * x0 + math.sin(math.pi * t / 2) * x1,
+    lambda t: (1 - t) * x0 + t * x1 + sigma * math.sqrt(t * (1 - t)) * noise,
+    lambda t: (1 - t) * x0 + t * x1 + math.sin(math.pi * t) * torch.tensor([3.0, -2.0]),
+]
+ends = viscous.value(0.0, x0).mean() - viscous.value(1.0, x1).mean()
+entropic = torch.stack([entropic_action_matching_loss(viscous, x0, x1, path, times[::8], sigma=sigma) for path in sequences])
+claim("LIM-41", worst(entropic - ends))
+plain = torch.stack([action_matching_loss(viscous, x0, x1, path, times[::8]) for path in sequences])
+claim("LIM-42", plain.max() - plain.min())
+
+# %% [markdown]
+# For Gaussian ends the Schrödinger bridge is explicit: its drift at time 1 is affine with symmetric slope, hence the gradient
+# of a quadratic $s_1$. The soft transform of that $s_1$, by quadrature, gives the value of the loss; it is minus the energy of
+# the drift. And the limit $\sigma\to0$: the error lies between 0 and $\sigma^2\log(\#\text{pieces})$.
+
+# %%
+sigma = 0.6
+bridge = gaussian.schroedinger_bridge(p, q, sigma)
+offset = bridge.drift(1.0, torch.zeros(1, 2))[0]
+slope = torch.stack([bridge.drift(1.0, axis[None])[0] - offset for axis in torch.eye(2)], dim=1)
+final = lambda y: 0.5 * ((y @ slope) * y).sum(-1) + y @ offset
+start_points, end_points = cubature(p.mean, p.cov), cubature(q.mean, q.cov)
+soft = sigma**2 * torch.logsumexp(hermite[1].log() + final(start_points[:, None] + sigma * hermite[0]) / sigma**2, dim=1)
+claim("LIM-43", abs(soft.mean() - final(end_points).mean() + bridge.energy))
+
+log_c.zero_()
+x = 2 * randn(400, 2)
+hard = (x @ slopes_k.T + 0.5 * slopes_k.square().sum(1)).amax(1)
+errors = torch.stack([hopf_cole(s).value(0.0, x) - hard for s in (0.8, 0.4, 0.2, 0.1, 0.05)])
+bounds = torch.tensor([0.8, 0.4, 0.2, 0.1, 0.05]).square() * math.log(4)
+claim("LIM-44", errors.min())
+claim("LIM-45", (errors.amax(1) / bounds).max())
+
+# %% [markdown]
+# ## 8. Unbalanced transport
+#
+# *The idea: mass that grows at the rate $s$ pays half of the square of that rate, and the bracket takes it in.* The equation is
+# $\partial_t\mu+\mathrm{div}(\mu\nabla s)=\mu s$ for finite measures $\mu_t$ of any mass, and the loss
+#
+# $$
+# L(s)=\int s_0d\mu_0-\int s_1d\mu_1+\int_0^1\!\int\big[\partial_ts+\tfrac12|\nabla s|^2+\tfrac12s^2\big]d\mu_tdt .
+# $$
+#
+# (The unbalanced problem, too, is a dual over action matching in arXiv 2310.10649.)
+#
+# **Theorem.** *If $\partial_ts+\tfrac12|\nabla s|^2+\tfrac12s^2=0$ everywhere, then $L(s)=\int s_0d\mu_0-\int s_1d\mu_1$ along
+# every film of finite measures, whatever their masses.*
+#
+# *Proof.* The integrand vanishes; nothing else is used. $\square$
+#
+# **Proposition (ours): a family of solutions in one dimension.** *For a symmetric matrix $A$ with $I+\tfrac t2A$ invertible on
+# $[0,1]$, and $e(x)=(\cos\tfrac x2,\sin\tfrac x2)$, the function below is a solution. Its mass moves, put on the plane at*
+# $\xi=\sqrt m\,e(x)$ *for the mass $m$ at $x$, along straight lines* $\xi_t=(I+\tfrac t2A)\xi_0$.
+#
+# $$
+# s_t(x)=\big\langle e(x),\,A(I+\tfrac t2A)^{-1}e(x)\big\rangle ,
+# $$
+#
+# *Proof.* Let $\xi=r\,e(x)$ and $S_t(\xi)=r^2s_t(x)$. Then $|\nabla_\xi S|^2=4r^2s^2+4r^2(\partial_xs)^2$, so the equation becomes
+# $\partial_tS+\tfrac18|\nabla_\xi S|^2=0$: *plain* Hamilton–Jacobi on the plane. For
+# $S_t=\langle\xi,A(I+\tfrac t2A)^{-1}\xi\rangle$ both terms are quadratic forms, with the matrices
+# $-\tfrac12A(I+\tfrac t2A)^{-2}A$ and $\tfrac18\cdot4\,A^2(I+\tfrac t2A)^{-2}$, which cancel. With the velocity $\partial_xs$ and
+# $\dot m=sm$, $\xi=\sqrt m\,e(x)$ has the velocity $\tfrac14\nabla_\xi S=\tfrac12A(I+\tfrac t2A)^{-1}\xi$, which the stated line
+# solves. $\square$
+#
+# The dual value is an energy: $\int s_1d\mu_1-\int s_0d\mu_0=2\int|\xi_1-\xi_0|^2$, that of Wasserstein, Fisher and Rao.
+
+# %%
+A = torch.tensor([[0.7, 0.3], [0.3, -0.4]])
+
+
+def growing(t, x):
+    e = torch.cat([torch.cos(x / 2), torch.sin(x / 2)], dim=1)
+    inverse = torch.linalg.inv(torch.eye(2) + 0.5 * t[:, None, None] * A)
+    return ((e[:, None, :] @ A @ inverse)[:, 0] * e).sum(1)
+
+
+unbalanced = AutodiffAction(growing)
+t, x = torch.rand(300, generator=generator), 1.5 * randn(300, 1)
+free = unbalanced.time_derivative(t, x) + 0.5 * unbalanced.velocity(t, x).square().sum(1)
+claim("LIM-46", worst(free + 0.5 * unbalanced.value(t, x).square()))
+claim("LIM-47", free.abs().mean())
+
+x0, x1 = randn(60, 1), 0.5 * randn(60, 1) + 0.7
+masses = [lambda t: 1 + 2 * t, lambda t: torch.exp(-3 * t), lambda t: 1 + torch.sin(math.pi * t)]
+mass_residuals = []
+for mass_of in masses:
+    for path in (lambda t: (1 - t) * x0 + t * x1, lambda t: (1 - t) * x0 + t * x1 + math.sin(math.pi * t)):
+        loss = unbalanced_action_matching_loss(unbalanced, x0, x1, path, times[::8], mass=mass_of)
+        first, last = mass_of(torch.tensor([0.0, 1.0]))
+        mass_residuals.append(loss - first * unbalanced.value(0.0, x0).mean() + last * unbalanced.value(1.0, x1).mean())
+claim("LIM-48", worst(*mass_residuals))
+
+plane0 = torch.cat([torch.cos(x0 / 2), torch.sin(x0 / 2)], dim=1)
+plane1 = plane0 + 0.5 * plane0 @ A
+image, grown = 2 * torch.atan2(plane1[:, 1:], plane1[:, :1]), plane1.square().sum(1)
+dual = (grown * unbalanced.value(1.0, image)).mean() - unbalanced.value(0.0, x0).mean()
+claim("LIM-49", abs(dual - 2 * (plane1 - plane0).square().sum(1).mean()))
+
+# %% [markdown]
+# ## 9. Can a combination of action matching and Optimal Flow Matching beat the dual?
+#
+# The summary of the paper suggests "algorithms that leverage both AM and OFM". For the parameter gradient of $2L_{OT}$ there
+# are three unbiased estimators per pair: $2D$ (dual), $G$ (OFM at a random time), and either of them plus a multiple of the
+# gradient of action matching's interior term, which is zero.
+#
+# **Proposition (ours).** *Among $G_\lambda=2D+\lambda(G-2D)$, for every coupling,
+# $\mathrm{Var}(G_\lambda)=\mathrm{Var}(2D)+\lambda^2\,\mathbb E\,\mathrm{Var}(G\mid x_0,x_1)$: the dual, $\lambda=0$, is best,
+# and $G-2D$ is no control variate.*
+#
+# *Proof.* $\mathbb E[G\mid x_0,x_1]=2D$ (notebook 05, section 6), so $G-2D$ is uncorrelated with every function of the pair,
+# and with $D$ in particular. $\square$
+#
+# The cell takes the expectation over $t$ by quadrature, so that the covariance is checked as an identity and not up to sampling
+# noise.
+
+# %%
+model = LogSumExp(2, 6, matrix=[[0.8, 0.2], [0.2, 0.6]], scale=2, generator=generator)
+number = 40 if full else 10
+nodes, node_weights = gauss_legendre(40)
+node_weights = node_weights / node_weights.sum()
+x0, x1 = randn(number, 2), randn(number, 2) * 1.5 + 1
+
+
+def gradient(loss):
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+with torch.enable_grad():
+    each = list(zip(x0[:, None], x1[:, None], strict=True))
+    G = torch.stack([torch.stack([gradient(ofm_loss(model, *pair, node)) for node in nodes]) for pair in each])
+    D2 = 2 * torch.stack([gradient(semidual_loss(model, *pair)) for pair in each])
+excess = G - D2[:, None]
+covariance = (torch.einsum("t,ntp,np->p", node_weights, excess, D2 - D2.mean(0)) / number).sum()
+lambdas = torch.linspace(-0.5, 1.5, 21)
+variances = []
+for value in lambdas:
+    mixed = D2[:, None] + value * excess
+    mean = torch.einsum("t,ntp->p", node_weights, mixed) / number
+    variances.append(torch.einsum("t,ntp->", node_weights, (mixed - mean) ** 2) / number)
+variances = torch.stack(variances)
+claim("LIM-50", abs(covariance) / variances.max())
+claim("LIM-51", (variances - variances[lambdas.abs().argmin()]).min() / variances.max())
+claim("LIM-52", variances[(lambdas - 1).abs().argmin()] / variances[lambdas.abs().argmin()] - 1)
+
+# %%
+figure, ax = plt.subplots(figsize=(5.2, 3.4))
+ax.plot(lambdas, variances / variances[lambdas.abs().argmin()], color=ROLES["optimal"])
+ax.axvline(0, color=ROLES["truth"], lw=1, ls=":")
+ax.axvline(1, color=ROLES["truth"], lw=1, ls=":")
+ax.annotate("dual", (0.02, 0.93), xycoords=("data", "axes fraction"), fontsize=9)
+ax.annotate("OFM", (1.02, 0.93), xycoords=("data", "axes fraction"), fontsize=9)
+ax.set(title="the dual is the quiet end of the mixture", xlabel="$\\lambda$", ylabel="variance / variance of the dual")
+alt = (
+    "The variance of mixtures of the dual estimator and that of Optimal Flow Matching, a parabola with its least value at the "
+    "dual"
+)
+show(figure, "limits_three_pictures", alt=alt)
+
+# %% [markdown]
+# ## Summary
+#
+# | change | does the equivalence survive? |
+# |---|---|
+# | any sequence of laws, without density or velocity | yes, exactly |
+# | non-optimal actions | no: the minimum is $-K\le-\tfrac12W_2^2$ |
+# | weight $w(t)\ne$ const in the loss | no, except along McCann's sequence |
+# | uneven sampling of $t$, boundary terms untouched | yes for action matching, no for Optimal Flow Matching |
+# | ends cut at $\varepsilon$ | no, error $O(\varepsilon)$ |
+# | conjugates off by $\varepsilon$ | value too small by $O(\varepsilon^2)$, gradient off by $O(\varepsilon)$ |
+# | non-unique Brenier potential, source without density | the identity yes; the field off the support, or the map, no |
+# | convex cost $h$ | yes with $H=h^\ast$ and constant 0 |
+# | non-convex cost | no: the dynamic problem sees $h^{\ast\ast}$ |
+# | entropic regularisation | yes with the viscous equation; run backwards from $s_1$ |
+# | unbalanced transport | yes with $\tfrac12s^2$ in the equation |
+# | mixing AM, OFM and dual estimators | no gain: the dual has the least variance |
+#
+# ## Problems
+#
+# [PS2](../assignments/PS2_action_matching_to_duality.ipynb), parts 8 (the best action that stands still), 10 (entropic transport with a metric) and
+# 11 (a Schrödinger bridge).
