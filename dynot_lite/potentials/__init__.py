@@ -3,9 +3,9 @@
 Derivatives, first ones. "None": the result has no graph. "Refused": what requires a gradient raises a ValueError, since it would
 be cut off. The parameters are those of the potential, or of the action.
 
-==================================  =============  ========================================
+==================================  =============  ===============================================
 function                            points, times  parameters, and the rest
-==================================  =============  ========================================
+==================================  =============  ===============================================
 Quadratic, LogSumExp, ICNN                         matrix, offset and all numbers: refused
 forward, gradient                   exact          exact
 hessian, hessian_product            exact          exact
@@ -31,13 +31,17 @@ SchroedingerAction.time_derivative  exact          exact: those of the mixture
 SchroedingerAction.mean             exact          exact: those of the mixture
 SchroedingerAction.sample           none           none
 dual_loss                           exact          exact: those of the mixture
+PolyhedralAction.value              exact          exact: slopes, heights; t = 0: undefined in t
+PolyhedralAction.velocity           exact          exact: slopes, heights; none at the rims of fans
+PolyhedralAction.time_derivative    exact          exact: slopes, heights; none at the rims of fans
 certificate, endpoint_mismatch      none: numbers  none
 fit                                 none           none
-==================================  =============  ========================================
+==================================  =============  ===============================================
 """
 
 from dynot_lite._base.rooms import lazily
 
 __getattr__ = lazily(
-    __name__, "convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching", "schroedinger"
+    __name__,
+    *("convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching", "polyhedral", "schroedinger"),
 )

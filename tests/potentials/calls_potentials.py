@@ -22,6 +22,7 @@ from dynot_lite.potentials.action_matching import (
 from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
 from dynot_lite.potentials.dual import certificate, fit, semidual_loss
 from dynot_lite.potentials.optimal_flow_matching import ofm_loss
+from dynot_lite.potentials.polyhedral import PolyhedralAction
 from dynot_lite.potentials.schroedinger import SchroedingerAction, dual_loss
 from dynot_lite.potentials.schroedinger import fit as fit_bridge
 
@@ -137,6 +138,11 @@ AT, AT_NAMES = {"t": t(0.25, 0.5, 1.0), "x": X0}, {"x": r"x|\bt\b", "t": r"\bt\b
 AT_ROWS = {"t": 0, "x": 0, "result": 0}
 ACT = {"names": AT_NAMES, "rows": [AT_ROWS], "callables": {"function": scalar}}
 OF_MIXTURE = {"shares": "weights", "means": "mean|cov|mixture|dimension", "covs": "cov|mixture"}
+KINKED = {"slopes": t([-1.25, 0.5], [1.5, 1.0], [0.25, -1.5], [2.0, 0.75]), "heights": t(0.25, -0.5, 0.0, 0.125)}
+AT_KINKED = {
+    "names": AT_NAMES | {"slopes": "slopes|dimension", "heights": "heights|slopes"},
+    "units": {"slopes": 1, "heights": 2, "x": 1, "t": 0},
+}
 AT_BRIDGE = {"names": AT_NAMES | OF_MIXTURE, "rows": [AT_ROWS], "single": 5e-3}
 ANY_PATH = "a path may return arrays of any make, and any number of points"
 START = "a parameter starts there, as a copy"
@@ -430,6 +436,45 @@ CALLS = [
         rows=[{"path_end": 0, "result": None}, {"end": 0, "result": None}],
         dims={"path_end": -1, "end": -1, "result": None},
         alone=False,
+    ),
+    room(
+        "polyhedral",
+        "PolyhedralAction",
+        lambda slopes, heights, x: PolyhedralAction(slopes, heights).value(0.5, x),
+        KINKED | {"x": X0},
+        names={"slopes": "slopes|dimension", "heights": "heights|slopes"},
+        units={"slopes": 1, "heights": 2, "x": 1},
+        result_units=(2,),
+        rows=[{"x": 0, "result": 0}, {"slopes": 0, "heights": 0, "result": None}],
+        dims={"slopes": -1, "x": -1, "result": None},
+    ),
+    room(
+        "polyhedral",
+        "PolyhedralAction.value",
+        lambda t, x, **kinked: PolyhedralAction(**kinked).value(t, x),
+        KINKED | AT,
+        rows=[AT_ROWS, {"slopes": 0, "heights": 0, "result": None}],
+        result_units=(2,),
+        **AT_KINKED,
+    ),
+    room(
+        "polyhedral",
+        "PolyhedralAction.velocity",
+        lambda t, x, **kinked: PolyhedralAction(**kinked).velocity(t, x),
+        KINKED | AT,
+        rows=[AT_ROWS, {"slopes": 0, "heights": 0, "result": None}],
+        result_units=(1,),
+        dims={"slopes": -1, "x": -1, "result": -1},
+        **AT_KINKED,
+    ),
+    room(
+        "polyhedral",
+        "PolyhedralAction.time_derivative",
+        lambda t, x, **kinked: PolyhedralAction(**kinked).time_derivative(t, x),
+        KINKED | AT,
+        rows=[AT_ROWS],
+        result_units=(2,),
+        **AT_KINKED,
     ),
     room(
         "schroedinger",

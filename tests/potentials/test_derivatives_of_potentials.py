@@ -8,7 +8,7 @@ from instances import generator, potential_of
 
 import dynot_lite.potentials
 from dynot_lite.laws.mixtures import GaussianMixture
-from dynot_lite.potentials import action_matching, convex, dual, optimal_flow_matching, schroedinger
+from dynot_lite.potentials import action_matching, convex, dual, optimal_flow_matching, polyhedral, schroedinger
 from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction
 
 F64 = torch.float64
@@ -112,6 +112,20 @@ def test_exact_of_bridges(row):
     assert exact(lambda t, x, *mixture: BRIDGE[row](bridge_of(*mixture), t, x), T, X0, *MIXTURE)
 
 
+KINKED = (torch.tensor([[-1.2, 0.4], [1.5, 0.9], [0.3, -1.6]], dtype=F64), torch.tensor([0.3, -0.2, 0.1], dtype=F64))
+KINKS = {
+    "PolyhedralAction.value": lambda action, t, x: action.value(t, x),
+    "PolyhedralAction.velocity": lambda action, t, x: action.velocity(t, x),
+    "PolyhedralAction.time_derivative": lambda action, t, x: action.time_derivative(t, x),
+}
+
+
+@pytest.mark.parametrize("row", KINKS)
+@pytest.mark.parametrize("size", [0.3, 1.5], ids=["in the fans", "mostly outside"])
+def test_exact_of_kinks(row, size):
+    assert exact(lambda t, x, *kinked: KINKS[row](polyhedral.PolyhedralAction(*kinked), t, x), T, size * X0, *KINKED)
+
+
 def leaf(x):
     return x.clone().requires_grad_()
 
@@ -156,7 +170,7 @@ def test_refused(row, name, use):
 
 
 def test_the_table_names_every_function():
-    found = set(unnamed(dynot_lite.potentials, convex, dual, action_matching, optimal_flow_matching, schroedinger))
+    found = set(unnamed(dynot_lite.potentials, convex, dual, action_matching, optimal_flow_matching, polyhedral, schroedinger))
     assert found <= {"DualFit", "DualRecord", "Certificate", "Action", "BridgeFit", "action_network", "ConvexPotential"}
-    tested = " ".join((*ROWS, *LOSSES, *BRIDGE, *NONE, *(row for row, *_ in REFUSED)))
+    tested = " ".join((*ROWS, *LOSSES, *BRIDGE, *KINKS, *NONE, *(row for row, *_ in REFUSED)))
     assert [name for row in table(dynot_lite.potentials) for name in row.split(", ") if name not in tested] == []
