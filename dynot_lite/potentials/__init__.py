@@ -31,6 +31,11 @@ SchroedingerAction.time_derivative  exact          exact: those of the mixture
 SchroedingerAction.mean             exact          exact: those of the mixture
 SchroedingerAction.sample           none           none
 dual_loss                           exact          exact: those of the mixture
+SeparableAction.value               exact          exact: centres and coefficients; width: refused
+SeparableAction.velocity            exact          exact: centres and coefficients
+SeparableAction.time_derivative     exact          exact: centres and coefficients
+mixture_path, unrestricted_action   refused        refused: times
+held_out_loss                       refused        refused: times
 certificate, endpoint_mismatch      none: numbers  none
 fit                                 none           none
 ==================================  =============  ========================================
@@ -39,5 +44,5 @@ fit                                 none           none
 from dynot_lite._base.rooms import lazily
 
 __getattr__ = lazily(
-    __name__, "convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching", "schroedinger"
+    __name__, "convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching", "schroedinger", "snapshots"
 )
