@@ -363,7 +363,7 @@ claim("S00-8", variance(crowd(stranger, 0.5)) / variance(crowd(y, 0.5)))
 # %% [markdown]
 # ## 6. Where this goes
 #
-# Two families of ideas begin here. *Move optimally*: find the map, the prices, or the straight way itself (02, 05, 06, 07).
+# Two families begin here. *Move optimally*: find the map, the prices, or the straight way (02, 05, 06, 07).
 # *Move somehow, but so that it can be learned*: any partners, and the mean of their velocities (03, 04, 08).
 #
 # | notebook | its question |
@@ -374,6 +374,7 @@ claim("S00-8", variance(crowd(stranger, 0.5)) / variance(crowd(y, 0.5)))
 # | [03_flow_matching](03_flow_matching.ipynb) | How do you learn, from samples alone, a wind that turns noise into data? |
 # | [04_gaussian_exercises](04_gaussian_exercises.ipynb) | What do all these objects look like when they can be computed by hand? |
 # | [05_am_ot_equivalence](05_am_ot_equivalence.ipynb) | Why does the loss not care which film it is shown? |
+# | [05b_given_snapshots](05b_given_snapshots.ipynb) | Given snapshots and no pairing: what can be said? |
 # | [06_learning_brenier_maps](06_learning_brenier_maps.ipynb) | How do you learn the optimal map from samples? |
 # | [07_limits_of_the_equivalence](07_limits_of_the_equivalence.ipynb) | What may you change before the theorem breaks? |
 # | [08_semidiscrete_flow_matching](08_semidiscrete_flow_matching.ipynb) | Which noise should be paired with which data point? |
@@ -381,8 +382,7 @@ claim("S00-8", variance(crowd(stranger, 0.5)) / variance(crowd(y, 0.5)))
 # | [10_benchmarks](10_benchmarks.ipynb) | How does this compare with other libraries? |
 # | assignments | [PS1](assignments/PS1_continuity_to_flow_matching.ipynb), [PS2](assignments/PS2_action_matching_to_duality.ipynb), [PS3](assignments/PS3_couplings_to_sliced_ot.ipynb): problem sets, graded by a program |
 #
-# Read 00 to 04 in this order for a first course, then 05 to 07, and 08 and 09 for large problems. Each story has its proofs
-# beside it, in `proofs/`.
+# Read 00 to 04 for a first course, then 05 to 07; 08 and 09 for large problems. Each story has its proofs in `proofs/`.
 #
 # *Why: [proofs/00](proofs/00_start_here.ipynb), section 10.*
 #

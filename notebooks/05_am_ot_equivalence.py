@@ -267,13 +267,14 @@ say(f"the walks of the potential that is not convex cross from t = {when[0]:.2f}
 # 2. Only the two ends are left: $s_0=\Psi-\frac12|\cdot|^2$, and the minimum of section 2 at $t=1$,
 #    $s_1(x)=\min_z\{\Psi(z)-\frac12|z|^2+\frac12|x-z|^2\}=\frac12|x|^2-\Psi^*(x)$ with the conjugate
 #    $\Psi^*(x)=\max_z\{\langle x,z\rangle-\Psi(z)\}$.
-# 3. So, with $m_2(\alpha)=\mathbb E_\alpha|x|^2$, for every finite convex $\Psi$ and every film,
+# 3. So, with $m_2(\alpha)=\mathbb E_\alpha|x|^2$, for every finite convex $\Psi$, kinks included, and every film,
 #
 # $$L_{AM}(s^\Psi)=\underbrace{\mathbb E_\alpha\Psi+\mathbb E_\beta\Psi^*}_{L_{OT}(\Psi)}-\tfrac12\big(m_2(\alpha)+m_2(\beta)\big)\;\ge\;-\tfrac12W_2^2(\alpha,\beta).$$
 #
 # The inequality is duality: $\Psi(x)+\Psi^*(y)\ge\langle x,y\rangle$ by the definition of $\Psi^*$, averaged over a cheapest
-# pairing of $\alpha$ and $\beta$. Equality holds exactly if $\nabla\Psi$ carries $\alpha$ to $\beta$. $L_{OT}$ is the *dual* of
-# optimal transport, the loss that one would minimise without any film (`semidual_loss`, as only one of two potentials is left).
+# pairing of $\alpha$ and $\beta$. Equality holds exactly if it takes each $x$ to a slope of $\Psi$ there: to
+# $\nabla\Psi(x)$ but at kinks, which open into fans of walks. $L_{OT}$ is the *dual* of optimal transport, the loss that one
+# would minimise without any film (`semidual_loss`).
 #
 # **Guess.** What do random times and frames of the film add to the *gradient* of the loss?
 
@@ -449,8 +450,10 @@ show(figure, "snapshots", alt=alt)
 # **Change this.** Train twice as long (`range(400)`, `step / 400`): from nine snapshots the crowd is off by 0.28, from three by
 # 11.93, and S05-7, which bounds the ratio by 40, stops the run.
 #
-# *Optimal* actions need no film at all: their bracket is zero with or without snapshots, so no choice of moments can mislead
-# them.
+# *Optimal* actions see no inner snapshot at all. Fifty years of 202 countries show what that means:
+# [05b](05b_given_snapshots.ipynb).
+#
+# ![Restricted action matching is right at both ends only; unrestricted, it bends](../figures/05b_given_snapshots/four_views.png)
 #
 # *Why: [proofs/05](proofs/05_am_ot_equivalence.ipynb), section 5.*
 
@@ -520,7 +523,7 @@ show(figure, "quiet_estimator", alt=alt)
 # That some dip a little beside it is sampling error.
 #
 # **Change this.** A well-conditioned problem, `matrix=torch.eye(2)` in both lines: with minibatch and optimal pairs the lead of
-# the dual shrinks to a tenth or less. It is never negative, but it may be thin.
+# the dual shrinks to a tenth or less. It may be thin, never negative.
 #
 # *Why: [proofs/05](proofs/05_am_ot_equivalence.ipynb), section 6.*
 #

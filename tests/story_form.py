@@ -60,8 +60,8 @@ class Story:
 
     @property
     def number(self) -> str:
-        """03"""
-        return self.name.split("_")[0]
+        """03, or 05B of 05b_…, a second story of that number: claims are S05B-1 and on."""
+        return self.name.split("_")[0].upper()
 
     @property
     def text(self) -> list[NotebookNode]:
@@ -86,8 +86,10 @@ class Story:
 
     @property
     def proof(self) -> Path:
-        """Where its proofs are."""
-        return self.home / "notebooks" / "proofs" / f"{self.name}.py"
+        """Where its proofs are: in the file of its name, or, of a second story of a number, in that of the first."""
+        folder = self.home / "notebooks" / "proofs"
+        own, first = folder / f"{self.name}.py", sorted(folder.glob(f"{self.name[:2]}_*.py"))
+        return first[0] if first and not own.exists() and self.name[2].isalpha() else own
 
     @cached_property
     def outputs(self) -> list[str] | None:
@@ -175,14 +177,14 @@ def opening(story: Story) -> list[str]:
     title = first.source.splitlines()[0]
     if not re.fullmatch(r"# .+\?", title):
         found.append(f"the title is no question: {title}")
-    if f"](proofs/{story.name}.ipynb)" not in first.source:
-        found.append(f"the first cell does not link to proofs/{story.name}.ipynb")
+    if f"](proofs/{story.proof.stem}.ipynb)" not in first.source:
+        found.append(f"the first cell does not link to proofs/{story.proof.stem}.ipynb")
     if not re.search(r"\b(?:minutes?|hour)\b", first.source, re.IGNORECASE):
         found.append("the first cell does not say how many minutes it takes")
     if not story.proof.exists():
-        return [*found, f"notebooks/proofs/{story.name}.py does not exist"]
+        return [*found, f"notebooks/proofs/{story.proof.name} does not exist"]
     if f"](../{story.name}.ipynb)" not in notebooks.read_source(story.proof).cells[0].source:
-        found.append(f"the first cell of proofs/{story.name} does not link back to ../{story.name}.ipynb")
+        found.append(f"the first cell of proofs/{story.proof.stem} does not link back to ../{story.name}.ipynb")
     return found
 
 
@@ -265,8 +267,8 @@ def ending(story: Story) -> list[str]:
         named = re.findall(r"\d+", re.sub(r"\([^)]*\)|\[[^\]]*$", "", rest))
         if not named or (unknown := [part for part in named if part not in existing]):
             found.append(f"{name} has no part {', '.join(unknown) if named else '(none is named)'}")
-    if f"](proofs/{story.name}.ipynb)" not in sections.get("Proofs and limits", ""):
-        found.append(f"“Proofs and limits” does not link to proofs/{story.name}.ipynb")
+    if f"](proofs/{story.proof.stem}.ipynb)" not in sections.get("Proofs and limits", ""):
+        found.append(f"“Proofs and limits” does not link to proofs/{story.proof.stem}.ipynb")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Data that come in files: of this package, the cities of the world; of yours, arrays and folders of images."""
+"""Data that come in files: of this package, cities of the world and countries over the years; of yours, arrays and images."""
 
 from importlib import resources
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 
-__all__ = ["cities", "load_points"]
+__all__ = ["cities", "countries", "load_points"]
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
@@ -26,6 +26,23 @@ def cities() -> tuple[Tensor, Tensor, Tensor]:
     """
     with resources.files("dynot_lite.datasets").joinpath("data/cities.npz").open("rb") as stream, np.load(stream) as columns:
         return tuple(torch.from_numpy(columns[name].astype(np.float64)) for name in ("latitude", "longitude", "population"))
+
+
+def countries() -> tuple[list[str], Tensor, Tensor]:
+    """202 countries in the years from 1964 to 2013, from Gapminder (CC BY 2.0 as declared; see ``data/countries.md``).
+
+    Fifty snapshots of a law in the plane, for which it is known who is who.
+
+    Returns:
+        Names; years, float64 of shape (50,); and children per woman and life expectancy in years, float64 of shape (202, 50, 2).
+
+    >>> names, years, values = countries()
+    >>> names[0], years[[0, -1]].tolist(), values[0, 0]
+    ('Afghanistan', [1964.0, 2013.0], tensor([ 7.6710, 33.6390], dtype=torch.float64))
+    """
+    with resources.files("dynot_lite.datasets").joinpath("data/countries.npz").open("rb") as stream, np.load(stream) as columns:
+        years, values = (torch.from_numpy(columns[name].astype(np.float64)) for name in ("years", "values"))
+        return columns["names"].tobytes().decode("utf-8").split("\n"), years, values
 
 
 def load_points(path: str | Path, *, size: int = 16) -> Tensor:

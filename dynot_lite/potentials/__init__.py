@@ -34,6 +34,11 @@ dual_loss                           exact          exact: those of the mixture
 PolyhedralAction.value              exact          exact: slopes, heights; t = 0: undefined in t
 PolyhedralAction.velocity           exact          exact: slopes, heights; none at the rims of fans
 PolyhedralAction.time_derivative    exact          exact: slopes, heights; none at the rims of fans
+SeparableAction.value               exact          exact: centres and coefficients; width: refused
+SeparableAction.velocity            exact          exact: centres and coefficients
+SeparableAction.time_derivative     exact          exact: centres and coefficients
+mixture_path, unrestricted_action   refused        refused: times
+held_out_loss                       refused        refused: times
 certificate, endpoint_mismatch      none: numbers  none
 fit                                 none           none
 ==================================  =============  ===============================================
@@ -44,4 +49,5 @@ from dynot_lite._base.rooms import lazily
 __getattr__ = lazily(
     __name__,
     *("convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching", "polyhedral", "schroedinger"),
+    "snapshots",
 )

@@ -11,7 +11,8 @@
 # %% [markdown]
 # # Action matching with optimal vector fields is optimal transport
 #
-# The story: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb)
+# The stories: [05_am_ot_equivalence](../05_am_ot_equivalence.ipynb), and, for section 5,
+# [05b_given_snapshots](../05b_given_snapshots.ipynb)
 #
 # **Text.** *On the Equivalence of Optimal Transport Problem and Action Matching with Optimal Vector Fields* (arXiv 2510.27385):
 # the main theorem, the two results around it (Optimal Flow Matching and the semi-dual loss have the same minimisers; the film
@@ -62,6 +63,7 @@ from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 from dynot_lite.plots import ROLES
 from dynot_lite.potentials.polyhedral import PolyhedralAction
 from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
+from dynot_lite.potentials.snapshots import SeparableAction, mixture_path, unrestricted_action
 
 start("proofs/05_am_ot_equivalence", preset=preset, seed=seed)
 torch.set_default_dtype(torch.float64)
@@ -1239,6 +1241,155 @@ convex = LogSumExp(2, 12, scale=2, generator=own)
 times, weights = torch.linspace(0.02, 0.98, 9), torch.full((9,), 1 / 9)
 immune = action_matching_loss(Differenced(OptimalAction(convex)), unpaired[0], unpaired[-1], unpaired, times, quadrature=weights)
 claim("AM-50", immune - semidual_loss(convex, unpaired[0], unpaired[-1]) + half_moments(unpaired[0], unpaired[-1]))
+
+# %% [markdown]
+# ### Snapshots joined by mixing (ours)
+#
+# *The idea: mixing is a film between two snapshots that asks for no pairing; along it the time derivative can be integrated away,
+# and for actions that are linear in their numbers the loss is a quadratic.* The snapshots $\mu_{t_k}$ are given at the times
+# $0=t_0<\dots<t_{K-1}=1$; put $\Delta_k=t_{k+1}-t_k$, and $\mu_t=(1-\lambda)\mu_{t_k}+\lambda\mu_{t_{k+1}}$ with
+# $\lambda=\frac{t-t_k}{\Delta_k}$ in between (`mixture_path`).
+#
+# **Proposition 7b.** *(a) For smooth actions with bounded derivatives*
+#
+# $$
+# L_{AM}(s)=\sum_{k<K-1}\frac1{\Delta_k}\int_{t_k}^{t_{k+1}}(\mathbb E_k-\mathbb E_{k+1})s_t\,dt
+# +\tfrac12\int_0^1\mathbb E_{\mu_t}|\nabla s_t|^2dt .
+# $$
+#
+# *So it does not change under $s\to s+f(t)$, and it is linear in the laws $(\mu_{t_0},\dots,\mu_{t_{K-1}})$: on samples that had
+# no part in the choice of $s$ it is an unbiased estimate of the loss along the mixtures of the true laws. (b) For
+# $s=\sum_ia_i\phi_i$ with fixed functions $\phi_i(t,x)$ the loss is $\langle e,a\rangle+\frac12\langle a,Ga\rangle$ with a
+# semidefinite $G$. It has a lower bound if and only if $e\perp\ker G$; then the minimisers are the solutions of $Ga=-e$. (c) Over
+# all smooth actions it has no lower bound if the snapshots are finite samples and two neighbours differ. (d) If a field moves the
+# mixtures with finite energy $\mathcal E$, then*
+#
+# $$
+# \mathcal E\ \ge\ \sum_k\frac{W_2^2(\mu_{t_k},\mu_{t_{k+1}})}{\Delta_k}\ \ge\ W_2^2(\mu_{t_0},\mu_{t_{K-1}}).
+# $$
+#
+# *The middle is the least energy of all films through the snapshots: optimal transport from each to the next has it.*
+#
+# *Proof.* (a) Between two snapshots
+# $\frac{d}{dt}\mathbb E_{\mu_t}s_t=\mathbb E_{\mu_t}\partial_ts_t+\frac1{\Delta_k}(\mathbb E_{k+1}-\mathbb E_k)s_t$. Integrate and
+# sum: the left sides add up to $\mathbb E_{K-1}s_1-\mathbb E_0s_0$. Each term is linear in the laws, and the mean over a sample
+# has the law as its expectation. (b) Both parts of (a) are a linear and a non-negative quadratic form in $a$; complete the square
+# on the range of $G$. (c) Some point $z$ has different masses in the snapshots $k$ and $k+1$. Let $h$ be smooth, 1 near $z$ and 0
+# near all other points, and $g\ge0$ a bump in time within $(t_k,t_{k+1})$ of integral $\Delta_k$. For $s_t=c\,g(t)h$ no gradient is
+# seen at any point, so $L_{AM}=c\,(\mathbb E_k-\mathbb E_{k+1})h$: any number. (d) On a piece of length $\Delta_k$ the energy is at
+# least $W_2^2/\Delta_k$ (Benamou–Brenier, [proofs/02](02_benamou_brenier.ipynb)), whatever the film between the two; then
+# $\big(\sum_kd_k\big)^2\le\sum_k\frac{d_k^2}{\Delta_k}\sum_k\Delta_k$ by Cauchy–Schwarz, with $d_k$ the distances of neighbours,
+# and the triangle inequality. $\square$
+#
+# So the class of actions *is* the regularisation, and the loss on rows that were held out chooses the class (`held_out_loss`).
+# Optimal actions need none of this: of them the loss is that of the two ends (Proposition 7 (d)).
+#
+# The story: [05b_given_snapshots](../05b_given_snapshots.ipynb), with fifty years of 202 countries.
+
+# %%
+own = torch.Generator().manual_seed(seed)
+uneven = torch.tensor([0.0, 0.15, 0.4, 0.8, 1.0])
+shots = (1 + uneven[:, None, None]) * torch.randn(5, 60, 2, generator=own) + 2 * uneven[:, None, None] ** 2
+
+
+def along(action, shots, order=12):
+    path, times, quadrature = mixture_path(shots, order, times=uneven)
+    return action_matching_loss(action, shots[0], shots[-1], path, times, quadrature=quadrature)
+
+
+def by_parts(action, shots, order=12):
+    """The right side of (a): no derivative in time."""
+    total = 0.0
+    for k, spacing in enumerate(uneven.diff()):
+        for node, weight in zip(*gauss_legendre(order), strict=True):
+            t, pair = (uneven[k] + spacing * node).item(), shots[k : k + 2]
+            first, second = (action.value(t, cloud).mean() for cloud in pair)
+            squares = [0.5 * action.velocity(t, cloud).square().sum(1).mean() for cloud in pair]
+            total = total + weight * (first - second + spacing * ((1 - node) * squares[0] + node * squares[1]))
+    return total
+
+
+free = AutodiffAction(lambda t, x: torch.cos(3 * t) * torch.tanh(x[:, 0] * x[:, 1] - 2 * t) + t**2 * x[:, 0])
+halves = 0.5 * (along(free, shots[:, :30]) + along(free, shots[:, 30:]))
+claim("AM-61", along(free, shots) - by_parts(free, shots))
+claim("AM-62", along(free, shots) - halves)
+
+solved = unrestricted_action(shots, width=1.2, times=uneven, components=8, degree=3, ridge=1e-9, generator=own)
+slopes = []
+for numbers in (solved.coefficients.clone(), torch.zeros_like(solved.coefficients)):
+    with torch.enable_grad():
+        value = along(SeparableAction(solved.centres, solved.width, numbers.requires_grad_()), shots)
+        slopes += torch.autograd.grad(value, numbers)
+claim("AM-63", slopes[0].abs().max() / slopes[1].abs().max())
+
+place, end = shots[1, 0], uneven[1]  # a point of the second snapshot, hidden from all others
+near = 0.5 * torch.cdist(place[None], shots.flatten(0, 1)).flatten().sort().values[1]
+
+
+def hidden_action(t, x):
+    squared = ((x - place) / near).square().sum(1)
+    bump = torch.where(squared < 1, torch.exp(1 - 1 / (1 - squared.clamp(max=1 - 1e-9))), torch.zeros(()))
+    return 1e3 * torch.where(t < end, 2 * torch.sin(math.pi * t / end) ** 2, torch.zeros(())) * bump
+
+
+claim("AM-64", -60 * along(AutodiffAction(hidden_action), shots) / 1e3)
+
+# %% [markdown]
+# On the line the field of the mixtures is known: $\partial_tF_t$ is minus the flux, so
+# $v_t=\frac{F_k-F_{k+1}}{\Delta_k\,\rho_t}$ with the distribution functions $F_k$. For two normal laws with means 0 and 2 it is not
+# McCann's constant 2: mass vanishes here and comes up there, and what joins them must run in the middle and rest at the sides. The
+# linear system finds it from samples. For the film $\mathcal N(2t,1)$ at $K$ equally spaced times, both bounds of (d) are
+# $W_2^2=4$, and the excess of the mixtures falls with the square of the spacing: with many snapshots mixing does no harm.
+
+# %%
+line = torch.linspace(-9, 13, 4001)[:, None]
+rise = lambda mean: torch.special.ndtr(line - mean)[:, 0]
+bell = lambda mean: torch.exp(-0.5 * (line[:, 0] - mean) ** 2) / math.sqrt(2 * math.pi)
+
+
+def mixture_energy(means, times):
+    """Of the mixtures between normal laws of variance 1 on the line, by quadrature."""
+    total = 0.0
+    for (m0, m1), spacing in zip(zip(means[:-1], means[1:], strict=True), times.diff(), strict=True):
+        for node, weight in zip(*gauss_legendre(16), strict=True):
+            density = (1 - node) * bell(m0) + node * bell(m1)
+            total = total + weight * torch.trapezoid((rise(m0) - rise(m1)) ** 2 / density, line[:, 0]) / spacing
+    return total
+
+
+even = lambda K: torch.linspace(0, 1, K)
+excess = {K: mixture_energy(2 * even(K), even(K)) - 4 for K in (2, 3, 5, 9, 17)}
+steps_of = 2 * torch.sin(math.pi * uneven / 2)  # means of a film that is no geodesic
+chain = [mixture_energy(steps_of, uneven), (steps_of.diff() ** 2 / uneven.diff()).sum(), (steps_of[-1] - steps_of[0]) ** 2]
+claim("AM-65", smallest(chain[0] - chain[1], chain[1] - chain[2]))
+claim("AM-66", excess[5] / excess[9])
+
+levels = (torch.arange(800) + 0.5) / 800
+two = torch.stack([math.sqrt(2) * torch.erfinv(2 * levels - 1) + mean for mean in (0.0, 2.0)])[..., None]
+found = unrestricted_action(two, width=0.8, components=25, degree=4, ridge=1e-9, generator=own)
+density = 0.5 * (bell(0.0) + bell(2.0))
+truth_1d, learned_1d = (rise(0.0) - rise(2.0)) / density, found.velocity(0.5, line)[:, 0]
+claim("AM-67", (density * (learned_1d - truth_1d) ** 2).sum() / (density * truth_1d**2).sum())
+print("excess of the energy over 4, by the number of snapshots: " + ", ".join(f"{K}: {e:.4f}" for K, e in excess.items()))
+print("energies of the uneven film: mixtures {:.3f}, optimal pieces {:.3f}, optimal from end to end {:.3f}".format(*chain))
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+inside = density > 1e-4
+left.plot(line[inside], truth_1d[inside], color=ROLES["truth"], lw=4, alpha=0.5, label="the mixtures' field, exact")
+left.plot(line[inside], learned_1d[inside], color=ROLES["wrong"], ls="--", label="linear system, from samples")
+left.axhline(2, color=ROLES["optimal"], label="McCann's")
+left.set(title="two snapshots: the mixtures run in the middle", xlabel="$x$", ylabel="velocity at $t=1/2$")
+left.legend(fontsize=8)
+right.loglog([K - 1 for K in excess], list(excess.values()), "o-", color=ROLES["wrong"], label="mixtures")
+right.loglog([2, 16], [excess[3], excess[3] / 64], color=ROLES["truth"], ls=":", label="order 2")
+right.set(title="many snapshots: no harm", xlabel="$K-1$", ylabel="energy less $W_2^2$")
+right.legend()
+alt = (
+    "Left: the velocity of the mixture of two normal laws is large between them and small at the sides, and the linear system "
+    "finds it. Right: the excess of the energy falls with the square of the spacing of the snapshots"
+)
+show(figure, "mixtures_of_snapshots", alt=alt)
 
 # %% [markdown]
 # ## 6. Optimal Flow Matching, and which estimator to use

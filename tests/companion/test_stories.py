@@ -13,10 +13,12 @@ from dynot_lite.companion.ledger import Claim
 NAMES = [f"{k:02}" for k in range(6)]
 FILES = {path.stem for path in (ROOT / "notebooks").glob("*.py")}
 STORIES = sorted(name for name in FILES if name[:2] in NAMES or (ROOT / "notebooks" / "proofs" / f"{name}.py").exists())
+PROOFS = sorted({Story(name).proof.stem for name in STORIES})  # 05b, a second story of 05, shares those of the first
 
 
 def test_the_stories_are_there():
-    assert [name[:2] for name in STORIES][: len(NAMES)] == NAMES
+    assert set(NAMES) <= {name[:2] for name in STORIES} and "05b_given_snapshots" in STORIES
+    assert [name[:2] for name in PROOFS][: len(NAMES)] == NAMES
 
 
 @pytest.mark.parametrize("rule", story_form.RULES)
@@ -33,7 +35,7 @@ def test_every_decimal_of_the_prose_is_printed_above_it(name):
     assert story_form.decimals(story) == []
 
 
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", PROOFS)
 def test_proofs_name_colours_by_their_role(name):
     source = (ROOT / "notebooks" / "proofs" / f"{name}.py").read_text(encoding="utf-8")
     assert story_form.colours(source) == []
@@ -221,6 +223,18 @@ def test_a_proof_that_is_missing_or_does_not_link_back_is_found(tell):
     assert "the first cell of proofs/00_walk does not link back to ../00_walk.ipynb" in story_form.opening(story)
     story.proof.unlink()
     assert "notebooks/proofs/00_walk.py does not exist" in story_form.opening(story)
+
+
+def test_a_second_story_of_a_number_shares_the_proofs_of_the_first(tell):
+    home = tell().home
+    (home / "notebooks" / "00b_run.py").write_text(TALE, encoding="utf-8")
+    second = Story("00b_run", home)
+    assert second.number == "00B" and second.proof == Story("00_walk", home).proof
+    assert story_form.opening(second) == ["the first cell of proofs/00_walk does not link back to ../00b_run.ipynb"]
+    assert story_form.ending(second) == []
+    assert Story("01_ride", home).proof.name == "01_ride.py"
+    (home / "notebooks" / "proofs" / "00b_run.py").write_text(PROOF, encoding="utf-8")
+    assert second.proof.name == "00b_run.py"
 
 
 def test_claims_of_a_wrong_form_are_found(tell):

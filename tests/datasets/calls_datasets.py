@@ -12,7 +12,7 @@ import torch
 from calls import Call
 
 from dynot_lite.datasets import toy, w2_benchmark
-from dynot_lite.datasets.files import cities, load_points
+from dynot_lite.datasets.files import cities, countries, load_points
 from dynot_lite.datasets.images import colour_sample, digit_density, digits, luminance, maze, photographs
 from dynot_lite.datasets.samplers import clusters, from_colours, from_points, normal
 
@@ -81,6 +81,7 @@ def toys(name) -> Call:
 CALLS = [
     *map(toys, toy.__all__),
     Call("datasets.files.cities", cities, {}),
+    Call("datasets.files.countries", lambda: countries()[1:], {}),
     Call(
         "datasets.files.load_points",
         lambda path, size: load_points(path, size=size),

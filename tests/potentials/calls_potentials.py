@@ -25,6 +25,7 @@ from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 from dynot_lite.potentials.polyhedral import PolyhedralAction
 from dynot_lite.potentials.schroedinger import SchroedingerAction, dual_loss
 from dynot_lite.potentials.schroedinger import fit as fit_bridge
+from dynot_lite.potentials.snapshots import SeparableAction, held_out_loss, mixture_path, unrestricted_action
 
 
 def t(*rows) -> torch.Tensor:
@@ -85,6 +86,18 @@ def bridged(x0, x1, generator=None, **options):
     return fit_bridge(x0, x1, generator=seeded(generator), **options).action.velocity(0.5, X0)
 
 
+SEPARABLE = {"centres": t([0.5, 0.0], [-1.0, 1.5]), "coefficients": t([0.5, -1.0, 2.0, 0.25], [1.5, 0.5, -0.75, 1.0])}
+SHOTS, SHOT_TIMES = torch.stack([X0, X1, X1 + 0.5 * X0]), t(0.0, 0.375, 1.0)
+
+
+def separable(centres, coefficients, width=0.75) -> SeparableAction:
+    return SeparableAction(centres, width, coefficients)
+
+
+def from_snapshots(snapshots, generator=None, **options):
+    return unrestricted_action(snapshots, generator=seeded(generator), **options).velocity(0.5, X0)
+
+
 def scalar(t, x):
     return (1 + t) * SOFT(x) + t**2 * x[:, 0]
 
@@ -142,6 +155,18 @@ KINKED = {"slopes": t([-1.25, 0.5], [1.5, 1.0], [0.25, -1.5], [2.0, 0.75]), "hei
 AT_KINKED = {
     "names": AT_NAMES | {"slopes": "slopes|dimension", "heights": "heights|slopes"},
     "units": {"slopes": 1, "heights": 2, "x": 1, "t": 0},
+}
+AT_SEPARABLE = {"names": AT_NAMES | {"centres": "centres|coefficients"}, "rows": [AT_ROWS]}
+FROM_SNAPSHOTS = {
+    "width": ("positive", 1.5),
+    "components": ("count", 2),
+    "ridge": ("positive", 1e-3),
+    "generator": ("generator", None),
+}
+OF_SNAPSHOTS = {
+    "names": {"snapshots": "snapshots|times"},
+    "cut": {"snapshots": "a solve passes no gradient on"},
+    "excused": {"snapshots: a wrong length": "points of any dimension"},
 }
 AT_BRIDGE = {"names": AT_NAMES | OF_MIXTURE, "rows": [AT_ROWS], "single": 5e-3}
 ANY_PATH = "a path may return arrays of any make, and any number of points"
@@ -537,5 +562,50 @@ CALLS = [
         },
         cut=dict.fromkeys(("x0", "x1"), "a fit passes no gradient on"),
         excused={"coarse": "what rounding does to an optimiser is not tested"},
+    ),
+    room(
+        "snapshots",
+        "SeparableAction",
+        lambda x, width, **a: separable(width=width, **a).value(0.5, x),
+        SEPARABLE | {"x": X0},
+        names={"centres": "centres|coefficients", "x": "x"},
+        options={"width": ("positive", 0.75)},
+        rows=[{"x": 0, "result": 0}],
+    ),
+    *(
+        room(
+            "snapshots",
+            f"SeparableAction.{method}",
+            lambda t, x, m=method, **a: getattr(separable(**a), m)(t, x),
+            SEPARABLE | AT,
+            **AT_SEPARABLE,
+        )
+        for method in ("value", "velocity", "time_derivative")
+    ),
+    room(
+        "snapshots",
+        "mixture_path",
+        lambda snapshots, times, order: mixture_path(snapshots, times=times, order=order),
+        {"snapshots": SHOTS, "times": SHOT_TIMES},
+        options={"order": ("count", 2)},
+        **OF_SNAPSHOTS,
+    ),
+    room(
+        "snapshots",
+        "unrestricted_action",
+        lambda snapshots, times, **o: from_snapshots(snapshots, times=times, **o),
+        {"snapshots": SHOTS, "times": SHOT_TIMES},
+        options=FROM_SNAPSHOTS | {"degree": ("count or none", 2)},
+        single=2e-2,
+        **OF_SNAPSHOTS,
+    ),
+    room(
+        "snapshots",
+        "held_out_loss",
+        lambda snapshots, times, generator, **o: held_out_loss(snapshots, times=times, generator=seeded(generator), **o),
+        {"snapshots": SHOTS, "times": SHOT_TIMES},
+        options=FROM_SNAPSHOTS | {"degree": ("count or none", 2), "folds": ("count", 3)},
+        single=5e-2,
+        **OF_SNAPSHOTS,
     ),
 ]

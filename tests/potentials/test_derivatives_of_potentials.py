@@ -8,7 +8,7 @@ from instances import generator, potential_of
 
 import dynot_lite.potentials
 from dynot_lite.laws.mixtures import GaussianMixture
-from dynot_lite.potentials import action_matching, convex, dual, optimal_flow_matching, polyhedral, schroedinger
+from dynot_lite.potentials import action_matching, convex, dual, optimal_flow_matching, polyhedral, schroedinger, snapshots
 from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction
 
 F64 = torch.float64
@@ -126,6 +126,19 @@ def test_exact_of_kinks(row, size):
     assert exact(lambda t, x, *kinked: KINKS[row](polyhedral.PolyhedralAction(*kinked), t, x), T, size * X0, *KINKED)
 
 
+SEPARABLE = {
+    f"SeparableAction.{method}": lambda action, t, x, method=method: getattr(action, method)(t, x)
+    for method in ("value", "velocity", "time_derivative")
+}
+
+
+@pytest.mark.parametrize("row", SEPARABLE)
+def test_exact_of_separable_actions(row):
+    coefficients = torch.randn(4, 5, generator=generator(), dtype=F64)
+    given = lambda t, x, centres, numbers: SEPARABLE[row](snapshots.SeparableAction(centres, 0.8, numbers), t, x)
+    assert exact(given, T, X0, X1, coefficients)
+
+
 def leaf(x):
     return x.clone().requires_grad_()
 
@@ -157,6 +170,12 @@ REFUSED = [
     ("Quadratic", "offset", lambda z: convex.Quadratic(2, offset=z * torch.ones(2))),
     ("entropic_action_matching_loss", "sigma", lambda z: action_matching.entropic_action_matching_loss(
         action(SOFT), X0, X1, PATH, TIMES, sigma=z)),
+    ("SeparableAction.value", "width", lambda z: snapshots.SeparableAction(X0, z, torch.ones(2, 5))),
+    ("mixture_path, unrestricted_action", "times", lambda z: snapshots.mixture_path(PATH, times=torch.stack([0 * z, 2 * z]))),
+    ("mixture_path, unrestricted_action", "snapshots", lambda z: snapshots.unrestricted_action(
+        z * PATH, width=1.0, components=2, generator=generator())),
+    ("held_out_loss", "snapshots", lambda z: snapshots.held_out_loss(
+        z * PATH, width=1.0, components=2, folds=2, generator=generator())),
 ]  # fmt: skip
 
 
@@ -170,7 +189,8 @@ def test_refused(row, name, use):
 
 
 def test_the_table_names_every_function():
-    found = set(unnamed(dynot_lite.potentials, convex, dual, action_matching, optimal_flow_matching, polyhedral, schroedinger))
+    rooms = (convex, dual, action_matching, optimal_flow_matching, polyhedral, schroedinger, snapshots)
+    found = set(unnamed(dynot_lite.potentials, *rooms))
     assert found <= {"DualFit", "DualRecord", "Certificate", "Action", "BridgeFit", "action_network", "ConvexPotential"}
-    tested = " ".join((*ROWS, *LOSSES, *BRIDGE, *KINKS, *NONE, *(row for row, *_ in REFUSED)))
+    tested = " ".join((*ROWS, *LOSSES, *BRIDGE, *KINKS, *SEPARABLE, *NONE, *(row for row, *_ in REFUSED)))
     assert [name for row in table(dynot_lite.potentials) for name in row.split(", ") if name not in tested] == []
