@@ -344,6 +344,8 @@ claim("AM-19", (action.time_derivative(0.5, x) + action.velocity(0.5, x).square(
 # $\Psi^\ast$ suffices). The laws $\mu_t$ need no density, the film no velocity: marginals of Brownian bridges are allowed.
 # Theorem 4 below removes all three: finite, differentiable, and the growth.
 #
+# To see it on a potential and a path of your own: the script `docs/theorem.py` of the repository, thirty lines, torch only.
+#
 # Below: three families of potentials, five families of paths, dimensions 1, 2, 3, 10; $\partial_ts$ by differences of values at
 # fixed $x$. The residual is relative to $1+\tfrac12(m_2(\alpha)+m_2(\beta))$.
 
@@ -1576,7 +1578,8 @@ show(figure, "am_brenier_potential", alt=alt)
 # ## What to take away
 #
 # - Restricted to optimal fields, the action matching loss *is* the semi-dual loss of optimal transport minus
-#   $\tfrac12(m_2(\alpha)+m_2(\beta))$: an identity, path by path, for every film.
+#   $\tfrac12(m_2(\alpha)+m_2(\beta))$: an identity, path by path, for every convex potential, with kinks or infinite values,
+#   and for every film. Up to a function of time no other continuously differentiable action is regardless of the film.
 # - It is an identity, not an advantage: the interior term has zero gradient, and the Optimal Flow Matching gradient is the dual
 #   gradient plus noise.
 # - The minimum is $-\tfrac12W_2^2$; unrestricted action matching goes lower unless the film is McCann's, and from snapshots
