@@ -1405,7 +1405,7 @@ claim("OFM-11", smallest(ratios.values()))
 #
 # From $N(0,1)$ to the standard Gumbel law the optimal map is explicit, $T=F^{-1}\circ\Phi$ with $F^{-1}(u)=-\log(-\log u)$. A
 # log-sum-exp potential is trained twice from the same start: with the literal action matching loss along a path that takes a
-# detour, at fresh random times in every step, its $\partial_ts$ by differences of values (Hamilton–Jacobi is used nowhere in
+# detour, at a fresh random time in every step, its $\partial_ts$ by differences of values (Hamilton–Jacobi is used nowhere in
 # the run), and with the semi-dual loss. Both use the same optimiser; the losses differ by a constant, so the iterates coincide.
 
 # %%
@@ -1420,8 +1420,8 @@ def start_1d():
 
 
 def literal_loss(potential, x0, x1, *, generator):
-    times = 0.01 + 0.98 * torch.rand(2, generator=generator)  # room for the differences
-    return action_matching_loss(Differenced(OptimalAction(potential)), x0, x1, detour_1d, times)
+    time = 0.01 + 0.98 * torch.rand(1, generator=generator)  # room for the differences
+    return action_matching_loss(Differenced(OptimalAction(potential)), x0, x1, detour_1d, time)
 
 
 def dual_loss(potential, x0, x1, *, generator):
