@@ -346,6 +346,8 @@ claim("AM-19", (action.time_derivative(0.5, x) + action.velocity(0.5, x).square(
 # $\Psi^\ast$ suffices). The laws $\mu_t$ need no density, the film no velocity: marginals of Brownian bridges are allowed.
 # Theorem 4 below removes all three: finite, differentiable, and the growth.
 #
+# To see it on a potential and a path of your own: the script `docs/theorem.py` of the repository, thirty lines, torch only.
+#
 # Below: three families of potentials, five families of paths, dimensions 1, 2, 3, 10; $\partial_ts$ by differences of values at
 # fixed $x$. The residual is relative to $1+\tfrac12(m_2(\alpha)+m_2(\beta))$.
 
@@ -1554,7 +1556,7 @@ claim("OFM-11", smallest(ratios.values()))
 #
 # From $N(0,1)$ to the standard Gumbel law the optimal map is explicit, $T=F^{-1}\circ\Phi$ with $F^{-1}(u)=-\log(-\log u)$. A
 # log-sum-exp potential is trained twice from the same start: with the literal action matching loss along a path that takes a
-# detour, at fresh random times in every step, its $\partial_ts$ by differences of values (Hamilton–Jacobi is used nowhere in
+# detour, at a fresh random time in every step, its $\partial_ts$ by differences of values (Hamilton–Jacobi is used nowhere in
 # the run), and with the semi-dual loss. Both use the same optimiser; the losses differ by a constant, so the iterates coincide.
 
 # %%
@@ -1569,8 +1571,8 @@ def start_1d():
 
 
 def literal_loss(potential, x0, x1, *, generator):
-    times = 0.01 + 0.98 * torch.rand(2, generator=generator)  # room for the differences
-    return action_matching_loss(Differenced(OptimalAction(potential)), x0, x1, detour_1d, times)
+    time = 0.01 + 0.98 * torch.rand(1, generator=generator)  # room for the differences
+    return action_matching_loss(Differenced(OptimalAction(potential)), x0, x1, detour_1d, time)
 
 
 def dual_loss(potential, x0, x1, *, generator):
@@ -1727,7 +1729,8 @@ show(figure, "am_brenier_potential", alt=alt)
 # ## What to take away
 #
 # - Restricted to optimal fields, the action matching loss *is* the semi-dual loss of optimal transport minus
-#   $\tfrac12(m_2(\alpha)+m_2(\beta))$: an identity, path by path, for every film.
+#   $\tfrac12(m_2(\alpha)+m_2(\beta))$: an identity, path by path, for every convex potential, with kinks or infinite values,
+#   and for every film. Up to a function of time no other continuously differentiable action is regardless of the film.
 # - It is an identity, not an advantage: the interior term has zero gradient, and the Optimal Flow Matching gradient is the dual
 #   gradient plus noise.
 # - The minimum is $-\tfrac12W_2^2$; unrestricted action matching goes lower unless the film is McCann's, and from snapshots
