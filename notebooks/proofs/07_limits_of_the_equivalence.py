@@ -628,7 +628,8 @@ claim("LIM-37", defect(10 * grid.abs(), zigzag)[100])
 #
 # Mind the direction: the entropic evolution is well posed *backwards* from $s_1$, and needs no inner minimisation. For
 # $s_1(y)=\sigma^2\log\sum_kc_ke^{\langle a_k,y\rangle/\sigma^2}$ it is explicit,
-# $s_t(x)=\sigma^2\log\sum_kc_k\exp\big((\langle a_k,x\rangle+\tfrac{1-t}2|a_k|^2)/\sigma^2\big)$.
+# $s_t(x)=\sigma^2\log\sum_kc_k\exp\big((\langle a_k,x\rangle+\tfrac{1-t}2|a_k|^2)/\sigma^2\big)$ (then $v$ is a mixture of the
+# $N(a_k,\varepsilon I)$).
 
 # %%
 slopes_k, log_c = randn(4, 2), 0.3 * randn(4)
