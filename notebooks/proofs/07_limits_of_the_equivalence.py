@@ -725,7 +725,8 @@ claim("LIM-37", defect(10 * grid.abs(), zigzag)[100])
 #
 # Mind the direction: the entropic evolution is well posed *backwards* from $s_1$, and needs no inner minimisation. For
 # $s_1(y)=\sigma^2\log\sum_kc_ke^{\langle a_k,y\rangle/\sigma^2}$ it is explicit,
-# $s_t(x)=\sigma^2\log\sum_kc_k\exp\big((\langle a_k,x\rangle+\tfrac{1-t}2|a_k|^2)/\sigma^2\big)$.
+# $s_t(x)=\sigma^2\log\sum_kc_k\exp\big((\langle a_k,x\rangle+\tfrac{1-t}2|a_k|^2)/\sigma^2\big)$ (then $v$ is a mixture of the
+# $N(a_k,\varepsilon I)$).
 
 # %%
 slopes_k, log_c = randn(4, 2), 0.3 * randn(4)
@@ -1039,7 +1040,8 @@ claim("LIM-79", abs((rows[1e-4][0] - rows[1e-3][0]) / predicted - 1))
 # $\varepsilon\,\mathrm{KL}(\pi^*\|\pi_s)$ by (c). Beside it the classical solver with the same samples: Sinkhorn's plan between
 # them, continued to all points (`maps.entropic_map`). Both are compared with the true $\mathbb E[X_1|X_0]$: UVP is the mean
 # squared error in per cent of the variance of $X_1$. Three truths: six components that a learner with six can hold exactly, in
-# dimension 2 and 8, and a spiral of 60 narrow components.
+# dimension 2 and 8, and a spiral of 60 narrow components. And the two Gaussians of section 1, learned with one component: drift
+# and plan against the closed forms `gaussian.schroedinger_bridge` and `gaussian.entropic_plan`.
 
 
 # %%
@@ -1114,7 +1116,31 @@ for label in truths:
     error, clock = over_runs(solved, label).T
     say(f"{'   Sinkhorn':41s} {spread(error):13s}    {clock.mean():.1f}")
 lost = over_runs(learned, "spiral, σ = 0.3", 4)[:, 1] / over_runs(solved, "spiral, σ = 0.3")[:, 0]
-claim("LIM-80", largest(over_runs(learned, "six, σ = 1", 6)[:, 1]))
+
+
+def learn_gaussians(sigma, run):
+    """Per cent of the drift's mean square, and of the squared size of Cov(X0, X1): the fit's error, and that of Sinkhorn's plan."""
+    own, n, bridge = torch.Generator().manual_seed(300 + run), 3000 if full else 1200, gaussian.schroedinger_bridge(p, q, sigma)
+    x0, x1 = p.sample(n, generator=own), q.sample(n, generator=own)
+    found = schroedinger.fit(x0, x1, sigma=sigma, components=1, generator=own).require().action
+    errors, sizes = [], []
+    for t in (0.0, 0.5, 0.9):
+        x = bridge.marginal(t).sample(2000, generator=own)
+        errors.append((found.velocity(t, x) - bridge.drift(t, x)).square().sum(1).mean())
+        sizes.append(bridge.drift(t, x).square().sum(1).mean())
+    cross = gaussian.entropic_plan(p, q, sigma**2).cross_cov
+    plan = plans.entropic_plan(x0, x1, sigma**2, tol=1e-4).require().plan
+    ways = torch.cov(x0.T) @ found.mixture.covs[0] / sigma**2, (x0 - x0.mean(0)).T @ plan @ (x1 - x1.mean(0))
+    off = [(100 * (way - cross).square().sum() / cross.square().sum()).item() for way in ways]
+    return (100 * sum(errors) / sum(sizes)).item(), *off
+
+
+settings = [(sigma, run) for sigma in (1.0, 0.3) for run in range(3 if full else 1)]
+gaussians = runs(learn_gaussians, {(sigma, run): {"sigma": sigma, "run": seed + run} for sigma, run in settings})
+for sigma in (1.0, 0.3):
+    drift, ours, theirs = np.transpose([found for name, found in gaussians.items() if name[0] == sigma])
+    say(f"two Gaussians, σ = {sigma}: drift {spread(drift)} %, Cov(X0, X1) {spread(ours)} % learned, {spread(theirs)} % Sinkhorn")
+claim("LIM-80", largest(over_runs(learned, "six, σ = 1", 6)[:, 1], [found[0] for found in gaussians.values()]))
 claim("LIM-72", smallest(lost))
 
 # %% [markdown]
@@ -1123,9 +1149,10 @@ claim("LIM-72", smallest(lost))
 # samples, which both share. With four components for the spiral the learned bridge is at least 3.7 times worse than Sinkhorn's;
 # with 30 it is as good. In dimension 8 thirty components halve the error of Sinkhorn (0.52–0.62 against 1.2–1.3), but six,
 # which hold the truth, are the worst (2.1–2.8): the loss is not convex in the parameters of $v$, and 200 iterations from random
-# points end elsewhere. A sum of 30 has the larger KL of the two where six are enough: it begins to fit the sample. Sinkhorn is
-# done in one or two seconds, the fit in one to ten; but the fit leaves a drift at all times, and a plan for points that were no
-# samples.
+# points end elsewhere. In the plane 30 have a larger KL than six, which are enough there: they begin to fit the sample.
+# Sinkhorn is done in one or two seconds, the fit in one to ten; but the fit leaves a drift at all times, and a plan for points
+# that were no samples. For the two Gaussians the drift has an error of 0.01–0.07 per cent, and the covariance of the plan is as
+# good as Sinkhorn's.
 
 # %% [markdown]
 # ### 7.5 As the noise vanishes: the Brenier map
