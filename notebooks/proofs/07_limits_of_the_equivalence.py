@@ -209,7 +209,7 @@ for label, w in time_weights.items():
         weighted = lambda s: action_matching_loss(OptimalAction(s), y0, y1, curve, time_weight=w, **in_time)
         found[label, name] = minimise(weighted)
 for (label, name), (a, b) in found.items():
-    print(f"w = {label:6s}{name:12s} a = {a:6.3f}  b = {b:6.3f}")
+    say(f"w = {label:6s}{name:12s} a = {a:6.3f}  e = {b:6.3f}")
 
 claim("LIM-3", largest(abs(found["1", name][0] - 0.4) + abs(found["1", name][1] - 1.5) for name in curves))
 claim("LIM-4", largest(abs(found[label, "McCann"][0] - 0.4) for label in time_weights))
@@ -266,7 +266,8 @@ ofm = lambda rule: lambda s: ofm_loss(s, pairs[:, :1], pairs[:, 1:], times[:, No
 uniform_slope, skewed_slope = minimise(ofm(weights))[0], minimise(ofm(skewed))[0]
 claim("LIM-11", abs(uniform_slope - 0.4))
 claim("LIM-12", abs(skewed_slope - 0.4))
-print(f"slope with uniform times {uniform_slope:.3f}, with density 2t {skewed_slope:.3f}")
+say(f"slope of OFM with uniform times {uniform_slope:.4f}, with density 2t {skewed_slope:.4f}")
+say(f"slope of action matching with the weight t, film of the pairs: {found['t', 'independent'][0]:.4f}")
 
 # %% [markdown]
 # ## 3. Films cut at the ends, and films with the wrong ends
