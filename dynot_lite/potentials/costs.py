@@ -188,7 +188,7 @@ class FreePotential(nn.Module):
         self.biases = nn.ParameterList(nn.Parameter(uniform(pair[1]) / pair[0] ** 0.5) for pair in pairs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.slope)
+        x = check.cloud(x, "x", dim=len(self.slope), like=self.slope)
         h = (x - self.centre) / self.spread
         *hidden, last = zip(self.weights, self.biases, strict=True)
         for weight, bias in hidden:

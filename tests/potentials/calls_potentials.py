@@ -381,7 +381,7 @@ CALLS = [
         "optimal_map",
         lambda x, potential: optimal_map(potential, CUBIC, x),
         {"x": X0},
-        names={"x": "x|potential"},
+        names={"x": r"x|potential|\bq\b"},
         callables={"potential": bowl},
         differentiated=("potential",),
         rows=[{"x": 0, "result": 0}],
