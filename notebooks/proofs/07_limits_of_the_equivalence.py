@@ -688,7 +688,8 @@ show(figure, "limits_costs_errors", alt=alt)
 # %% [markdown]
 # **Reading.** For $p=4$ and the anisotropic cost the learned map is nearer to the truth than the exact quadratic pairing, in all
 # seeds and both directions: 0.269 to 0.470 against 4.092 at best, 0.463 to 0.545 against 0.857 at worst. It is *not* for $p=3$
-# contracting (0.330 to 0.372 against 0.306): there the costs hardly differ. **Where it loses:** in the plane, discrete transport
+# contracting (0.330 to 0.372 against 0.306): there the costs hardly differ. More training helps: three times the steps take
+# 0.330 to 0.133. **Where it loses:** in the plane, discrete transport
 # with the own cost in as much time and eight neighbours is better in every row (0.115 to 0.340), $p=\tfrac32$ included, where the
 # quadratic pairing is hardly worse than the learner (0.268 and 0.299). What the learner has for it is a map of the whole space
 # and a price: the proved bounds are within 0.5 % of the cost of the pairs.
