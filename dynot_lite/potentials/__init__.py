@@ -1,4 +1,4 @@
-"""Brenier potentials and the three losses of one problem: semi-dual, action matching, optimal flow matching.
+"""Brenier potentials and the three losses of one problem: semi-dual, action matching, optimal flow matching; and other costs.
 
 Derivatives, first ones. "None": the result has no graph. "Refused": what requires a gradient raises a ValueError, since it would
 be cut off. The parameters are those of the potential, or of the action.
@@ -39,6 +39,15 @@ SeparableAction.velocity            exact          exact: centres and coefficien
 SeparableAction.time_derivative     exact          exact: centres and coefficients
 mixture_path, unrestricted_action   refused        refused: times
 held_out_loss                       refused        refused: times
+PowerCost                                          matrix, p: refused
+PowerCost.value                     exact
+PowerCost.gradient                  exact          infinite at 0 for p < 2
+PowerCost.conjugate                 exact
+PowerCost.displacement              exact          infinite at 0 for p > 2
+PowerCost.pairwise                  none
+hopf_lax, value                     exact          exact; t = 0: undefined in t
+hopf_lax, argmin                    none           none
+optimal_map                         exact          exact
 certificate, endpoint_mismatch      none: numbers  none
 fit                                 none           none
 ==================================  =============  ===============================================
@@ -48,6 +57,6 @@ from dynot_lite._base.rooms import lazily
 
 __getattr__ = lazily(
     __name__,
-    *("convex", "conjugates", "descent", "dual", "action_matching", "optimal_flow_matching", "polyhedral", "schroedinger"),
-    "snapshots",
+    *("convex", "conjugates", "descent", "hopf_lax", "dual", "action_matching", "optimal_flow_matching"),
+    *("polyhedral", "schroedinger", "snapshots", "costs"),
 )

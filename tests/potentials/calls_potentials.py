@@ -20,7 +20,11 @@ from dynot_lite.potentials.action_matching import (
     unbalanced_action_matching_loss,
 )
 from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
+from dynot_lite.potentials.costs import PowerCost, optimal_map
+from dynot_lite.potentials.costs import certificate as certify
+from dynot_lite.potentials.costs import fit as fit_costs
 from dynot_lite.potentials.dual import certificate, fit, semidual_loss
+from dynot_lite.potentials.hopf_lax import hopf_lax
 from dynot_lite.potentials.optimal_flow_matching import ofm_loss
 from dynot_lite.potentials.polyhedral import PolyhedralAction
 from dynot_lite.potentials.schroedinger import SchroedingerAction, dual_loss
@@ -96,6 +100,20 @@ def separable(centres, coefficients, width=0.75) -> SeparableAction:
 
 def from_snapshots(snapshots, generator=None, **options):
     return unrestricted_action(snapshots, generator=seeded(generator), **options).velocity(0.5, X0)
+
+
+CUBIC = PowerCost(3, matrix=MATRIX)
+
+
+def moved(source, target, generator=None, steps=3, **options):
+    options = {"batch": 8, "width": 4, "depth": 1, "learning_rate": 0.005} | options
+    found = fit_costs(source, target, CUBIC, steps=steps, generator=seeded(generator), **options)
+    return found.transport(Y[:3] if callable(source) else source[:3])
+
+
+@functools.cache
+def fitted_to_cost():
+    return fit_costs(Y, Y @ MATRIX, CUBIC, steps=3, batch=8, width=4, generator=torch.Generator().manual_seed(0))
 
 
 def scalar(t, x):
@@ -355,6 +373,114 @@ CALLS = [
     ),
     room("dual", "DualFit.transport", lambda x: fitted().transport(x), {"x": X0}, rows=[{"x": 0, "result": 0}], cut={"x": FIT}),
     room("dual", "DualFit.inverse", lambda y: fitted().inverse(y), {"y": X0}, cut={"y": FIT}, tolerance=1e-6),
+    room(
+        "costs",
+        "PowerCost",
+        lambda p, matrix, v: (lambda cost: (cost.value(v), cost.gradient(v)))(PowerCost(p, matrix=matrix)),
+        {"matrix": MATRIX, "v": X0},
+        names={"matrix": r"matrix|\bv\b"},
+        options={"p": ("positive", 3.0)},
+        rows=[{"v": 0, "result": 0}],
+    ),
+    room("costs", "PowerCost.value", CUBIC.value, {"v": X0}, rows=[{"v": 0, "result": 0}]),
+    room(
+        "costs",
+        "PowerCost.value, no matrix",
+        PowerCost(3).value,
+        {"v": X0},
+        units={"v": 1},
+        result_units=(3,),
+        excused={"a wrong length": "points of another dimension"},
+        dims={"v": -1, "result": None},
+        limits={"by hand": ({"v": t([3.0, 4.0])}, t(125 / 3))},
+    ),
+    room("costs", "PowerCost.gradient", CUBIC.gradient, {"v": X0}, rows=[{"v": 0, "result": 0}]),
+    room("costs", "PowerCost.conjugate", CUBIC.conjugate, {"q": X0}, rows=[{"q": 0, "result": 0}]),
+    room("costs", "PowerCost.displacement", CUBIC.displacement, {"q": X0}, rows=[{"q": 0, "result": 0}]),
+    room(
+        "costs",
+        "PowerCost.pairwise",
+        CUBIC.pairwise,
+        {"x0": X0, "x1": X1},
+        names={"x0": "x0|x1", "x1": "x0|x1"},
+        moved=("x0", "x1"),
+        rows=[{"x0": 0, "result": 0}, {"x1": 0, "result": 1}],
+        cut=dict.fromkeys(("x0", "x1"), "a table for a solver"),
+    ),
+    room(
+        "costs",
+        "optimal_map",
+        lambda x, potential: optimal_map(potential, CUBIC, x),
+        {"x": X0},
+        names={"x": r"x|potential|\bq\b"},
+        callables={"potential": bowl},
+        differentiated=("potential",),
+        rows=[{"x": 0, "result": 0}],
+    ),
+    room(
+        "costs",
+        "certificate",
+        lambda x0, x1, potential: (lambda c: (c.lower, c.upper, c.gap))(certify(potential, CUBIC, x0, x1)),
+        {"x0": X0, "x1": X1},
+        names={"x0": r"x|\bv\b|potential", "x1": r"x|\bv\b"},
+        callables={"potential": bowl},
+        rows=[{"x0": 0, "x1": 0, "result": None}],
+    ),
+    room(
+        "costs",
+        "fit",
+        moved,
+        {"source": Y, "target": Y @ MATRIX},
+        names={"source": "source|dimension", "target": "target|dimension"},
+        single=2e-2,
+        exact=False,
+        tolerance=1e-4,
+        options={
+            "steps": ("count", 3),
+            "batch": ("count", 8),
+            "width": ("count", 4),
+            "depth": ("count", 1),
+            "learning_rate": ("positive", 0.005),
+            "tol": ("positive", 0.01),
+            "generator": ("generator", None),
+        },
+        cut=dict.fromkeys(("source", "target"), "a fit passes no gradient on"),
+        excused={"coarse": "what rounding does to three steps is not tested"},
+    ),
+    room(
+        "costs",
+        "fit, samplers",
+        moved,
+        {},
+        callables={"source": cloud, "target": wide},
+        names={"source": "source|dimension", "target": "target|dimension"},
+        refusals=(ValueError, TypeError, RuntimeError),
+        exact=False,
+        tolerance=1e-4,
+        excused={"default dtype": "that of the numbers drawn", "precision": "a fit is as precise as its data"},
+    ),
+    room(
+        "costs",
+        "CostFit.transport",
+        lambda x: fitted_to_cost().transport(x),
+        {"x": X0},
+        names={"x": "x|potential"},
+        rows=[{"x": 0, "result": 0}],
+        cut={"x": FIT},
+    ),
+    room(
+        "hopf_lax",
+        "hopf_lax",
+        lambda t, x, start, potential, **options: hopf_lax(potential, CUBIC, t, x, start=start, **options).value,
+        AT | {"start": X1},
+        names={"x": r"x|\bt\b|\bv\b|start", "t": r"\bt\b|\bv\b|x", "start": "start|x0|potential"},
+        callables={"potential": bowl},
+        differentiated=("potential",),
+        options={"tol": ("positive", 1e-9), "max_iterations": ("count or none", 60)},
+        rows=[AT_ROWS, {"start": 0, "result": None}],
+        alone=False,
+        tolerance=1e-8,
+    ),
     room(
         "optimal_flow_matching",
         "ofm_loss",

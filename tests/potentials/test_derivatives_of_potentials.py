@@ -8,7 +8,17 @@ from instances import generator, potential_of
 
 import dynot_lite.potentials
 from dynot_lite.laws.mixtures import GaussianMixture
-from dynot_lite.potentials import action_matching, convex, dual, optimal_flow_matching, polyhedral, schroedinger, snapshots
+from dynot_lite.potentials import (
+    action_matching,
+    convex,
+    costs,
+    dual,
+    hopf_lax,
+    optimal_flow_matching,
+    polyhedral,
+    schroedinger,
+    snapshots,
+)
 from dynot_lite.potentials.action_matching import AutodiffAction, OptimalAction
 
 F64 = torch.float64
@@ -139,6 +149,31 @@ def test_exact_of_separable_actions(row):
     assert exact(given, T, X0, X1, coefficients)
 
 
+COST = costs.PowerCost(3, matrix=[[1.5, 0.5], [0.0, 0.7]])
+OF_COSTS = {
+    "PowerCost.value": lambda t, x, y: COST.value(x),
+    "PowerCost.gradient": lambda t, x, y: COST.gradient(x),
+    "PowerCost.conjugate": lambda t, x, y: COST.conjugate(x),
+    "PowerCost.displacement": lambda t, x, y: COST.displacement(x),
+    "hopf_lax, value": lambda t, x, y: hopf_lax.hopf_lax(SOFT, COST, t, x, tol=1e-10).value,
+    "optimal_map": lambda t, x, y: costs.optimal_map(SOFT, COST, x),
+}
+
+
+@pytest.mark.parametrize("row", OF_COSTS)
+def test_exact_of_costs(row):
+    assert exact(OF_COSTS[row], T, X0, X1)
+
+
+@pytest.mark.parametrize("row", ("hopf_lax, value", "optimal_map"))
+def test_exact_of_costs_in_the_parameters(row):
+    use = {
+        "hopf_lax, value": lambda potential: hopf_lax.hopf_lax(potential, COST, T, X0, tol=1e-10).value,
+        "optimal_map": lambda potential: costs.optimal_map(potential, COST, X0),
+    }
+    assert exact_in_parameters(potential_of("log-sum-exp", 2), use[row])
+
+
 def leaf(x):
     return x.clone().requires_grad_()
 
@@ -151,6 +186,8 @@ NONE = {
     "curvature": lambda: [potential.curvature() for potential in POTENTIALS.values()],
     "certificate": lambda: dual.certificate(SOFT, leaf(X0), leaf(X1)),
     "endpoint_mismatch": lambda: action_matching.endpoint_mismatch(leaf(X0), leaf(X1)),
+    "PowerCost.pairwise": lambda: COST.pairwise(leaf(X0), leaf(X1)),
+    "hopf_lax, argmin": lambda: hopf_lax.hopf_lax(SOFT, COST, leaf(T), leaf(X0), start=leaf(X1)).argmin,
     "fit": lambda: dual.fit(leaf(LARGE), leaf(2 * LARGE), steps=2, batch=8, size=(1, 2)).transport(leaf(X0)),
 }
 LARGE = torch.randn(40, 2, generator=generator(), dtype=F64)
@@ -167,6 +204,8 @@ REFUSED = [
     ("LogSumExp", "scale", lambda z: convex.LogSumExp(2, 3, scale=z)),
     ("ICNN", "strength", lambda z: convex.ICNN(2, strength=z)),
     ("Quadratic", "matrix", lambda z: convex.Quadratic(2, matrix=z * torch.eye(2))),
+    ("PowerCost", "matrix", lambda z: costs.PowerCost(3, matrix=z * torch.eye(2))),
+    ("PowerCost", "p", lambda z: costs.PowerCost(4 * z)),
     ("Quadratic", "offset", lambda z: convex.Quadratic(2, offset=z * torch.ones(2))),
     ("entropic_action_matching_loss", "sigma", lambda z: action_matching.entropic_action_matching_loss(
         action(SOFT), X0, X1, PATH, TIMES, sigma=z)),
@@ -189,8 +228,9 @@ def test_refused(row, name, use):
 
 
 def test_the_table_names_every_function():
-    rooms = (convex, dual, action_matching, optimal_flow_matching, polyhedral, schroedinger, snapshots)
-    found = set(unnamed(dynot_lite.potentials, *rooms))
-    assert found <= {"DualFit", "DualRecord", "Certificate", "Action", "BridgeFit", "action_network", "ConvexPotential"}
-    tested = " ".join((*ROWS, *LOSSES, *BRIDGE, *KINKS, *SEPARABLE, *NONE, *(row for row, *_ in REFUSED)))
+    modules = (action_matching, convex, costs, dual, hopf_lax, optimal_flow_matching, polyhedral, schroedinger, snapshots)
+    found = set(unnamed(dynot_lite.potentials, *modules))
+    results = {"DualFit", "DualRecord", "Certificate", "BridgeFit", "CostFit", "CostCertificate", "HopfLax"}
+    assert found <= results | {"Action", "action_network", "ConvexPotential"}
+    tested = " ".join((*ROWS, *LOSSES, *BRIDGE, *KINKS, *SEPARABLE, *OF_COSTS, *NONE, *(row for row, *_ in REFUSED)))
     assert [name for row in table(dynot_lite.potentials) for name in row.split(", ") if name not in tested] == []
