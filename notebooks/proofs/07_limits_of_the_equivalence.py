@@ -974,8 +974,8 @@ claim("LIM-90", largest(found["stale"] for (_, condition, _), found in measured.
 
 # %% [markdown]
 # At condition 10 stale points leave between a third of a per cent and 1.4 % of the variance, and the dual at two accuracies gains a
-# factor of 4 to 20, the more the higher the dimension, where a solve is dearer. After one Newton step next to nothing is left: a
-# warm start with a step or two per visit, as in `dual.fit`, is near the practical optimum. At condition 1000 the gain is 1 to 2.3,
+# factor of about 4 to 20, the more the higher the dimension, where a solve is dearer. After one Newton step next to nothing is left: a
+# warm start with a step or two per visit, as in `dual.fit`, is near the practical optimum. At condition 1000 the gain is 1 to about 2,
 # and in dimension 2 one step is not enough: a few points land far off and carry the whole variance.
 #
 # What OFM's loss is good for: with a plan $\pi$ it is $2L_{OT}(\Psi)-2\mathbb E_\pi\langle x_0,x_1\rangle$, the duality gap. It
@@ -1128,8 +1128,8 @@ show(figure, "limits_three_curves", alt=alt)
 # %% [markdown]
 # With one solver and as many steps OFM's error is 1.4 to 1.6 times that of the semi-dual at condition 10, and 4.4 to 8.3 times at
 # condition 1000. That is variance, and nothing else: its steps are no dearer, at condition 1000 they are cheaper. The solver is the
-# smaller part: the window saves all Hessians, three to six a point, and with them a sixth to a half of a step's time, at nearly
-# the same error after as many steps. So of OFM's disadvantage most is variance, the more the worse the problem is conditioned.
+# smaller part: the window saves all Hessians, three to six a point, and with them about a sixth to a half of a step's time, in
+# dimensions 2 and 16 at nearly the same error after as many steps. So of OFM's disadvantage most is variance, the more the worse the problem is conditioned.
 #
 # The default loses in dimension 64. At condition 10 its error after as few steps is 1.4 times that of fresh Newton solves: its window
 # repeats its points four times, and 120 steps of 64 points do not average that. At condition 1000 it fails: a potential that is given
@@ -1154,7 +1154,7 @@ show(figure, "limits_three_curves", alt=alt)
 # | unbalanced transport | yes with $\tfrac12s^2$ in the equation |
 # | mixing AM, OFM and dual estimators | no gain: the dual has the least variance |
 # | OFM as a control variate of the dual | pays if and only if $c_G/c_D<V_D/V_G$: in none of six cases |
-# | stale conjugate points as a control variate | pays: a factor of 4 to 20 at condition 10, 1 to 2.3 at condition 1000 |
+# | stale conjugate points as a control variate | pays: a factor of about 4 to 20 at condition 10, 1 to 2 at condition 1000 |
 #
 # ### Every question that two texts about the paper ask
 #
