@@ -21,7 +21,7 @@ import yaml
 from nbformat import NotebookNode
 
 import dynot_lite
-from dynot_lite.companion import errata, notebooks, record, table
+from dynot_lite.companion import errata, notebooks, paper, record, table
 from dynot_lite.companion.ledger import PACKAGE, registry
 from dynot_lite.companion.notebooks import NotebookError
 from dynot_lite.course import assignment
@@ -99,7 +99,7 @@ def write(home: Path, target: Path) -> dict[str, list[Page]]:
         _decorate(page, pages, repository=repository)
         _put(target / page.path, nbformat.writes(page.notebook))
     tables = _tables(home)
-    texts = {"cite.md": _cite(home, repository), "papers.md": _papers(pages), **tables, **_api()}
+    texts = {"cite.md": _cite(home, repository), "papers.md": _papers(pages, home / "figures"), **tables, **_api()}
     texts |= {"figures/claims.md": _claims(pages, home / "figures"), errata.SHEET.as_posix(): _errata(pages)}
     extra = [name for name in (NOTATION, TRAPS) if (home / name).exists()]
     own = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ATTRIBUTION.md", STUDENTS, INSTRUCTORS, *extra]
@@ -301,7 +301,7 @@ def _errata(pages: Sequence[Page]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _papers(pages: Sequence[Page]) -> str:
+def _papers(pages: Sequence[Page], figures: Path) -> str:
     """Per text: its statements, the cells that compute them, and the functions that these cells use."""
     where = _where(pages)
     texts = ["# Paper ↔ code\n\nStatement of a text, the cell that computes it, and what of the package that cell uses."]
@@ -311,13 +311,51 @@ def _papers(pages: Sequence[Page]) -> str:
             if _text_of(claim.source) != name or claim.id not in where:
                 continue
             page = where[claim.id]
-            used = ", ".join(f"{{py:obj}}`{used.split('.', 2)[2]} <{used}>`" for used in _used(page, claim.id))
             place = re.sub(rf"^(?:(?:lecture |arXiv )?(?:{NAMES}))(?:, |$)", "", claim.source)
             first = "″" if place == last else table.escape(place) or "–"
-            rows.append([first, table.escape(claim.statement), f"[{claim.id}](#{claim.id.lower()})", used or "–"])
+            cell = _to_cells([claim.id], where)
+            rows.append([first, table.escape(claim.statement), cell, _to_functions(_used(page, claim.id))])
             last = place
-        texts.append(f"## {name[0].upper()}{name[1:]}\n\n{title}.\n\n" + _ledger(rows, kind="statements"))
+        head = f"## {name[0].upper()}{name[1:]}\n\n{title}.\n\n"
+        own = _statements(pages, figures) + "### All claims about it\n\n" if "2510" in name else ""
+        texts.append(head + own + _ledger(rows, kind="statements"))
     return "\n".join(texts)
+
+
+def _statements(pages: Sequence[Page], figures: Path) -> str:
+    """The paper of the theorem: each statement with its proof, cells and functions, and each question with its answer."""
+    where = _where(pages)
+    rows = [["statement", "said in", "proof", "cells", "functions"]]
+    for stated in paper.statements():
+        used = _to_functions([entry(f"dynot_lite.{name}") for name in stated.functions])
+        text = stated.text.replace("|", r"\vert ")
+        rows.append([text, stated.said, _to_section(stated.proof, pages), _to_cells(stated.claims, where), used])
+    asked = [["question", "asked in", "answer", "number", "cells"]]
+    results = record.read(figures)
+    values = {name: result["value"] for name, result in results.items() if result["value"] is not None}
+    for question in paper.questions():
+        cells = [f"{_to_section(cell, pages)}: {_to_cells(names, where)}" for cell, names in question.cells.items()]
+        number = paper.filled(question.number, values)
+        asked.append([f"“{question.asked}”", question.said, question.answer, number, "; ".join(cells) or "–"])
+    head = "The statements are those of its abstract and of two texts about it, a summary page and a review.\n\n"
+    parts = ["Statement → proof → cell → function", "What the two texts ask, and the answers"]
+    tables = zip(parts, (rows, asked), strict=True)
+    return head + "".join(f"### {part}\n\n{_ledger(lines, kind='statements')}\n" for part, lines in tables)
+
+
+def _to_section(place: str, pages: Iterable[Page]) -> str:
+    """A link to the notebook of NOTEBOOK, section k."""
+    name, _, section = place.partition(", section ")
+    page = next((page for page in pages if notebooks.name_of(page.path) == name), None)
+    return f"[{page.label}, section {section}]({page.path.as_posix()})" if page else place
+
+
+def _to_cells(names: Iterable[str], where: dict[str, Page]) -> str:
+    return ", ".join(f"[{name}](#{name.lower()})" if name in where else name for name in names)
+
+
+def _to_functions(entries: Iterable[str]) -> str:
+    return ", ".join(f"{{py:obj}}`{used.split('.', 2)[2]} <{used}>`" for used in entries) or "–"
 
 
 def _tables(home: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urldefrag
 import nbformat
 import pytest
 
-from dynot_lite.companion import book, errata, notebooks
+from dynot_lite.companion import book, errata, notebooks, paper
 from dynot_lite.companion.ledger import registry
 from dynot_lite.companion.notebooks import NotebookError
 
@@ -115,6 +115,25 @@ def test_statements_of_the_texts_stand_beside_cells_and_functions(staged):
     assert all(f"[{claim.id}](#{claim.id.lower()})" in rows for claim in named) and len(named) > 20
     assert "dynot_lite.potentials.optimal_flow_matching.ofm_loss" in page
     assert "dynot_lite.companion" not in page and "dynot_lite.plots" not in page
+
+
+def test_each_statement_of_the_paper_leads_to_its_proof_its_cells_and_its_functions(staged):
+    page = text(staged[0], "papers.md").split("### Statement → proof → cell → function\n")[1]
+    stated, asked = (part.split("\n### ")[0] for part in page.split("### What the two texts ask, and the answers\n"))
+    rows = [line for line in stated.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(paper.statements()) >= 14
+    for statement, row in zip(paper.statements(), rows, strict=True):
+        name, section = statement.proof.split(", section ")
+        assert f", section {section}](notebooks/{name}.ipynb)" in row and (staged[0] / "notebooks" / f"{name}.ipynb").exists()
+        assert all(f"[{claim}](#{claim.lower()})" in row for claim in statement.claims)
+        for function in statement.functions:
+            assert f"<{pages.entry(f'dynot_lite.{function}')}>`" in row and pages.entry(f"dynot_lite.{function}")
+        # The notebook of the proof uses one of them at least (of a method: its class).
+        used = {entry for entry, where in staged[1].items() if any(notebooks.name_of(page.path) == name for page in where)}
+        own = {pages.entry(f"dynot_lite.{function}") for function in statement.functions}
+        assert own & used or {entry.rpartition(".")[0] for entry in own} & used, statement.text
+    rows = [line for line in asked.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == len(paper.questions()) and all(row.count(" | ") == 4 for row in rows)
 
 
 def test_uses_are_those_of_functions_that_notebooks_import(staged):

@@ -13,5 +13,5 @@ __all__ = ["claim", "largest", "say", "show", "show_table", "skip", "slide", "sm
 __getattr__ = lazily(
     __name__,
     *("answers", "benchmark", "book", "errata", "figures", "ledger", "notation", "notebooks", "numerics"),
-    *("origin", "processes", "record", "runner", "stored", "table"),
+    *("origin", "paper", "processes", "record", "runner", "stored", "table"),
 )
