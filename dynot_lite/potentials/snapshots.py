@@ -129,9 +129,11 @@ def unrestricted_action(
         ValueError: snapshots of another shape, times that do not increase from 0 to 1, fewer different points than bumps, options
             out of range. RuntimeError: a singular system, which only a ridge below rounding gives.
 
-    >>> snapshots = torch.tensor([[[0.0], [1.0]], [[4.0], [3.0]]])  # a shift by 3
-    >>> unrestricted_action(snapshots, width=1.0, components=1, degree=0).velocity(0.5, torch.tensor([[9.0]])).round()
-    tensor([[3.]])
+    >>> g = torch.Generator().manual_seed(0)
+    >>> snapshots = torch.randn(3, 500, 1, generator=g) + torch.tensor([0.0, 1.0, 2.0])[:, None, None]  # they shift by 2
+    >>> action = unrestricted_action(snapshots, width=1.0, components=4, degree=1, generator=g)
+    >>> action.coefficients.shape, (action.velocity(0.5, snapshots[1]).mean() - 2).abs() < 0.3
+    (torch.Size([2, 5]), tensor(True))
     """
     x, times = _snapshots(snapshots, times)
     centres = _spread(x.flatten(0, 1), check.count(components, "components"), generator)
