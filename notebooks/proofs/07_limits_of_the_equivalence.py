@@ -724,13 +724,13 @@ def learn(name, way, number, steps, batch, points, tests):
     uvp = lambda mapped: l2_uvp(mapped, y, y.var(0).sum())
     found = {
         "learned": uvp(learnt.transport(x)),
-        "quadratic": uvp(y[exact_plan(x, y).require().plan.argmax(1)]),
+        "quadratic": uvp(y[plans.exact_plan(x, y).require().plan.argmax(1)]),
         "proof": certificate(learnt.potential, cost, x, y),
     }
     if not number:
         samples0, samples1 = source(points, generator=fresh(20)), target(points, generator=fresh(30))
         clock.append(time.thread_time())
-        plan = exact_plan(samples0, samples1, cost=cost.pairwise(samples0, samples1)).require().plan
+        plan = plans.exact_plan(samples0, samples1, cost=cost.pairwise(samples0, samples1)).require().plan
         clock.append(time.thread_time())
         moved = (samples1[plan.argmax(1)] - samples0)[torch.cdist(x, samples0).topk(8, largest=False).indices]
         found |= {"nearest": uvp(x + moved[:, 0]), "eight": uvp(x + moved.mean(1))}
@@ -911,7 +911,7 @@ def learn_ring(steps, batch, tests):
     blob = lambda n, *, generator=None: 0.25 * torch.randn(n, 2, generator=generator)
     learnt = fit_cost(blob, blob, Ring(), steps=steps, batch=batch, generator=fresh(5))
     here, there, bank = blob(tests, generator=fresh(6)), blob(tests, generator=fresh(7)), blob(2048, generator=fresh(8))
-    plan = exact_plan(here, there, cost=Ring().pairwise(here, there)).require()
+    plan = plans.exact_plan(here, there, cost=Ring().pairwise(here, there)).require()
     proof = certificate(learnt.potential, Ring(), here, there[plan.plan.argmax(1)])
     along = {}
     for name, drift in (("at rest", 0.0), ("a detour", 3.0)):
