@@ -18,6 +18,7 @@ from dynot_lite.potentials.convex import ConvexPotential
 __all__ = ["Certificate", "DualFit", "DualRecord", "certificate", "fit", "semidual_loss"]
 
 RECORDS = 25  # records, and checkpoints, of a run
+LOST = 10  # times the tolerance of the conjugate points: an error from which on the descent has lost them
 
 
 def semidual_loss(potential: ConvexPotential, x0, x1, *, start=None, tol: float | None = None) -> Tensor:
@@ -104,7 +105,8 @@ class DualRecord:
 class DualFit(Result):
     """A learnt Brenier map.
 
-    ``converged``: with a tolerance, whether the bound met it; without one, True: the budget was all that was asked for.
+    ``converged``: with a tolerance, whether the bound met it; without one the budget was all that was asked for. False where the
+    conjugate points got lost, as with a given potential that is badly conditioned: the loss is then none.
 
     Attributes:
         potential: Ψ, the average over the last part of the run; ``potential.conjugate(y)`` is Ψ* with its maximiser.
@@ -239,4 +241,8 @@ def fit(
     reason = "the steps are spent" if steps and run.step >= steps else "the seconds are spent"
     if share < 1:
         reason = "the bound no longer rises"
-    return DualFit(potential=run.result(), history=tuple(history), converged=tol is None or share < 1, reason=reason)
+    converged, residual = tol is None or share < 1, history[-1].residual
+    if residual > LOST * machinery.TOLERANCE:
+        wrong = f"the conjugate points are off by {residual:.2g}, not by {machinery.TOLERANCE:g}"
+        converged, reason = False, f"{wrong}: take smaller steps, or the default potential"
+    return DualFit(potential=run.result(), history=tuple(history), converged=converged, reason=reason)

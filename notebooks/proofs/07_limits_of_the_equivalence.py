@@ -487,8 +487,10 @@ show(figure, "limits_gap", alt=alt)
 # %% [markdown]
 # **A source without density.** $\alpha=\delta_0$, $\beta=\mathcal N(0,1)$: there is no map. With $\Psi_M=\tfrac M2|x|^2$ the loss is
 # $L_{OT}(\Psi_M)=\Psi_M(0)+\mathbb E_\beta\tfrac1{2M}|X|^2=\tfrac1{2M}$, which tends to the infimum 0 and never attains it, and
-# $(\nabla\Psi_M)_\#\alpha=\delta_0$ for every $M$: the loss converges, the map does not. The identity itself stays exact: it never
-# needed a density; only uniqueness and existence of a map did.
+# $(\nabla\Psi_M)_\#\alpha=\delta_0$ for every $M$: the loss converges, the map does not. No finite $\Psi$ attains the infimum; the
+# limit of the $\Psi_M$ does, which is 0 at 0 and $+\infty$ elsewhere: $\Psi^\ast=0$, and its field $u_t(x)=x/t$ carries the atom to
+# $\beta$ ([proofs/05](05_am_ot_equivalence.ipynb), section 4, Theorem 4). The identity stays exact: it never needed a density;
+# only uniqueness and existence of a map did.
 
 # %%
 errata.box("A-01")
@@ -1732,7 +1734,7 @@ alt = (
     "The variance of mixtures of the dual estimator and that of Optimal Flow Matching, a parabola with its least value at the "
     "dual"
 )
-show(figure, "limits_three_pictures", alt=alt)
+show(figure, "limits_mixing", alt=alt)
 
 # %% [markdown]
 # ### What a hybrid could gain
@@ -2145,15 +2147,15 @@ show(figure, "limits_three_curves", alt=alt)
 # | change | does the equivalence survive? |
 # |---|---|
 # | any sequence of laws, without density or velocity | yes, exactly |
-# | non-optimal actions | no: the minimum is $-K\le-\tfrac12W_2^2$ |
+# | non-optimal actions | no: the minimum is $-\tfrac12\mathcal E\le-\tfrac12W_2^2$ |
 # | weight $w(t)\ne$ const in the loss | no, except along McCann's sequence |
 # | uneven sampling of $t$, boundary terms untouched | yes for action matching, no for Optimal Flow Matching |
 # | ends cut at $\varepsilon$ | no, error $O(\varepsilon)$ |
 # | conjugates off by $\varepsilon$ | value too small by $O(\varepsilon^2)$, gradient off by $O(\varepsilon)$ |
 # | non-unique Brenier potential, source without density | the identity yes; the field off the support, or the map, no |
-# | convex cost $h$ | yes with $H=h^\ast$ and constant 0 |
+# | convex cost $h$ | yes with $H=h^\ast$ and constant 0; learned in the plane |
 # | non-convex cost | no: the dynamic problem sees $h^{\ast\ast}$ |
-# | entropic regularisation | yes with the viscous equation; run backwards from $s_1$ |
+# | entropic regularisation | yes with the viscous equation, run backwards from $s_1$, and a constant that is known |
 # | unbalanced transport | yes with $\tfrac12s^2$ in the equation |
 # | mixing AM, OFM and dual estimators | no gain: the dual has the least variance |
 # | OFM as a control variate of the dual | pays if and only if $c_G/c_D<V_D/V_G$: in none of six cases |

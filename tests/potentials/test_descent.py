@@ -386,6 +386,18 @@ def test_a_killed_process_continues_from_its_checkpoint(tmp_path):
     assert difference < 1e-3, f"continued after step {step} or later, the map differs by {difference}"
 
 
+def test_a_fit_that_has_lost_its_conjugate_points_says_so():
+    basis = torch.linalg.qr(torch.randn(64, 64, generator=generator(0)))[0].double()
+    matrix = basis @ torch.diag(torch.logspace(-1.5, 1.5, 64).double()) @ basis.T
+    start = LogSumExp(64, 16, matrix=0.5 * (matrix + matrix.T), scale=2, generator=generator(0)).float()
+    source = lambda n, generator: torch.randn(n, 64, generator=generator)
+    target = lambda n, generator: start.gradient(source(n, generator)).detach()
+    found = fit(source, target, potential=start, steps=3, batch=16, generator=generator(1))
+    assert found.history[-1].residual > 0.2 and not found.converged
+    with pytest.raises(RuntimeError, match="conjugate points are off by .*: take smaller steps"):
+        found.require()
+
+
 def test_plateau_stops_early_and_the_rate_still_falls():
     records = [DualRecord(step, 0.0, 0.0, 0.0, bound) for step, bound in enumerate([0.0, 0.5, 0.9, 0.95, 0.96])]
     assert not plateau(records, 0.05) and plateau(records, 0.07) and not plateau(records[:3], 10.0)
