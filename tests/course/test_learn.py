@@ -75,7 +75,9 @@ def problems_named(stem):
 
 @pytest.mark.parametrize("stem", NOTEBOOKS)
 def test_notebooks_and_problem_sets_name_each_other(stem):
-    users = {(name, n) for name, entries in table().items() for n, e in entries.items() if stem[:2] in (e.read, *e.also)}
+    users = {
+        (name, n) for name, entries in table().items() for n, e in entries.items() if stem.split("_")[0] in (e.read, *e.also)
+    }
     assert problems_named(stem) == users
 
 
