@@ -86,9 +86,9 @@ class Page:
 def write(home: Path, target: Path) -> dict[str, list[Page]]:
     """Write all pages into the folder ``target``, and return the notebooks in which each function of the package is used."""
     shutil.copytree(home / "figures", target / "figures", ignore=shutil.ignore_patterns("*.json", "*.md"), dirs_exist_ok=True)
-    for name in ("CITATION.cff", "docs/theorem.py"):
-        (target / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(home / name, target / name)
+    for path in (home / "CITATION.cff", *home.glob("docs/theorem.py")):
+        (target / path.relative_to(home)).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target / path.relative_to(home))
     stories, proofs, sets = read(home, target / "download")
     pages, repository = [*stories, *proofs, *sets], _repository(home)
     uses: dict[str, list[Page]] = {}

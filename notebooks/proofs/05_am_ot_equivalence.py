@@ -519,11 +519,11 @@ errata.box("A-03")
 # -\tfrac12|\nabla s|^2\le\tfrac12|v|^2$. So $s_t(x)\le s_r(z)+\frac{|x-z|^2}{2(t-r)}$. In particular $s$ decreases in $t$; let
 # $s_0$ be its limit at $t\downarrow0$.
 #
-# (ii) Through $(t,x)$ runs a solution of $\dot x=\nabla s$, backwards in time (Peano), and $\frac d{d\tau}s_\tau(x_\tau)=
-# \tfrac12|\dot x|^2$ along it. It exists down to time 0: its energy $E=\tfrac12\int_r^t|\dot x|^2=s_t(x)-s_r(x_r)$ has a bound,
-# since for a later $t'$ (i) from $(r,x_r)$ to $(t',x)$ and $|x-x_r|^2\le2(t-r)E$ give $E\le
-# s_t(x)-s_{t'}(x)+\frac{t-r}{t'-r}E$, hence $E\le\frac{t'-r}{t'-t}\,(s_t(x)-s_{t'}(x))$. So $x_r$ converges to some $z$ as
-# $r\downarrow0$.
+# (ii) Through $(t,x)$ runs a solution of $\dot x=\nabla s$, backwards in time (Peano), and along it
+# $\frac d{d\tau}s_\tau(x_\tau)=\tfrac12|\dot x|^2$. It exists down to time 0: its energy
+# $E=\tfrac12\int_r^t|\dot x|^2d\tau=s_t(x)-s_r(x_r)$ has a bound, since for a later $u>t$ (i) from $(r,x_r)$ to $(u,x)$ and
+# $|x-x_r|^2\le2(t-r)E$ give $E\le s_t(x)-s_u(x)+\frac{t-r}{u-r}E$, hence
+# $E\le\frac{u-r}{u-t}\,(s_t(x)-s_u(x))$. So $x_r$ converges to some $z$ as $r\downarrow0$.
 #
 # (iii) (i) from $(\frac\tau2,x_{\tau/2})$ to $(\tau,z)$ gives $s_\tau(z)\le s_{\tau/2}(x_{\tau/2})+\tfrac12\int_0^{\tau/2}|\dot
 # x|^2$, so $s_0(z)\le\lim s_r(x_r)=s_t(x)-\tfrac12\int_0^t|\dot x|^2\le s_t(x)-\frac{|x-z|^2}{2t}$. With $r\downarrow0$ in (i):
