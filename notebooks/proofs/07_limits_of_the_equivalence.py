@@ -811,7 +811,7 @@ five = {"p = 3/2": plane["p = 3/2"], "p = 2": PowerCost(2)} | {name: plane[name]
 assignment = lambda cost: torch.as_tensor(linear_sum_assignment(cost.pairwise(here, there).numpy())[1])
 partners = {name: there[assignment(cost)] for name, cost in five.items()}
 stayed = {name: ((found - here)[:120].norm(dim=1) < 0.65).double().mean().item() for name, found in partners.items()}
-print("share of the middle cluster that stays: " + ", ".join(f"{name} {share:.2f}" for name, share in stayed.items()))
+say("share of the middle cluster that stays: " + ", ".join(f"{name} {share:.2f}" for name, share in stayed.items()))
 claim("LIM-67", stayed["p = 3/2"] - stayed["p = 4"])
 
 figure, axes = plt.subplots(1, 5, figsize=(13, 3.2), sharex=True, sharey=True)
@@ -1160,7 +1160,7 @@ def wrong_kernel(mixture, epsilon, x0, x1):
 
 
 twins, rule = [], {"times": times[::8], "quadrature": weights[::8] / weights[::8].sum()}
-print("d  K    σ   residual   no Laplacian  no constant  wrong kernel")
+say("d  K    σ   residual   no Laplacian  no constant  wrong kernel")
 for dim, components, sigma in ((1, 3, 0.5), (2, 5, 0.7), (3, 4, 1.0)):
     own = torch.Generator().manual_seed(dim)
     x0, x1, noise = (torch.randn(40, dim, generator=own) for _ in range(3))
@@ -1181,7 +1181,7 @@ for dim, components, sigma in ((1, 3, 0.5), (2, 5, 0.7), (3, 4, 1.0)):
     shifted_kernel = epsilon * (wrong_kernel(v, epsilon, x0, x1) - light_loss(v, epsilon, x0, x1))
     twins.append(losses - right)
     sizes = worst(bare - right), abs(constant), abs(shifted_kernel)
-    print(f"{dim}  {components}  {sigma:.1f}   {worst(losses - right):.0e}   {sizes[0]:8.2f}  {sizes[1]:11.2f}  {sizes[2]:11.2f}")
+    say(f"{dim}  {components}  {sigma:.1f}   {worst(losses - right):.0e}   {sizes[0]:8.2f}  {sizes[1]:11.2f}  {sizes[2]:11.2f}")
 claim("LIM-71", worst(*twins))
 
 # %% [markdown]
@@ -1284,9 +1284,9 @@ table = {
         ends - (epsilon * light_loss(v, epsilon, x0, x1) - halves - constant),
     ),
 }
-print("         action matching   matching along lines/bridges   dual")
+say("         action matching   matching along lines/bridges   dual")
 for label, residuals in table.items():
-    print(f"{label:8s} {abs(residuals[0]):15.0e} {abs(residuals[1]):30.0e} {abs(residuals[2]):6.0e}")
+    say(f"{label:8s} {abs(residuals[0]):15.0e} {abs(residuals[1]):30.0e} {abs(residuals[2]):6.0e}")
 
 # %% [markdown]
 # ### 7.3 Variance: bridge matching against the dual
