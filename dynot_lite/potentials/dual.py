@@ -106,7 +106,7 @@ class DualFit(Result):
     """A learnt Brenier map.
 
     ``converged``: with a tolerance, whether the bound met it; without one the budget was all that was asked for. False where the
-    conjugate points got lost, as with a given potential that is badly conditioned: the loss is then none.
+    conjugate points were lost, as with a given potential that is badly conditioned: its loss and its map mean nothing then.
 
     Attributes:
         potential: Ψ, the average over the last part of the run; ``potential.conjugate(y)`` is Ψ* with its maximiser.
