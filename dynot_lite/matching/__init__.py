@@ -10,6 +10,7 @@ mean_flow.loss, MeanFlow              as if the target were a constant     as if
 VelocityNetwork, MeanVelocityNetwork  exact                                exact
 guided                                exact; scale: refused (ValueError)   exact
 change_path, score                    x: exact; t: refused (ValueError)    exact
+Standardize                           exact; of fit: refused (ValueError)  none: its two numbers are buffers
 flow_matching.sample, reflow          none                                 none
 mean_flow.sample, sample_sde          none                                 none
 training.fit                          none                                 none, of the averaged network returned
