@@ -73,10 +73,10 @@ def table(folder):
 @pytest.mark.parametrize("by_class", [False, True])
 def test_a_run_leaves_a_model_pictures_and_a_table(tmp_path, data, quick, capsys, coupling, by_class):
     out = tmp_path / "run"
-    options = ["--coupling", coupling, "--steps", 30, *SMALL, *["--by-class"] * by_class]
+    options = ["--coupling", coupling, "--steps", 10, *SMALL, *["--by-class"] * by_class]
     assert run(data, "--out", out, *options) == 0
     said = capsys.readouterr().out
-    assert "54 images of 1 × 8 × 8, 6 more held out" in said and "training: 30 steps" in said
+    assert "54 images of 1 × 8 × 8, 6 more held out" in said and "training: 10 steps" in said
     assert ("coupling: the upper bound of chi2" in said) == (coupling == "semidiscrete")
     what, distances = table(out)
     assert "Fréchet" in what and list(distances) == ["1", "2", "4", "8", "32", "images"]
@@ -109,8 +109,11 @@ def test_a_model_has_learnt_its_images_in_their_scale_and_the_table_is_of_them(t
     noise = torch.rand(180, 3, 8, 8, generator=generator())
     fresh = pictures(180, channels=3)[0]
     distance = energy_distance(samples.flatten(1), fresh.flatten(1))
-    assert distance < 0.1 * energy_distance(noise.flatten(1), fresh.flatten(1))
-    assert samples[:, :, :2].mean() == pytest.approx(0.5, abs=0.05)
+    assert distance < 0.35 * energy_distance(noise.flatten(1), fresh.flatten(1))
+    middle = samples[:, :, 3:5, 3:5].mean((1, 2, 3))
+    assert samples[:, :, :2].mean() == pytest.approx(0.5, abs=0.05) and 0.3 < (middle > 0.5).double().mean() < 0.7
+    for kind, value in ((middle > 0.5, 0.9), (middle < 0.5, 0.1)):
+        assert middle[kind].mean() == pytest.approx(value, abs=0.1)
     what, distances = table(out)
     assert what == "energy distance of the pixels"
     assert distances["32"] < distances["1"] and abs(distances["32"] - distance) < 0.2 and distances["images"] < 0.2
@@ -155,6 +158,7 @@ def test_an_interrupted_coupling_goes_on_and_a_finished_one_is_kept(tmp_path, da
     out = tmp_path / "run"
     command = (data, "--out", out, "--by-class", "--steps", 2, *SMALL)
     interrupted(monkeypatch, 4, *command)  # run.json, and three iterations
+    capsys.readouterr()
     before = checkpoints.read(out / "coupling.pt")
     assert before["report"] == [] and list(before["parts"]) == [0]
     fits = []
@@ -167,39 +171,38 @@ def test_an_interrupted_coupling_goes_on_and_a_finished_one_is_kept(tmp_path, da
     said = capsys.readouterr().out
     assert run(*command) == 0
     assert len(fits) == 2  # not fitted again
-    assert capsys.readouterr().out.splitlines()[1:3] == said.splitlines()[1:3] and len(after["report"]) == 2
+    assert capsys.readouterr().out.splitlines()[:3] == said.splitlines()[:3] and len(after["report"]) == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_killed_training_goes_on_to_the_same_bits(tmp_path, plain):
     """Killed at a moment that nobody chose, once its first checkpoint is there."""
-    command = [sys.executable, "-m", "dynot_lite", "train", str(plain), "--steps", "300", *SMALL]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen([*command, "--out", "killed"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 300
-    while not (tmp_path / "killed" / "training.pt").exists():
-        assert killed.poll() is None and time.monotonic() < end
-        time.sleep(0.005)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait(60) == -signal.SIGKILL
+    options = ["--steps", "100", *SMALL]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", "dynot_lite", "train", str(plain), "--out", "killed", *options]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as killed:
+        end = time.monotonic() + 300
+        while not (tmp_path / "killed" / "training.pt").exists():
+            assert killed.poll() is None and time.monotonic() < end
+            time.sleep(0.005)
+        killed.send_signal(signal.SIGKILL)
+        assert killed.wait(60) == -signal.SIGKILL
     reached = len(checkpoints.read(tmp_path / "killed" / "training.pt")["losses"])
-    assert reached < 300 and not (tmp_path / "killed" / "model.pt").exists()
+    assert reached < 100 and not (tmp_path / "killed" / "model.pt").exists()
     for out in ("killed", "whole"):
-        done = subprocess.run(
-            [*command, "--out", out], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
+        assert run(plain, "--out", tmp_path / out, *options) == 0
     first, second = (checkpoints.read(tmp_path / out / "model.pt")["state"] for out in ("killed", "whole"))
     assert all(torch.equal(first[name], second[name]) for name in second)
     assert table(tmp_path / "killed") == table(tmp_path / "whole")
 
 
-def test_more_seconds_go_on_where_fewer_ended(tmp_path, data, quick):
-    out = tmp_path / "run"
-    steps = []
-    for seconds in (0.5, 1.5):
-        assert run(data, "--out", out, "--seconds", seconds, "--coupling", "independent", *SMALL) == 0
-        steps.append(len(checkpoints.read(out / "training.pt")["losses"]))
+def test_more_seconds_go_on_where_fewer_ended(tmp_path, plain):
+    out, seconds, steps = tmp_path / "run", 0.2, []
+    for _ in range(2):
+        assert run(plain, "--out", out, "--seconds", seconds, "--coupling", "independent", *SMALL) == 0
+        state = checkpoints.read(out / "training.pt")
+        steps.append(len(state["losses"]))
+        seconds = state["seconds"] + 1
     assert steps[1] > steps[0] > 0
 
 

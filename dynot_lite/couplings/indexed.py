@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
-from dynot_lite._base.randomness import own
 from dynot_lite._base.samplers import PairSampler, function, values
 
 __all__ = ["IndexedPairs"]
@@ -55,7 +54,7 @@ class IndexedPairs(ABC):
                 chosen. The noise of a pair was chosen for the point as it is, so the coupling is that of the data without
                 augmentation, whose marginal becomes the augmented law; small changes hardly spoil it. For a coupling that is
                 optimal for the augmented law, too, put the changed copies among the points.
-            generator: of all random numbers; a new one if left out.
+            generator: of all random numbers; ``augment`` gets it, too.
 
         Raises:
             ValueError: a batch < 1, labels of another length; in the iteration, ``augment`` that returns another shape or
@@ -64,7 +63,6 @@ class IndexedPairs(ABC):
         check.count(batch, "batch")
         sample = self.pairs() if labels is None else self.pairs(labels)
         augment = augment and function(augment, "augment")
-        generator = own(generator, self.points)
 
         def batches() -> Iterator[tuple[Tensor, ...]]:
             while True:
