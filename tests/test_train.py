@@ -325,7 +325,7 @@ def test_two_processes_of_torchrun_share_the_work(tmp_path, plain):
         "--nproc-per-node",
         "2",
     ]
-    command += ["-m", "dynot_lite", "train", str(data), "--out", "run", "--steps", "20", *SMALL]
+    command += ["-m", "dynot_lite", "train", str(plain), "--out", "run", "--steps", "20", *SMALL]
     for _ in range(2):  # the second time it finds all done
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
