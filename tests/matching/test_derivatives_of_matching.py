@@ -8,7 +8,7 @@ from derivatives import rows as table
 from instances import generator
 
 import dynot_lite.matching
-from dynot_lite.matching import fields, flow_matching, mean_flow, networks, training, unet
+from dynot_lite.matching import classifier, fields, flow_matching, mean_flow, networks, standardize, training, unet
 from dynot_lite.paths.interpolants import TRIGONOMETRIC, VARIANCE_PRESERVING, Interpolant
 
 F64 = torch.float64
@@ -35,6 +35,8 @@ EXACT = {
     "change_path": (lambda x: fields.change_path(VELOCITY, CUBIC)(0.25, x), X0),
     "score": (lambda x: fields.score(VELOCITY)(0.25, x), X0),
     "VelocityNetwork": (lambda t, x: VELOCITY(t, x, LABELS), INNER, X0),
+    "Standardize": (standardize.Standardize(mean=0.5, scale=2.0), X0),
+    "Standardize, inverse": (standardize.Standardize(mean=0.5, scale=2.0).inverse, X0),
     "MeanVelocityNetwork": (lambda r, t, x: AVERAGE(r, t, x, LABELS), INNER / 2, INNER, X0),
     "UNet": (lambda t, x: PAINTER(t, x, LABELS), INNER, IMAGES),
     "MeanUNet": (lambda r, t, x: AVERAGE_PAINTER(r, t, x, LABELS), INNER / 2, INNER, IMAGES),
@@ -113,6 +115,8 @@ def test_none(row):
 def test_refused():
     with pytest.raises(ValueError, match="scale must not require a gradient"):
         flow_matching.guided(VELOCITY, LABELS, scale=torch.tensor(1.0, requires_grad=True))
+    with pytest.raises(ValueError, match="x must not require a gradient"):
+        standardize.Standardize.fit(leaf(X0))
     number = torch.tensor(0.5, requires_grad=True)
     with pytest.raises(ValueError, match="t must not require a gradient"):
         fields.change_path(VELOCITY, CUBIC)(number, X0)
@@ -121,6 +125,7 @@ def test_refused():
 
 
 def test_the_table_names_every_function():
-    assert set(unnamed(dynot_lite.matching, training, flow_matching, mean_flow, networks, unet, fields)) <= {"Training", "cosine"}
+    rooms = (training, flow_matching, mean_flow, networks, unet, fields, standardize, classifier)
+    assert set(unnamed(dynot_lite.matching, *rooms)) <= {"Training", "cosine"}
     tested = " ".join((*EXACT, *NONE, "mean_flow.loss", "MeanFlow"))
     assert [name for row in table(dynot_lite.matching) for name in row.split(", ") if name not in tested] == []
