@@ -32,7 +32,7 @@ from torch import distributed
 from dynot_lite._base import checkpoints
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
-__all__ = ["load_points", "main", "own_generator", "processes", "read_for_all"]
+__all__ = ["load_points", "main"]
 
 
 def load_points(path, device: str | torch.device = "cpu") -> tuple[torch.Tensor, torch.Tensor | None]:
