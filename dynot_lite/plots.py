@@ -91,7 +91,7 @@ def image_grid(images, *, columns: int, gap: int = 1) -> np.ndarray:
     array([[ 1.,  2., nan,  5.,  6.],
            [ 3.,  4., nan,  7.,  8.]])
     """
-    images = np.asarray(images, dtype=float)
+    images = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images, dtype=float)
     if images.ndim == 2:
         images = images.reshape(len(images), 1, round(images.shape[1] ** 0.5), -1)
     images = images[:, None] if images.ndim == 3 else images
