@@ -5,7 +5,7 @@ from calls import Call
 from calls_couplings import LONGER, fits
 from instances import generator
 
-from dynot_lite.matching import fields, flow_matching, mean_flow, networks, training
+from dynot_lite.matching import classifier, fields, flow_matching, mean_flow, networks, training, unet
 from dynot_lite.matching.standardize import Standardize
 from dynot_lite.paths.interpolants import TRIGONOMETRIC
 
@@ -16,7 +16,7 @@ def t(*rows) -> torch.Tensor:
 
 def room(module, name, run, arrays=None, **options) -> Call:
     place = f"{module}.{name}"
-    if "networks" in place or "training.fit" in place:
+    if "networks" in place or "unet" in place or "training.fit" in place:
         options["excused"] = {
             "default dtype": "the one of the parameters",
             "modes": "parameters of inference mode cannot be trained",
@@ -31,6 +31,7 @@ def room(module, name, run, arrays=None, **options) -> Call:
 
 X0, X1 = t([0.5, 1.0], [-1.0, 0.25], [2.0, -0.5]), t([1.5, 0.0], [-0.5, 1.25], [0.25, 2.0])
 LABELS = torch.tensor([0, 2, 1])
+IMAGES = X0.reshape(3, 1, 1, 2)
 R, T = t(0.0, 0.25, 0.5), t(0.25, 0.5, 1.0)
 PAIRS = {"x0": X0, "x1": X1}
 POINTS = {"names": {"x0": f"x0|{LONGER}"}, "units": {"x0": 1}, "result_units": (1,)}
@@ -64,6 +65,15 @@ def pairs(n, generator=None):
 
 def network(kind=networks.VelocityNetwork, **options):
     return kind(2, width=4, depth=2, classes=3, generator=generator(), **options)
+
+
+def painter(kind=unet.UNet):
+    """Of pictures of two pixels, with other weights than the zeros of the start."""
+    made = kind(1, width=4, classes=3, generator=generator())
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator(1), dtype=torch.float32)
+    return made
 
 
 def trained(loss, kind):
@@ -183,5 +193,10 @@ CALLS = [
         room("networks", f"{kind.__name__}{name}", lambda kind=kind, times=times: network(kind)(*times, X0.float(), LABELS))
         for name in ("", ".forward")
         for kind, times in ((networks.VelocityNetwork, (0.25,)), (networks.MeanVelocityNetwork, (0.25, 0.5)))
+    ),
+    *(
+        room("unet", f"{kind.__name__}{name}", lambda kind=kind, times=times: painter(kind).double()(*times, IMAGES, LABELS))
+        for name in ("", ".forward")
+        for kind, times in ((unet.UNet, (0.25,)), (unet.MeanUNet, (0.25, 0.5)))
     ),
 ]  # fmt: skip
