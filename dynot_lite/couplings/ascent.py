@@ -58,7 +58,7 @@ class Ascent:
     def run(self, stop: float, *, generator: torch.Generator | None, group=None) -> Iterator[int]:
         """Ascend until ``stop`` iterations; each step yields the number of its noises."""
         count, size, stop = len(self.atoms), ranks(group), check.positive(stop, "stop")
-        least, most = min(max(count // 2, 32), 1024), room(self.iterate.device, count) * size
+        least, most = min(max(count // 2, 32), 1024), int(total(self.iterate.new_tensor(room(self.iterate.device, count)), group))
         rate = self.scale / (count * self.atoms.mass).clamp(min=1)
         wanted, seen, excess = least, 0, torch.zeros_like(rate[0])
         while self.noises < stop * count:
@@ -75,7 +75,8 @@ class Ascent:
                 excess += (hits * (hits - 1) / self.atoms.mass).sum() / (batch - 1) - batch
                 seen += batch
                 if seen >= LOOK * count:
-                    wanted = int(min(HOLD * count / max(excess.item() / seen, slow), 2 * wanted, most))
+                    chi2 = total(excess, group).item() / (seen * size)  # the same number on cards that round differently
+                    wanted = int(min(HOLD * count / max(chi2, slow), 2 * wanted, most))
                     seen = 0
                     excess.zero_()
             yield batch

@@ -181,14 +181,21 @@ def test_batches_grow_where_that_costs_nothing(monkeypatch):
     assert chi2_grown < 1.3 * chi2
 
 
-def test_averages_weight_iterates_by_their_noises():
-    """The average of iterates 1, 2, … with batches of their own, against its weights n·B by hand."""
-    sizes, noises, average, total, weighted = [50, 50, 100, 200, 30], 0, 0.0, 0.0, 0.0
-    for k, batch in enumerate(sizes, start=1):
-        noises += batch
-        average += (k - average) * 2 * batch / (noises + batch)
-        total, weighted = total + noises * batch, weighted + noises * batch * k
-    assert average == pytest.approx(weighted / total, rel=0.03)
+def test_averages_weight_iterates_by_their_noises(monkeypatch):
+    """Σ n B g / Σ n B over the steps, n noises so far and B in the step, by hand; B grows, and weights by steps are others."""
+    monkeypatch.setattr(ascent, "room", lambda device, atoms: 10**9)
+    points = cloud(300, 32)
+    begun = ascent.start(Atoms(points), Noise("normal", like=points), 0.0, generator=generator())
+    steps = [(batch, begun.noises, begun.iterate.clone()) for batch in begun.run(30, generator=generator(1))]
+    batches, noises, iterates = (
+        torch.stack([torch.as_tensor(v).double() for v in column]) for column in zip(*steps, strict=True)
+    )
+
+    def distance(weights):
+        return (weights @ iterates / weights.sum() - begun.average).norm() / (iterates[-1] - iterates[0]).norm()
+
+    assert batches.max() > 2 * batches[0] and distance(noises * batches) < 0.01
+    assert distance(torch.arange(1.0, len(steps) + 1, dtype=torch.float64)) > 3 * distance(noises * batches)
 
 
 @pytest.mark.parametrize("precision", ("float32", *REDUCED))
