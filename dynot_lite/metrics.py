@@ -117,7 +117,7 @@ def frechet_distance(features0, features1) -> float:
 
     With the features of a classifier of images it is what "FID" is for one certain network; only numbers of one network and of
     one size of samples compare. It sees means and covariances alone, and more than zero also for two samples of one law: of
-    the order of the traces times the dimension over n. So quote the value of two samples that are known to have one law, the floor.
+    the order of the traces times the dimension over n. So quote the value of two samples of one law, the floor.
     Time (n + m)d² + d³; covariances may be singular.
 
     Args:

@@ -28,9 +28,9 @@ ROOMS = (
     "cli",
 )
 LONGEST = 450
-# The room that only courses need has a budget of its own. The rest grew by 1 800 lines for images: data, networks, the command
+# The room that only courses need has a budget of its own. The rest grew by 2 600 lines for images: data, networks, the command
 # that trains on pictures of one's own, a search that suits a GPU.
-IN_ALL = {"course": 6_850, "elsewhere": 15_800}
+IN_ALL = {"course": 6_850, "elsewhere": 16_600}
 
 
 def module_of(path: Path) -> str:
