@@ -8,11 +8,13 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite._base.randomness import integers, permutation
 from dynot_lite.couplings.indexed import IndexedPairs
+from dynot_lite.couplings.search import room
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
 __all__ = ["PairList", "prepare"]
 
 BLOCK = 256  # noises that one seed stands for
+MOST = 8192  # noises that are searched for at a time on a GPU
 
 
 class PairList(IndexedPairs):
@@ -36,9 +38,14 @@ class PairList(IndexedPairs):
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Places in the list and their noise, block by block; the last block may be short."""
-        for start in range(0, len(self), BLOCK):
-            place = slice(start, min(start + BLOCK, len(self)))
-            yield place, self._noise(start // BLOCK)[: place.stop - start]
+        return self._stretches(1)
+
+    def _stretches(self, blocks: int) -> Iterator[tuple[slice, Tensor]]:
+        """The same, so many blocks at a time."""
+        for start in range(0, len(self), blocks * BLOCK):
+            place = slice(start, min(start + blocks * BLOCK, len(self)))
+            x = torch.cat([self._noise(block) for block in range(start // BLOCK, -(-place.stop // BLOCK))])
+            yield place, x[: place.stop - start]
 
     def _noise(self, block: int) -> Tensor:
         return self._law.draw(BLOCK, generator=torch.Generator(self.device).manual_seed(self.seed + block))
@@ -98,29 +105,30 @@ def prepare(coupling: SemidiscreteCoupling, n: int, *, generator: torch.Generato
     rest = n - int(capacity.sum())
     capacity[torch.topk(share - capacity, rest).indices] += 1  # largest remainders
     used = atoms.of_point >= 0
-    room = torch.zeros(len(atoms), dtype=torch.int64, device=device).index_add_(0, atoms.of_point[used], capacity[used])
+    free = torch.zeros(len(atoms), dtype=torch.int64, device=device).index_add_(0, atoms.of_point[used], capacity[used])
     empty = PairList(coupling, seed, device.type, torch.zeros(n, dtype=torch.int64, device=device), 0.0)
+    together = max(min(room(device, len(atoms)), MOST) // BLOCK, 1)
     index, own = empty.index, torch.zeros(n, dtype=torch.float32, device=device)
-    for place, x in empty.blocks():
+    for place, x in empty._stretches(together):
         index[place] = atom = scores.assign(x, generator=generator)
         own[place] = scores.at(x, atom)
     first = index.clone()
     while True:
         counts = torch.bincount(index, minlength=len(atoms))
-        open_ = torch.nonzero(counts < room)[:, 0]
+        open_ = torch.nonzero(counts < free)[:, 0]
         if not len(open_):
             break
-        candidates, among = (counts > room)[index], scores.among(open_)
+        candidates, among = (counts > free)[index], scores.among(open_)
         score, to = torch.full_like(own, -torch.inf), torch.zeros_like(index)
-        for place, x in empty.blocks():
+        for place, x in empty._stretches(together):
             some = candidates[place]
             if some.any():
                 value, where = among.best(x[some])
                 score[place][some], to[place][some] = value, open_[where]
         order = torch.nonzero(candidates)[:, 0]
         order = order[torch.argsort(own[order] - score[order], stable=True)]
-        order = order[_rank(index[order]) < (counts - room)[index[order]]]
-        order = order[_rank(to[order]) < (room - counts)[to[order]]]
+        order = order[_rank(index[order]) < (counts - free)[index[order]]]
+        order = order[_rank(to[order]) < (free - counts)[to[order]]]
         index[order], own[order] = to[order], score[order]
     moved = float((index != first).double().mean())
     # From atoms to points: within an atom the places are handed out at random, as many as each copy's capacity.

@@ -5,6 +5,7 @@ import torch
 from clouds import F64, cloud, fitted, unequal
 from instances import generator
 
+from dynot_lite.couplings import prepared
 from dynot_lite.couplings.prepared import PairList, prepare
 
 
@@ -47,3 +48,13 @@ def test_prepared_pairs_equal_weights():
     # Those that lose the least go first: close to the cheapest way; in any other order it is 0.8 % above.
     cost = 0.5 * torch.cdist(noise.to(F64), coupling.points.to(F64)).square().numpy()
     assert pairs.cost() < 1.006 * ot.emd2(np.full(700, 1 / 700), np.full(100, 0.01), cost)
+
+
+def test_several_blocks_at_a_time_give_the_same_list(monkeypatch):
+    """As on a GPU, where a block of noise alone is too few."""
+    coupling, _ = fitted(cloud(60, 3), tol=0.2)
+    expected = prepare(coupling, 1000, generator=generator(1))
+    for rows in (600, 10**9):
+        monkeypatch.setattr(prepared, "room", lambda device, atoms, rows=rows: rows)
+        found = prepare(coupling, 1000, generator=generator(1))
+        assert found.seed == expected.seed and torch.equal(found.index, expected.index) and found.moved == expected.moved
