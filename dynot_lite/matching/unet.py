@@ -22,15 +22,19 @@ WAVES = 16  # frequencies of a time, from one radian up
 
 
 class _Norm(nn.GroupNorm):
-    """Group normalisation in eight groups, or fewer, of at least four channels each."""
+    """Group normalisation in eight groups, or fewer, of at least four channels each.
 
-    def __init__(self, channels: int):
+    Torch's own has no derivative in forward mode where the channels of a pixel lie side by side; what is written out
+    here has one, and is slower. ``forward_mode``: always take it, since a compiled network cannot ask which one is needed.
+    """
+
+    def __init__(self, channels: int, forward_mode: bool):
         super().__init__(next(groups for groups in (8, 4, 2, 1) if groups == 1 or channels % (4 * groups) == 0), channels)
+        self.forward_mode = forward_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        if forward_ad.unpack_dual(x).tangent is None:
+        if not self.forward_mode and (torch.compiler.is_compiling() or forward_ad.unpack_dual(x).tangent is None):
             return super().forward(x)
-        # Torch's own has no forward derivative of channels side by side.
         x = x - self._groups(x)
         return torch.addcmul(self.bias[:, None, None], x, self.weight[:, None, None] * (self._groups(x * x) + self.eps).rsqrt())
 
@@ -44,10 +48,10 @@ class _Norm(nn.GroupNorm):
 class _Block(nn.Module):
     """x + f(x, e): two 3×3 convolutions, e the embedding of times and label; f = 0 at first."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, generator: torch.Generator | None):
+    def __init__(self, inputs: int, outputs: int, embedding: int, forward_mode: bool, generator: torch.Generator | None):
         super().__init__()
         convolution = partial(randomness.convolution, generator=generator)
-        self.norm1, self.norm2 = _Norm(inputs), _Norm(outputs)
+        self.norm1, self.norm2 = (_Norm(channels, forward_mode) for channels in (inputs, outputs))
         self.first = convolution(inputs, outputs, 3, padding=1)
         self.film = randomness.linear(embedding, 2 * outputs, generator=generator)
         self.second = _zero(convolution(outputs, outputs, 3, padding=1))
@@ -63,10 +67,10 @@ class _Block(nn.Module):
 class _Attention(nn.Module):
     """x + attention of all places of an image to all, in heads of 32 channels where they divide; the sum is x at first."""
 
-    def __init__(self, channels: int, generator: torch.Generator | None):
+    def __init__(self, channels: int, forward_mode: bool, generator: torch.Generator | None):
         super().__init__()
         self.heads = channels // 32 if channels % 32 == 0 else 1
-        self.norm = _Norm(channels)
+        self.norm = _Norm(channels, forward_mode)
         self.inputs = randomness.convolution(channels, 3 * channels, 1, generator=generator)
         self.outputs = _zero(randomness.convolution(channels, channels, 1, generator=generator))
 
@@ -102,8 +106,11 @@ class _Ladder(nn.Module):
         self.classes = None if classes is None else check.count(classes, "classes")
         sizes = [check.count(width, "width") * 2**level for level in range(check.count(levels, "levels"))]
         embedding, pixels = 4 * width, self.patch**2
-        convolution, linear = (partial(make, generator=generator) for make in (randomness.convolution, randomness.linear))
-        block = partial(_Block, embedding=embedding, generator=generator)
+        convolution, linear = (
+            partial(randomness.convolution, generator=generator),
+            partial(randomness.linear, generator=generator),
+        )
+        block = partial(_Block, embedding=embedding, forward_mode=self.TIMES == 2, generator=generator)
         self.waves: Tensor
         self.register_buffer("waves", torch.logspace(0, math.log10(self.FASTEST), WAVES), persistent=False)
         self.times = linear(2 * WAVES * self.TIMES, embedding)
@@ -113,7 +120,7 @@ class _Ladder(nn.Module):
         self.first = convolution((channels + self.conditions) * pixels, width, 3, padding=1)
         self.before = nn.ModuleList(block(size, size) for size in sizes)
         self.down = nn.ModuleList(convolution(size, 2 * size, 2, stride=2) for size in sizes[:-1])
-        self.middle = _Attention(sizes[-1], generator) if attention else nn.Identity()
+        self.middle = _Attention(sizes[-1], self.TIMES == 2, generator) if attention else nn.Identity()
         self.up = nn.ModuleList(convolution(2 * size, 4 * size, 1) for size in sizes[:-1])
         self.after = nn.ModuleList(block(2 * size, size) for size in sizes)
         self.last = _zero(convolution(width, channels * pixels, 3, padding=1))

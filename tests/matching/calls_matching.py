@@ -199,7 +199,7 @@ CALLS = [
         for kind, times in ((networks.VelocityNetwork, (0.25,)), (networks.MeanVelocityNetwork, (0.25, 0.5)))
     ),
     *(
-        room("unet", f"{kind.__name__}{name}", lambda kind=kind, times=times: painter(kind)(*times, IMAGES.float(), LABELS))
+        room("unet", f"{kind.__name__}{name}", lambda kind=kind, times=times: painter(kind).double()(*times, IMAGES, LABELS))
         for name in ("", ".forward")
         for kind, times in ((unet.UNet, (0.25,)), (unet.MeanUNet, (0.25, 0.5)))
     ),
