@@ -2,11 +2,14 @@
 
 An image is cut into patches, pixels to channels, and goes down a ladder of levels of half the side and twice the channels, and up
 again; on the way up each level sees what it was on the way down. Every block is told the times and the label, which shift and
-scale its channels. Images of any height and width will do: they are padded by their border to whole patches, and cut again.
+scale its channels. At the end a multiple of the image itself is added, by a factor that depends on the times: most of a velocity
+from noise is of this kind, and the ladder need not learn it. Images of any height and width will do: they are padded by their
+border to whole patches, and cut again.
 """
 
 import math
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from dynot_lite.matching.networks import label_rows, label_table, same_times
 
 __all__ = ["MeanUNet", "UNet"]
 
+Layer = TypeVar("Layer", bound=nn.Module)
 WAVES = 16  # frequencies of a time, from one radian up
 
 
@@ -113,6 +117,7 @@ class _Ladder(nn.Module):
         block = partial(_Block, embedding=embedding, forward_mode=self.TIMES == 2, generator=generator)
         self.waves: Tensor
         self.register_buffer("waves", torch.logspace(0, math.log10(self.FASTEST), WAVES), persistent=False)
+        self.gain = _zero(linear(2 * WAVES * self.TIMES, channels))
         self.times = linear(2 * WAVES * self.TIMES, embedding)
         self.mix = linear(embedding, embedding)
         if self.classes is not None:
@@ -128,9 +133,9 @@ class _Ladder(nn.Module):
         self.to(memory_format=torch.channels_last)  # pyright: ignore
 
     def _run(self, times: list[Tensor], x: Tensor, conditions: tuple) -> Tensor:
-        e = torch.cat([f for t in times for f in self._waves(t)], 1)
-        e = self.mix(nn.functional.silu(self.times(e)))
-        height, width = x.shape[-2:]
+        waves = torch.cat([wave for t in times for wave in self._waves(t)], 1)
+        e = self.mix(nn.functional.silu(self.times(waves)))
+        linear, (height, width) = self.gain(waves)[:, :, None, None] * x, x.shape[-2:]
         labels, image = self._read(conditions)
         if self.classes is not None:
             e = e + label_rows(self.embedding, labels, x)
@@ -151,7 +156,7 @@ class _Ladder(nn.Module):
             h = self.after[k](torch.cat([h, seen[k]], 1), e)
             h = nn.functional.pixel_shuffle(self.up[k - 1](h), 2) if k else h
         h = self.last(nn.functional.silu(h))
-        return nn.functional.pixel_shuffle(h, self.patch)[..., :height, :width]
+        return linear + nn.functional.pixel_shuffle(h, self.patch)[..., :height, :width]
 
     def _images(self, x) -> Tensor:
         x = x if isinstance(x, Tensor) else check.as_tensor(x, "x")
@@ -237,7 +242,7 @@ class MeanUNet(_Ladder):
         return self._run([r, t - r], x, conditions)
 
 
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+def _zero(layer: Layer) -> Layer:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

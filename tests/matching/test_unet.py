@@ -57,6 +57,18 @@ def test_all_pixels_see_all_pixels_and_times():
     assert (mean(0.2, 0.5, x) - mean(0.3, 0.6, x)).abs().max() > 1e-4
 
 
+def test_a_multiple_of_the_image_is_there_from_the_start():
+    """What flow matching of one Gaussian law asks for: v(t, x) = a(t) x; of each colour by itself, whatever the padding."""
+    network, x = UNet(2, width=4, patch=2, generator=generator()), images(3, 2, 7, 5).float()
+    with torch.no_grad():
+        network.gain.bias.copy_(torch.tensor([2.0, -1.0]))
+    torch.testing.assert_close(network(0.3, x), x * torch.tensor([2.0, -1.0])[:, None, None])
+    with torch.no_grad():
+        network.gain.weight.fill_(1.0)
+    factors = network(torch.tensor([0.3, 0.3, 0.6]), torch.ones_like(x))[:, 0, 0, 0]
+    assert factors[0] == factors[1] != factors[2]
+
+
 def test_labels():
     network, x, labels = make(classes=4), images(5), torch.tensor([0, 1, 2, 3, 2])
     torch.testing.assert_close(network(0.25, x), network(0.25, x, torch.full((5,), -1)))
