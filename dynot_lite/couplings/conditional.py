@@ -55,6 +55,10 @@ class ClassCouplings(IndexedPairs):
         self.result: ClassFit | None = None
         for label in torch.unique(labels).tolist():
             self._places.append(torch.nonzero(labels == label)[:, 0])
+            if len(self._places[-1]) < 2:
+                raise ValueError(
+                    f"class {label} has one of the points, and needs two: leave out both, or count it to another class"
+                )
             try:
                 self.couplings[label] = SemidiscreteCoupling(points[self._places[-1]], epsilon=epsilon)
             except ValueError as error:

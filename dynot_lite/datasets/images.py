@@ -1,5 +1,6 @@
 """Images that need no download: two photographs and the colours in them, handwritten digits, and a maze; densities of them."""
 
+import numpy as np
 import torch
 from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor
@@ -34,9 +35,9 @@ def photographs(*, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]
     >>> china.shape, flower.dtype
     (torch.Size([40, 60, 3]), torch.float64)
     """
-    images = tuple(torch.tensor(load_sample_image(name)).to(torch.float64) / 255 for name in ("china.jpg", "flower.jpg"))
+    images = [torch.tensor(load_sample_image(name)).to(torch.float64) / 255 for name in ("china.jpg", "flower.jpg")]
     if size is None:
-        return images
+        return images[0], images[1]
     if not isinstance(size, (tuple, list)) or len(size) != 2:
         raise ValueError(f"size must be a pair (height, width), got {size!r}")
     full = tuple(images[0].shape[:2])
@@ -90,8 +91,8 @@ def digits() -> tuple[Tensor, Tensor]:
     >>> images.shape, labels.bincount().min().item()
     (torch.Size([1797, 64]), 174)
     """
-    bunch = load_digits()
-    return torch.tensor(bunch.data / 16, dtype=torch.float32), torch.tensor(bunch.target, dtype=torch.int64)
+    levels, classes = load_digits(return_X_y=True)
+    return torch.tensor(np.asarray(levels) / 16, dtype=torch.float32), torch.tensor(classes, dtype=torch.int64)
 
 
 def digit_density(index: int, n: int, *, margin: float = 1 / 8) -> Tensor:
