@@ -24,5 +24,5 @@ A flow that is to be differentiated is :func:`dynot_lite.paths.flows.integrate`.
 from dynot_lite._base.rooms import lazily
 
 __getattr__ = lazily(
-    __name__, "networks", "unet", "training", "flow_matching", "mean_flow", "fields", "standardize", "classifier"
+    __name__, "networks", "unet", "training", "classifier", "flow_matching", "mean_flow", "fields", "standardize"
 )
