@@ -24,7 +24,7 @@
 # included (section 9); where it does not help (section 10).
 #
 # **Prerequisites.** [proofs/08](08_semidiscrete_flow_matching.ipynb), sections 1 to 4. **Running time.** Half a minute on one
-# thread (quick preset, on pictures of half the size: its numbers say that the code runs, no more), about forty minutes on two (full).
+# thread (quick preset, on pictures of half the size: it shows that the code runs), about forty minutes on two (full).
 
 # %% tags=["parameters"]
 preset = "quick"
@@ -621,8 +621,9 @@ claim("IMG-21", classes["one per class"]["looks"][1.0, 32][3] - classes["one for
 claim("IMG-22", classes["one per class"]["looks"][1.0, 2][0] / classes["independent"]["looks"][1.0, 2][0])
 
 # %% [markdown]
-# Columns: evaluations; cells: Fréchet distance, and how many of the classes the judge sees as asked. In one coupling for all the noise knows the label (IMG-19), and in generation it does not: IMG-21 is what
-# that costs in accuracy at 32 evaluations, where the steps are no excuse. Guidance trades the law of the data for clearer classes,
+# Columns: evaluations; cells: Fréchet distance, and how many of the classes the judge sees as asked. In one coupling for all the
+# noise knows the label (IMG-19), and in generation it does not: IMG-21 is what that costs in accuracy at 32 evaluations, where
+# the steps are no excuse. Guidance trades the law of the data for clearer classes,
 # at two evaluations of the network in one.
 #
 # ## 8. Super-resolution
