@@ -25,7 +25,7 @@
 # machine says little about speed. Claims about accuracy hold in both.
 #
 # **Prerequisites.** `proofs/04_gaussian_exercises` for the Gaussian formulas, `proofs/05_am_ot_equivalence` for the conjugates,
-# `proofs/02_benamou_brenier` for the grids, `03_flow_matching`, `08_semidiscrete_flow_matching` and `09_amortized_ot` for the last three sections.
+# `proofs/02_benamou_brenier` for the grids, `03_flow_matching`, `proofs/08_semidiscrete_flow_matching` and `09_amortized_ot` for the last three sections.
 #
 # **The peers** of sections 4 and 5 are no dependencies of ours: `python3 run.py peers` installs them. Where one is absent, its claims say
 # `SKIP`.

@@ -63,7 +63,7 @@ from dynot_lite.couplings.exact_flow import ExactFlow
 from dynot_lite.couplings.prepared import prepare
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
-start("08_semidiscrete_flow_matching", preset=preset, seed=seed)
+start("proofs/08_semidiscrete_flow_matching", preset=preset, seed=seed)
 rng = torch.Generator().manual_seed(seed)
 full = preset == "full"
 torch.set_num_threads(1)  # the networks are small: more threads cost more than they give
@@ -114,7 +114,7 @@ def random_weights(n):
 # >
 # > *Correct:* potentials by stochastic gradient; a fresh noise is paired by one maximum-inner-product search. There is no coupling matrix, and Sinkhorn's algorithm is what the method replaces (so says the abstract in the same text).
 # >
-# > *Smallest counter-example:* one noise, two points: the pair is an argmax of two numbers; a matrix would need one row per possible noise. (SD-4, SD-10; [the sheet](../figures/errata.md#f-01))
+# > *Smallest counter-example:* one noise, two points: the pair is an argmax of two numbers; a matrix would need one row per possible noise. (SD-4, SD-10; [the sheet](../../figures/errata.md#f-01))
 #
 # On the line everything can be integrated: cells are intervals. $F$ by quadrature of the minimum, its derivative by sixth-order
 # differences.
@@ -1240,4 +1240,4 @@ claim("SD-53", own_fit.primal_cost / (0.5 * own_points.shape[1] + 0.5 * own_poin
 #
 # ## Problems
 #
-# [PS3](assignments/PS3_couplings_to_sliced_ot.ipynb), parts 4 (points on a line), 11 (tools for digits) and 12 (real digits).
+# [PS3](../assignments/PS3_couplings_to_sliced_ot.ipynb), parts 4 (points on a line), 11 (tools for digits) and 12 (real digits).
