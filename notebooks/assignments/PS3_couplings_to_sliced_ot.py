@@ -22,8 +22,8 @@
 # - pair real digits under a price for wrong labels, and pair noise with digits by averaged stochastic ascent;
 # - ask a question about real images, and answer it by an experiment that others can trust.
 #
-# **Prerequisites.** The notebooks `00_start_here`, `04_gaussian_exercises` (sections 5 and 6), `08_semidiscrete_flow_matching`
-# (sections 1 to 3) and `09_amortized_ot` (sections 1 and 2). **Time.** About ten hours, and two or three
+# **Prerequisites.** The notebooks `00_start_here`, `04_gaussian_exercises` (sections 5 and 6), `09_amortized_ot` (sections 1 and 2)
+# and `proofs/08_semidiscrete_flow_matching` (sections 1 to 3). **Time.** About ten hours, and two or three
 # for the project of part 13. **Points.** 100 in thirteen parts, in proportion to the time that a part takes; none needs the code
 # of an earlier one, except part 12, which uses part 11.
 #
@@ -294,7 +294,7 @@ claim_part("PS3-2", globals())
 #
 # *7 points, graded automatically. About 50 minutes, difficulty 2 of 3.*
 #
-# Read first: [08_semidiscrete_flow_matching](../08_semidiscrete_flow_matching.ipynb), sections 1, “The semi-dual”, and 3, “Exact solutions”.
+# Read first: [proofs/08_semidiscrete_flow_matching](../proofs/08_semidiscrete_flow_matching.ipynb), sections 1, “The semi-dual”, and 3, “Exact solutions”.
 #
 # The noise is a mixture of Gaussians in $\mathbb R^d$, $\mu=\sum_kw_k\,\mathcal N(m_k,S_k)$ with $S_k\succ0$; here `w`, `m` and
 # `S` have the shapes $(K,)$, $(K,d)$ and $(K,d,d)$. The distinct points $y_1,\dots,y_N\in\mathbb R^d$, $N\ge2$, lie on *one
@@ -523,7 +523,7 @@ claim_part("PS3-5", globals())
 # $\omega=q_j$, of measure zero. $\square$
 #
 # **(b)** The optimal map exists and is unique up to null sets, as $\mathcal N(m,\Sigma)$ has a density (Brenier). Any $g$ whose
-# cells have the masses $b_j$ gives it: each start goes to the point of its cell (notebook 08, proposition 1). Since
+# cells have the masses $b_j$ gives it: each start goes to the point of its cell (proofs/08, proposition 1). Since
 # $c(x,y_j)-g_j-c(x,y_k)+g_k=(s_k-s_j)\langle u,x\rangle+\text{const}$, cells are slabs in $\langle u,x\rangle$, in the order of
 # the $s_j$; and choosing the differences $g_{j+1}-g_j$ one after the other, one can put the walls at the quantiles of $\langle
 # u,X_0\rangle$ at the levels $b_1+\dots+b_j$ (these increase, so that $j$ attains the minimum between the walls to its
@@ -881,7 +881,7 @@ claim_part("PS3-10", globals())
 #
 # *5 points, graded automatically. About 40 minutes, difficulty 2 of 3.*
 #
-# Read first: [08_semidiscrete_flow_matching](../08_semidiscrete_flow_matching.ipynb), section 9, “Classes”.
+# Read first: [proofs/08_semidiscrete_flow_matching](../proofs/08_semidiscrete_flow_matching.ipynb), section 9, “Classes”.
 #
 # **Pairs with labels.** Two clouds of $n$ and $m$ points of equal weights $\frac1n$ and $\frac1m$, with labels `l0` and `l1` of
 # shapes $(n,)$ and $(m,)$ (numbers such as 0, 1, 2). Among all plans, take the one that minimises $\mathbb
@@ -968,7 +968,7 @@ claim_part("PS3-11", globals())
 #
 # *7 points, graded by a person: figure 4, explanation 3. About 50 minutes, difficulty 2 of 3.*
 #
-# Read first: [08_semidiscrete_flow_matching](../08_semidiscrete_flow_matching.ipynb), section 8, “Digits”.
+# Read first: [proofs/08_semidiscrete_flow_matching](../proofs/08_semidiscrete_flow_matching.ipynb), section 8, “Digits”.
 #
 # Below are two samples of handwritten digits, images of 8 × 8 pixels as points in $\mathbb R^{64}$ with their labels, and
 # Gaussian noise with the mean of the images. Draw *one* figure with two panels, with labelled axes.

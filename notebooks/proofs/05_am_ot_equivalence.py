@@ -423,7 +423,7 @@ errata.box("A-03")
 # *The idea: the minimum that defines the action smooths the kinks of $\Psi$ at once, so nothing has to be differentiable.* A
 # map that tears its source apart has a potential with kinks: if the source has a positive density on a connected open set and
 # the target has two separate parts, $\nabla\Psi$ cannot be continuous, since it would send a connected set to a connected one.
-# Every map to finitely many points (notebook [08](../08_semidiscrete_flow_matching.ipynb)) has one, a maximum of affine
+# Every map to finitely many points ([proofs/08](08_semidiscrete_flow_matching.ipynb), section 1) has one, a maximum of affine
 # functions. In this subsection a *convex potential* is a function $\Psi:\mathbb R^d\to(-\infty,+\infty]$, convex, lower
 # semicontinuous, not identically $+\infty$. With $\Psi_t=(1-t)\tfrac12|\cdot|^2+t\Psi$ put, for $0<t<1$,
 #
