@@ -207,8 +207,8 @@ class _Run:
         """Keep what the run is of in a file; refuse a folder that has another run."""
         budget = {"out", "run", "rest", "seconds", "data"}
         wanted = {name: value for name, value in vars(self.options).items() if name not in budget}
-        digest = hashlib.sha256(self.images.contiguous().numpy())
-        digest.update(b"" if self.labels is None else self.labels.contiguous().numpy())
+        digest = hashlib.sha256(self.images.contiguous().numpy().data)
+        digest.update(b"" if self.labels is None else self.labels.contiguous().numpy().data)
         wanted["images"] = digest.hexdigest()[:16]
         path = self.out / "run.json"
         if path.exists():
@@ -263,12 +263,13 @@ class _Run:
             coupling = ClassCouplings(self.points, labels, epsilon=options.epsilon)
             parts = coupling.couplings
         # Read by one process for all: they need not share a disk, and cannot read two versions of it.
-        kept = ranks.told(lambda: checkpoints.read(path) if path.exists() else {"parts": {}, "report": []}, self.group)
+        fresh: dict[str, Any] = {"parts": {}, "report": []}
+        kept = ranks.told(lambda: checkpoints.read(path) if path.exists() else fresh, self.group)
         for label, state in kept["parts"].items():
             parts[label].load_state_dict(state)
 
-        def keep(part: SemidiscreteCoupling) -> None:
-            kept["parts"].update({label: part.state_dict() for label, other in parts.items() if other is part})
+        def keep(*some: SemidiscreteCoupling) -> None:
+            kept["parts"].update({label: part.state_dict() for label, part in parts.items() if part in some})
             checkpoints.save(kept, path)
 
         if not kept["report"]:
@@ -279,8 +280,8 @@ class _Run:
                 generator=own_generator(self.device, "coupling", options.seed, self.rank, done),
             )  # fmt: skip
             kept["report"] = self._report(result, list(parts.values()))
-            for part in parts.values() if self.rank == 0 else ():
-                keep(part)
+            if self.rank == 0:
+                keep(*parts.values())
         for line in kept["report"]:
             self.say(f"coupling: {line}")
         return coupling.pair
