@@ -22,6 +22,8 @@ from dynot_lite.matching.networks import label_rows, label_table, same_times
 __all__ = ["MeanUNet", "UNet"]
 
 Layer = TypeVar("Layer", bound=nn.Module)
+# Without gradients, as many images at a time as fill so many numbers at the finest level: a cache, or a share of a card's memory.
+ROWS = {"cpu": 2**20, "other": 2**26}
 WAVES = 16  # frequencies of a time, from one radian up
 
 
@@ -146,6 +148,14 @@ class _Ladder(nn.Module):
         if height % side or width % side:
             x = nn.functional.pad(x, (0, -width % side, 0, -height % side), mode="replicate")
         x = nn.functional.pixel_unshuffle(x, self.patch)
+        most = ROWS["cpu" if x.device.type == "cpu" else "other"] // (self.first.out_channels * x[0, 0].numel()) or 1
+        if torch.is_grad_enabled() or len(x) <= most:
+            h = self._climb(x, e)
+        else:
+            h = torch.cat([self._climb(*rows) for rows in zip(x.split(most), e.split(most), strict=True)])
+        return linear + nn.functional.pixel_shuffle(h, self.patch)[..., :height, :width]
+
+    def _climb(self, x: Tensor, e: Tensor) -> Tensor:
         h = self.first(x.contiguous(memory_format=torch.channels_last))
         seen = []
         for k, block in enumerate(self.before):
@@ -155,8 +165,7 @@ class _Ladder(nn.Module):
         for k in reversed(range(len(self.after))):
             h = self.after[k](torch.cat([h, seen[k]], 1), e)
             h = nn.functional.pixel_shuffle(self.up[k - 1](h), 2) if k else h
-        h = self.last(nn.functional.silu(h))
-        return linear + nn.functional.pixel_shuffle(h, self.patch)[..., :height, :width]
+        return self.last(nn.functional.silu(h))
 
     def _images(self, x) -> Tensor:
         x = x if isinstance(x, Tensor) else check.as_tensor(x, "x")
@@ -193,7 +202,8 @@ class _Ladder(nn.Module):
 class UNet(_Ladder):
     """A velocity v(t, x) of images, with an optional class and an optional image as conditions.
 
-    It starts at zero. On a CPU, ``patch=2`` makes a step four times as cheap.
+    It starts at zero. On a CPU, ``patch=2`` makes a step four times as cheap. Without gradients, many images are worked off in
+    blocks, so that samples of any number need little memory.
 
     Args:
         channels: of the image: 1 for grey, 3 for colours.

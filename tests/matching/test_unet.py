@@ -7,6 +7,7 @@ import pytest
 import torch
 from instances import generator
 
+from dynot_lite.matching import unet
 from dynot_lite.matching.flow_matching import FlowMatching, guided, sample
 from dynot_lite.matching.mean_flow import MeanFlow
 from dynot_lite.matching.training import fit
@@ -55,6 +56,24 @@ def test_all_pixels_see_all_pixels_and_times():
     x = images(1)
     mean = make(MeanUNet)
     assert (mean(0.2, 0.5, x) - mean(0.3, 0.6, x)).abs().max() > 1e-4
+
+
+def test_many_images_are_worked_off_in_blocks(monkeypatch):
+    """Three at a time, or one where a single one is too large already: the same numbers, only where nobody wants gradients."""
+    network, x, t, labels = make(classes=2, conditions=1, patch=2), images(8), torch.rand(8).double(), torch.arange(8) % 3 - 1
+    whole, seen = network(t, x, labels, x), []
+    network.first.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    for rows, blocks in ((3 * 4 * 16, [3, 3, 2]), (1, [1] * 8), (2**20, [8])):
+        monkeypatch.setitem(unet.ROWS, "cpu", rows)
+        seen.clear()
+        with torch.no_grad():
+            torch.testing.assert_close(network(t, x, labels, x), whole)
+        assert seen == blocks
+    monkeypatch.setitem(unet.ROWS, "cpu", 1)
+    seen.clear()
+    assert network(t, x, labels, x).requires_grad and seen == [8]
+    with torch.no_grad(), pytest.raises(ValueError, match="labels must have one row for each of the 8"):
+        network(t, x, labels[:3], x)
 
 
 def test_a_multiple_of_the_image_is_there_from_the_start():
