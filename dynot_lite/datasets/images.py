@@ -10,7 +10,7 @@ from dynot_lite._base import randomness
 from dynot_lite.datasets.samplers import colours_of
 from dynot_lite.grids.operators import centres
 
-__all__ = ["CREDIT", "colour_sample", "digit_density", "digits", "luminance", "maze", "photographs"]
+__all__ = ["CREDIT", "colour_sample", "digit_density", "digits", "luminance", "maze", "patches", "photographs"]
 
 CREDIT = "Photographs: danielbuechele (temple) and vultilion (flower), CC BY 2.0, changed."
 """Whose the photographs are, and under which licence: to stand under every picture that shows them."""
@@ -78,6 +78,24 @@ def colour_sample(image, n: int, *, generator: torch.Generator | None = None) ->
     cut = randomness.integers(pixels, 1, generator=generator, like=colours)
     place = randomness.uniform(n, generator=generator, like=colours, dtype=torch.float64)
     return colours[(cut + bounds[:-1] + (place * bounds.diff()).long()) % pixels]
+
+
+def patches(image, *, size: int = 32) -> Tensor:
+    """All windows of ``size`` × ``size`` pixels of an image (h, w, c): a view, shape (h − size + 1, w − size + 1, c, size, size).
+
+    With ``.flatten(0, 1)``, which copies, they are points (N, c, size, size): those of the two photographs together are
+    482 328 for 32 × 32 pixels, 5.5 GiB in float32. Every so many of them: index the view before.
+
+    Raises:
+        ValueError: an image of another shape, or smaller than a window.
+
+    >>> sum(patches(image)[..., 0, 0, 0].numel() for image in photographs())
+    482328
+    """
+    image = check.as_tensor(image, "image")
+    if image.ndim != 3 or min(image.shape[:2]) < check.count(size, "size") or not image.shape[2]:
+        raise ValueError(f"image must have shape (h, w, c) and {size} pixels on either side at least, got {tuple(image.shape)}")
+    return image.unfold(0, size, 1).unfold(1, size, 1)
 
 
 def digits() -> tuple[Tensor, Tensor]:
