@@ -61,7 +61,7 @@ COUPLINGS = ("semidiscrete", "independent", "batch")
 EVALUATIONS = (1, 2, 4, 8, 32)
 SAMPLES = 2000  # compared with the images held out
 ROW = 10  # images in a row of samples.png
-BLOCK = 512  # images that go through the network at a time
+BLOCK = 512  # images that go through the classifier at a time
 PAUSE = 10.0  # seconds between pictures of the training
 
 
@@ -99,17 +99,13 @@ class ImageFlow(nn.Module):
         weight = next(self.network.parameters())
         noise = randomness.normal(check.count(n, "n"), *self.shape, generator=generator, like=weight)
         labels = None if labels is None else check.rows(labels, n, "labels", like=noise)
-        found = []
-        for x0, own in zip(noise.split(BLOCK), [None] * n if labels is None else labels.split(BLOCK), strict=False):
-            if own is None:
-                field: Callable = self.network
-            elif check.number(scale, "scale") == 1:
-                field = partial(_labelled, self.network, own)
-            else:
-                field = flow_matching.guided(self.network, own, scale=scale)
-            x = flow_matching.sample(field, x0, steps=steps, method=method)
-            found.append(self.scale.inverse(x).clamp(0, 1))
-        return torch.cat(found)
+        if labels is None:
+            field: Callable = self.network
+        elif check.number(scale, "scale") == 1:
+            field = partial(_labelled, self.network, labels)
+        else:
+            field = flow_matching.guided(self.network, labels, scale=scale)
+        return self.scale.inverse(flow_matching.sample(field, noise, steps=steps, method=method)).clamp(0, 1)
 
 
 def _labelled(network: Callable, labels: Tensor, t, x: Tensor) -> Tensor:
