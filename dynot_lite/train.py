@@ -167,7 +167,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _refuse(why: str) -> int:
-    print(f"train: {why}", file=sys.stderr)
+    print(f"train: {why.replace('size=(height, width)', '--size PIXELS')}", file=sys.stderr)
     return 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -243,7 +244,7 @@ def test_a_folder_of_pictures_of_all_sizes_with_classes_and_a_size(tmp_path, qui
     for name in ("cats", "dogs"):
         folder_of(tmp_path / "data" / name, [9, 12, 20] * 5)
     command = (tmp_path / "data", "--out", tmp_path / "run", "--by-class", "--steps", 2, *SMALL)
-    assert "of one size" in refused(capsys, *command)
+    assert re.search("of one size.* with --size PIXELS", refused(capsys, *command))
     assert run(*command, "--size", 8) == 0
     assert "27 images of 3 × 8 × 8 to train on, 3 held out" in capsys.readouterr().out
 
