@@ -61,7 +61,7 @@ COUPLINGS = ("semidiscrete", "independent", "batch")
 EVALUATIONS = (1, 2, 4, 8, 32)
 SAMPLES = 2000  # compared with the images held out
 ROW = 10  # images in a row of samples.png
-BLOCK = 512  # images that go through the network at a time
+BLOCK = 512  # images that go through the classifier at a time
 PAUSE = 10.0  # seconds between pictures of the training
 
 
@@ -99,17 +99,13 @@ class ImageFlow(nn.Module):
         weight = next(self.network.parameters())
         noise = randomness.normal(check.count(n, "n"), *self.shape, generator=generator, like=weight)
         labels = None if labels is None else check.rows(labels, n, "labels", like=noise)
-        found = []
-        for x0, own in zip(noise.split(BLOCK), [None] * n if labels is None else labels.split(BLOCK), strict=False):
-            if own is None:
-                field: Callable = self.network
-            elif check.number(scale, "scale") == 1:
-                field = partial(_labelled, self.network, own)
-            else:
-                field = flow_matching.guided(self.network, own, scale=scale)
-            x = flow_matching.sample(field, x0, steps=steps, method=method)
-            found.append(self.scale.inverse(x).clamp(0, 1))
-        return torch.cat(found)
+        if labels is None:
+            field: Callable = self.network
+        elif check.number(scale, "scale") == 1:
+            field = partial(_labelled, self.network, labels)
+        else:
+            field = flow_matching.guided(self.network, labels, scale=scale)
+        return self.scale.inverse(flow_matching.sample(field, noise, steps=steps, method=method)).clamp(0, 1)
 
 
 def _labelled(network: Callable, labels: Tensor, t, x: Tensor) -> Tensor:
@@ -171,7 +167,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _refuse(why: str) -> int:
-    print(f"train: {why}", file=sys.stderr)
+    print(f"train: {why.replace('size=(height, width)', '--size PIXELS')}", file=sys.stderr)
     return 1
 
 
@@ -207,8 +203,8 @@ class _Run:
         """Keep what the run is of in a file; refuse a folder that has another run."""
         budget = {"out", "run", "rest", "seconds", "data"}
         wanted = {name: value for name, value in vars(self.options).items() if name not in budget}
-        digest = hashlib.sha256(self.images.contiguous().numpy())
-        digest.update(b"" if self.labels is None else self.labels.contiguous().numpy())
+        digest = hashlib.sha256(self.images.contiguous().numpy().data)
+        digest.update(b"" if self.labels is None else self.labels.contiguous().numpy().data)
         wanted["images"] = digest.hexdigest()[:16]
         path = self.out / "run.json"
         if path.exists():
@@ -263,12 +259,13 @@ class _Run:
             coupling = ClassCouplings(self.points, labels, epsilon=options.epsilon)
             parts = coupling.couplings
         # Read by one process for all: they need not share a disk, and cannot read two versions of it.
-        kept = ranks.told(lambda: checkpoints.read(path) if path.exists() else {"parts": {}, "report": []}, self.group)
+        fresh: dict[str, Any] = {"parts": {}, "report": []}
+        kept = ranks.told(lambda: checkpoints.read(path) if path.exists() else fresh, self.group)
         for label, state in kept["parts"].items():
             parts[label].load_state_dict(state)
 
-        def keep(part: SemidiscreteCoupling) -> None:
-            kept["parts"].update({label: part.state_dict() for label, other in parts.items() if other is part})
+        def keep(*some: SemidiscreteCoupling) -> None:
+            kept["parts"].update({label: part.state_dict() for label, part in parts.items() if part in some})
             checkpoints.save(kept, path)
 
         if not kept["report"]:
@@ -279,8 +276,8 @@ class _Run:
                 generator=own_generator(self.device, "coupling", options.seed, self.rank, done),
             )  # fmt: skip
             kept["report"] = self._report(result, list(parts.values()))
-            for part in parts.values() if self.rank == 0 else ():
-                keep(part)
+            if self.rank == 0:
+                keep(*parts.values())
         for line in kept["report"]:
             self.say(f"coupling: {line}")
         return coupling.pair

@@ -52,4 +52,4 @@ def test_it_draws_what_it_was_given(tmp_path, given):
 
 def test_it_has_twenty_lines():
     code = [line for line in TEXT.splitlines()[ast.parse(TEXT).body[0].end_lineno :] if line.strip()]
-    assert len(code) <= 20 and max(map(len, code)) <= 120
+    assert len(code) <= 20 and max(map(len, code)) <= 100
