@@ -50,7 +50,7 @@ from sklearn.svm import SVC
 from dynot_lite.couplings import batches, plans
 from dynot_lite import datasets
 from dynot_lite.matching import mean_flow
-from dynot_lite.companion import claim, errata, largest, say, show, show_table, smallest, start
+from dynot_lite.companion import claim, errata, largest, say, show, smallest, start
 from dynot_lite.companion.numerics import difference
 from dynot_lite.matching.flow_matching import FlowMatching, guided, sample
 from dynot_lite.matching.networks import MeanVelocityNetwork, VelocityNetwork
