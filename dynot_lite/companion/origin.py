@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dynot_lite._base.folder import data_folder
 from dynot_lite.companion.benchmark import PEERS
 from dynot_lite.companion.ledger import PACKAGE, changes, git
 from dynot_lite.companion.notebooks import FIXED, NUMERICAL, name_of
@@ -84,8 +85,9 @@ def fingerprint(source: Path, *, preset: str, seed: int, package: Path = PACKAGE
     if text:
         listed += [("source", source)]
         listed += [(path.name, path) for path in (package / "companion" / "claims").glob(f"{claims}.toml")]
-    if os.environ.get("DYNOT_DATA") and any("DYNOT_DATA" in path.read_text(encoding="utf-8") for path in files):
-        listed += [(path.name, path) for path in Path(os.environ["DYNOT_DATA"]).glob("*.pt")]
+    folder = data_folder()
+    if folder and any("data_folder" in path.read_text(encoding="utf-8") for path in files):
+        listed += [(path.name, path) for kind in ("*.pt", "*.npz") for path in folder.glob(kind)]
     for name, path in sorted(listed):
         digest.update(f"\0{name}\0{sha256(path)}".encode())
     return digest.hexdigest()

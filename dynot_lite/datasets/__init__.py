@@ -2,4 +2,4 @@
 
 from dynot_lite._base.rooms import lazily
 
-__getattr__ = lazily(__name__, "toy", "samplers", "images", "files", "w2_benchmark")
+__getattr__ = lazily(__name__, "toy", "samplers", "images", "files", "mnist", "w2_benchmark")

@@ -7,7 +7,6 @@ and shifted so that the target T#p0 has mean 0 and mean coordinate variance 1. T
 import hashlib
 import itertools
 import math
-import os
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from dynot_lite._base import checkpoints, randomness
 from dynot_lite._base import checks as check
+from dynot_lite._base.folder import data_folder
 from dynot_lite.potentials.convex import ConvexPotential
 
 __all__ = ["W2Benchmark", "download_w2_benchmark", "save_w2_pair", "synthetic_w2_pair", "w2_benchmark"]
@@ -160,13 +160,14 @@ def w2_benchmark(dim: int, directory=None, *, dtype: torch.dtype = torch.float32
     the machine's generator, so that figures agree to about 1 %.
 
     Args:
-        directory: the folder with the files ``{dim}_v1.pt`` and ``{dim}_v2.pt``; the environment variable DYNOT_DATA if left out.
+        directory: the folder with the files ``{dim}_v1.pt`` and ``{dim}_v2.pt``; the one that DYNOT_DATA names, or ``data`` in a
+            clone, if left out.
 
     Raises:
         ValueError: no folder, or a file that is missing, damaged, or of another dimension; the message says how to get it.
     """
     check.count(dim, "dim")
-    directory = os.environ.get("DYNOT_DATA") if directory is None else directory
+    directory = data_folder() if directory is None else directory
     if not directory:
         raise ValueError(f"directory must name the folder with {dim}_v1.pt and {dim}_v2.pt, or set DYNOT_DATA: {_how(dim)}")
     files = [check.path(directory, "directory") / f"{dim}_v{i}.pt" for i in (1, 2)]

@@ -20,4 +20,4 @@ A flow that is to be differentiated is :func:`dynot_lite.paths.flows.integrate`.
 
 from dynot_lite._base.rooms import lazily
 
-__getattr__ = lazily(__name__, "networks", "training", "flow_matching", "mean_flow", "fields")
+__getattr__ = lazily(__name__, "networks", "training", "flow_matching", "mean_flow", "fields", "standardize")
