@@ -7,6 +7,7 @@
   python3 run.py book         build the site of the notebooks and of the package's reference
   python3 run.py course       release problem sets, grade submissions
   python3 run.py data         fetch a data set (optional)
+  python3 run.py train        train a flow of your own images
   python3 run.py peers        install the libraries that some benchmarks compare with (optional)
 
 Needs Python 3.11 or later and nothing else. The first call makes the virtual environment .venv beside this file and installs

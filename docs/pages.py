@@ -86,7 +86,7 @@ class Page:
 def write(home: Path, target: Path) -> dict[str, list[Page]]:
     """Write all pages into the folder ``target``, and return the notebooks in which each function of the package is used."""
     shutil.copytree(home / "figures", target / "figures", ignore=shutil.ignore_patterns("*.json", "*.md"), dirs_exist_ok=True)
-    for path in (home / "CITATION.cff", *home.glob("docs/theorem.py")):
+    for path in (home / "CITATION.cff", *home.glob("docs/theorem.py"), *home.glob("docs/images.py")):
         (target / path.relative_to(home)).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, target / path.relative_to(home))
     stories, proofs, sets = read(home, target / "download")

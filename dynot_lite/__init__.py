@@ -26,7 +26,7 @@ solving                   data first, then keyword-only options of one vocabular
 ========================  ==============================================================================================
 
 Each folder is a noun of the theory and imports only from those before it: ``paths``, ``laws``, ``grids``, ``couplings``,
-``potentials``, ``matching``, ``datasets``, then ``metrics`` and ``plots``, ``companion``, ``course`` and ``cli``.
+``potentials``, ``matching``, ``datasets``, then ``metrics`` and ``plots``, ``companion``, ``course``, ``train`` and ``cli``.
 """
 
 from dynot_lite._base.rooms import lazily
@@ -45,5 +45,6 @@ __getattr__ = lazily(
     "plots",
     "companion",
     "course",
+    "train",
     "cli",
 )

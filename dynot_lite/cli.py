@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from dynot_lite import train
 from dynot_lite.companion import benchmark, book, cluster, errata, notation, notebooks, record, runner, seeds, table
 from dynot_lite.companion.ledger import PRESETS, registry
 from dynot_lite.companion.processes import holding
@@ -31,6 +32,7 @@ The notebooks of dynot_lite: run them anew, test them, and see what they claim.
   data        fetch a data set that is too large for this repository (optional)
   peers       install the libraries that some benchmarks compare with (optional)
   course      release problem sets to students, and grade their work
+  train       train a flow of your own images
 
 "python -m dynot_lite COMMAND --help" tells more about each. All exit with 0 only if everything succeeded."""
 
@@ -170,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     site = command("book", help="build the site", description=BOOK)
     site.set_defaults(run=lambda options: print(book.build(notebooks.root())) or 0)
     course.add_parser(commands)
+    train.add_parser(commands)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How good a flow or a map is: path energy, straightness, exact W₂² and energy distance of samples, L2-UVP and cosine.
+"""How good a flow or a map is: path energy, straightness; W₂², energy and Fréchet distance of samples, coverage, copies; L2-UVP.
 
 Derivatives: none. All results are numbers of Python, also of points that require a gradient.
 """
@@ -12,7 +12,19 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite.couplings.plans import exact_plan
 
-__all__ = ["TEST_SIZE", "PathEnergy", "cosine", "energy_distance", "l2_uvp", "path_energy", "sample_w2_squared"]
+__all__ = [
+    "TEST_SIZE",
+    "Memorisation",
+    "PathEnergy",
+    "cosine",
+    "coverage",
+    "energy_distance",
+    "frechet_distance",
+    "l2_uvp",
+    "memorisation",
+    "path_energy",
+    "sample_w2_squared",
+]
 
 TEST_SIZE = 2**14
 """Points of the held-out test set of the Wasserstein-2 benchmark."""
@@ -100,6 +112,99 @@ def energy_distance(x0, x1) -> float:
     return _representable(2 * _distances(x0, x1) / (len(x0) * len(x1)) - within)
 
 
+def frechet_distance(features0, features1) -> float:
+    """The Fréchet distance |m0 − m1|² + tr(S0 + S1 − 2(S0 S1)^½) of two samples: W₂² (no ½) of the Gaussians fitted to them.
+
+    With the features of a classifier of images it is what "FID" is for one certain network; only numbers of one network and of
+    one size of samples compare. It sees means and covariances alone, and more than zero also for two samples of one law: of
+    the order of the traces times the dimension over n. So quote the value of two samples that are known to have one law, the floor.
+    Time (n + m)d² + d³; covariances may be singular.
+
+    Args:
+        features0, features1: shapes (n, d) and (m, d), n, m ≥ 2.
+
+    Raises:
+        ValueError: samples of different dimensions, of one point, or not finite.
+
+    >>> round(frechet_distance([[0.0], [2.0]], [[3.0], [7.0]]), 6)  # the means differ by 4, the deviations by √2
+    18.0
+    """
+    x0, x1 = _samples(features0, features1, "features0 and features1")
+    if len(x0) < 2 or len(x1) < 2:
+        raise ValueError(f"features0 and features1 must have two points each, got {len(x0)} and {len(x1)}")
+    # S = RᵀR with R of d rows: tr (S0 S1)^½ is the sum of the singular values of R0 R1ᵀ, also where S0 or S1 is singular.
+    roots = [torch.linalg.qr((x - x.mean(0)) / math.sqrt(len(x) - 1)).R for x in (x0, x1)]
+    crossed = torch.linalg.svdvals(roots[0] @ roots[1].mT).sum()
+    squares = sum(root.square().sum() for root in roots) + (x0.mean(0) - x1.mean(0)).square().sum()
+    return _representable(max((squares - 2 * crossed).item(), 0.0))
+
+
+def coverage(x0, x1) -> float:
+    """The share of the points of ``x1`` that a sample ``x0`` comes near: nearer than the fifth nearest other point of ``x1``.
+
+    Coverage of arXiv 2002.09797 with five neighbours. Samples that leave out a mode leave its points uncovered, and where they
+    gather does not make up for it. For two samples of one law and of one size it is about 1 − 2⁻⁵ ≈ 0.97; less with fewer samples.
+
+    Args:
+        x0: generated points, shape (n, d), n ≥ 1.
+        x1: data, shape (m, d), m ≥ 6, in the features that decide what is near.
+
+    Raises:
+        ValueError: samples of different dimensions, fewer than six data, values that are not finite.
+
+    >>> data = [[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [20.0], [21.0], [22.0], [23.0], [24.0], [25.0]]
+    >>> coverage([[2.5]], data)
+    0.5
+    """
+    x0, x1 = _samples(x0, x1)
+    if len(x1) < 6:
+        raise ValueError(f"x1 must have six points, got {len(x1)}")
+    radius = _nearest(x1, x1, 6)  # itself, and five more
+    return (_nearest(x1, x0, 1) < radius).double().mean().item()
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Whether samples are copies of the data that a model was trained on; both numbers are near 1 for fresh points of its law.
+
+    Attributes:
+        closer: how often the nearest of all images, trained on and kept, is one that was trained on, over the share of these
+            among all. Copies, with noise or without, have the inverse of this share: 2 if there are as many of both.
+        farther: the mean distance to the nearest training point, over that of the kept points. Pure noise has more than 1;
+            copies without noise have 0.
+    """
+
+    closer: float
+    farther: float
+
+
+def memorisation(x0, train, held_out) -> Memorisation:
+    """Copies among samples ``x0`` of a model: who is nearer, points of ``train`` or of ``held_out``, and how near.
+
+    For x0 of the law of the data the nearest of all N + M points is equally likely each of them. A copy with noise is *not*
+    found by its distance to ``train`` alone: there is a noise level at which that equals the distance of kept points. And
+    pure noise is as near to one set as to the other: it takes both numbers.
+
+    Args:
+        x0: samples, shape (n, d).
+        train, held_out: shapes (N, d) and (M, d), of one law; most is seen with M ≥ N.
+
+    Raises:
+        ValueError: samples of different dimensions, values that are not finite.
+
+    >>> memorisation([[0.1], [5.1]], [[0.0], [5.0]], [[1.0], [7.0]])
+    Memorisation(closer=2.0, farther=0.06666666666666672)
+    """
+    x0, train = _samples(x0, train, "x0 and train")
+    x0, held_out = _samples(x0, held_out, "x0 and held_out")
+    own = _nearest(x0, train, 1)
+    closer = (own < _nearest(x0, held_out, 1)).double().mean().item() * (len(train) + len(held_out)) / len(train)
+    kept = _nearest(held_out, train, 1).mean().item()
+    if not kept:
+        raise ValueError("held_out must have other points than train, got points of train only")
+    return Memorisation(closer, _representable(own.mean().item() / kept))
+
+
 def l2_uvp(mapped, truth, target_variance: float) -> float:
     """The unexplained variance percentage 100 E|T̂(x) − T(x)|² / Var(p1) of arXiv 2106.01954; 100 is what a constant map scores.
 
@@ -148,19 +253,24 @@ def _distances(x0: Tensor, x1: Tensor) -> float:
     return sum(torch.cdist(block, x1).sum().item() for block in x0.split(max(2**20 // len(x1), 1)))
 
 
+def _nearest(x0: Tensor, x1: Tensor, k: int) -> Tensor:
+    """The distance of each point of x0 to its k-th nearest of x1, shape (n,), in blocks of a million distances."""
+    blocks = x0.split(max(2**20 // len(x1), 1))
+    return torch.cat([torch.cdist(block, x1).kthvalue(k, dim=1).values for block in blocks])
+
+
 def _representable(number: float) -> float:
     if not math.isfinite(number):
         raise ValueError("points must have finite squared distances, got values too large for float64")
     return number
 
 
-def _samples(x0, x1) -> tuple[Tensor, Tensor]:
-    x0 = check.points(x0, "x0").detach().double()
-    x1 = check.points(x1, "x1", like=x0).detach()
+def _samples(x0, x1, names: str = "x0 and x1") -> tuple[Tensor, Tensor]:
+    first, second = names.split(" and ")
+    x0 = check.points(x0, first).detach().double()
+    x1 = check.points(x1, second, like=x0).detach()
     if x0.ndim != 2 or x1.ndim != 2 or x0.shape[1] != x1.shape[1]:
-        raise ValueError(
-            f"x0 and x1 must be samples (n, d) and (m, d) of one dimension, got {tuple(x0.shape)}, {tuple(x1.shape)}"
-        )
+        raise ValueError(f"{names} must be samples (n, d) and (m, d) of one dimension, got {tuple(x0.shape)}, {tuple(x1.shape)}")
     return x0, x1
 
 

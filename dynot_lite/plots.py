@@ -29,6 +29,7 @@ __all__ = [
     "set_style",
     "strip",
     "write_gif",
+    "write_images",
 ]
 
 # Okabe & Ito's palette: distinguishable with every common form of colour blindness, and in grey.
@@ -77,10 +78,12 @@ def set_style() -> None:
 
 
 def image_grid(images, *, columns: int, gap: int = 1) -> np.ndarray:
-    """Square images side by side, row by row, as one picture of shape (height, width); the gaps and missing images are NaN.
+    """Images side by side, row by row, as one picture (height, width), or (height, width, 3) in colours.
+
+    The gaps and missing images are NaN.
 
     Args:
-        images: shape (n, side²) or (n, side, side).
+        images: shape (n, h, w), (n, 1, h, w) or, in colours, (n, 3, h, w); or (n, side²), square ones in a row.
         columns: images per row.
         gap: pixels between images.
 
@@ -88,13 +91,32 @@ def image_grid(images, *, columns: int, gap: int = 1) -> np.ndarray:
     array([[ 1.,  2., nan,  5.,  6.],
            [ 3.,  4., nan,  7.,  8.]])
     """
-    images = np.asarray(images, dtype=float)
-    side = round(images[0].size ** 0.5)
-    rows = -(-len(images) // columns)
-    canvas = np.full((rows, columns, side + gap, side + gap), np.nan)
-    canvas.reshape(-1, side + gap, side + gap)[: len(images), :side, :side] = images.reshape(-1, side, side)
-    picture = canvas.transpose(0, 2, 1, 3).reshape(rows * (side + gap), columns * (side + gap))
-    return picture[: picture.shape[0] - gap, : picture.shape[1] - gap]
+    images = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images, dtype=float)
+    if images.ndim == 2:
+        images = images.reshape(len(images), 1, round(images.shape[1] ** 0.5), -1)
+    images = images[:, None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must have shape (n, h, w), (n, 1, h, w) or (n, 3, h, w), got {images.shape}")
+    n, colours, height, width = images.shape
+    rows = -(-n // columns)
+    canvas = np.full((rows * columns, height + gap, width + gap, colours), np.nan)
+    canvas[:n, :height, :width] = images.transpose(0, 2, 3, 1)
+    canvas = canvas.reshape(rows, columns, height + gap, width + gap, colours).swapaxes(1, 2)
+    picture = canvas.reshape(rows * (height + gap), columns * (width + gap), colours)
+    picture = picture[: len(picture) - gap, : picture.shape[1] - gap]
+    return picture if colours == 3 else picture[..., 0]
+
+
+def write_images(path: str | Path, images, *, columns: int, enlarge: int = 2) -> None:
+    """Write images with values in [0, 1], which others are cut to, side by side into a picture file, such as a PNG.
+
+    Args:
+        images, columns: as of :func:`image_grid`.
+        enlarge: pixels of the file, in each direction, for one of an image.
+    """
+    picture = np.nan_to_num(image_grid(images, columns=columns), nan=0.5).clip(0, 1)
+    picture = (255 * picture + 0.5).astype(np.uint8)
+    Image.fromarray(picture.repeat(enlarge, 0).repeat(enlarge, 1)).save(path)
 
 
 def draw_trajectories(ax: Axes, positions, *, colour: str = COLOURS["grey"], count: int = 60) -> None:

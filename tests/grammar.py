@@ -34,11 +34,12 @@ SHARED = {
 }
 # What only one subject has. A new name here is a decision: look first whether an old one means the same.
 SUBJECT = {
-    "atol", "beta", "boundary", "classes", "clip", "compile", "components", "conditions", "cost", "cross_cov", "degree",
-    "depth", "dtype", "ema", "epsilon", "folds", "group", "growth_length", "heads", "interpolant", "like", "loss", "margin",
-    "mask", "mass", "matrix", "method", "noise", "offset", "pole", "potential", "potentials", "precision", "probes",
-    "product", "quadrature", "ridge", "rtol", "samples", "scale", "schedule", "sigma", "size", "squares", "strength",
-    "sweeps", "t", "t0", "t1", "temperature", "time_weight", "times", "warm_up", "width", "workers",
+    "atol", "augment", "beta", "boundary", "classes", "clip", "compile", "components", "conditions", "cost", "cross_cov",
+    "degree", "depth", "dtype", "ema", "epsilon", "folder", "folds", "group", "growth_length", "heads", "interpolant",
+    "labels", "like", "loss", "margin", "mask", "mass", "matrix", "mean", "method", "noise", "offset", "pole",
+    "potential", "potentials", "precision", "probes", "product", "quadrature", "ridge", "rtol", "samples", "scale",
+    "schedule", "sigma", "size", "squares", "strength", "sweeps", "t", "t0", "t1", "temperature", "time_weight", "times",
+    "warm_up", "width", "workers",
 }  # fmt: skip
 # Names that mean what one of the names above means.
 FORBIDDEN = {

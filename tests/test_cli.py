@@ -123,6 +123,7 @@ def test_help_names_every_command_and_option(capsys):
             "Ctrl-C",
         ],
         ("test",): ["pytest"],
+        ("train",): ["--coupling", "--out", "--seconds", "--by-class", "model.pt", "table.csv", "torchrun", "mnist"],
         ("execute",): ["--timeout", "--text", "notebooks/NAME.py"],
         ("claims",): ["--write"],
     }.items():

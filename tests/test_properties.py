@@ -33,6 +33,7 @@ REFUSED = (ValueError, TypeError)
 
 # Public functions without a call, and why.
 WITHOUT = {
+    "datasets.mnist.download_mnist": "needs the network",
     "datasets.w2_benchmark.download_w2_benchmark": "needs the network",
     "paths.interpolants.Interpolant.unchecked": "documented to be without checks; `at` is the same with them",
     "potentials.action_matching.Action": "a protocol: nothing to call",

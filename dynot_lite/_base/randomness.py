@@ -55,10 +55,19 @@ def choices(weights: Tensor, n: int, *, generator: Generator) -> Tensor:
 
 def linear(inputs: int, outputs: int, *, generator: Generator) -> nn.Linear:
     """A linear layer whose weights and biases are uniform on ±1/√inputs."""
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    return _layer(nn.Linear, inputs, outputs, fan=inputs, generator=generator)
+
+
+def convolution(inputs: int, outputs: int, side: int, *, generator: Generator, **options) -> nn.Conv2d:
+    """A convolution by side × side pixels whose weights and biases are uniform on ±1/√(inputs · side²)."""
+    return _layer(nn.Conv2d, inputs, outputs, side, fan=inputs * side**2, generator=generator, **options)
+
+
+def _layer(kind: Callable, *sizes: int, fan: int, generator: Generator, **options):
+    layer = kind(*sizes, device="meta", **options).to_empty(device="cpu")
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter.copy_((2 * uniform(*parameter.shape, generator=generator, like=parameter) - 1) / inputs**0.5)
+            parameter.copy_((2 * uniform(*parameter.shape, generator=generator, like=parameter) - 1) / fan**0.5)
     return layer
 
 

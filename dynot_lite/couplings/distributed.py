@@ -15,12 +15,14 @@ starts them again instead, from the checkpoint. Computation is on the GPUs (nccl
 """
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,33 +63,61 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(
             "torchrun must start this, one process per device: see the documentation of dynot_lite.couplings.distributed"
         )
+    with processes(timeout=options.timeout) as device:
+        return _fit(options, device)
+
+
+@contextlib.contextmanager
+def processes(*, timeout: float = 300.0) -> Iterator[torch.device]:
+    """Join the other processes that torchrun has started, one for each device, and leave them at the end.
+
+    Gives the device of this process: its own GPU (the others are heard through nccl), or the CPU (gloo). ``timeout``: seconds
+    to wait for a process that is silent. Without torchrun nothing is joined.
+    """
     gpu = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if gpu else torch.device("cpu")
+    if "RANK" not in os.environ:
+        yield device
+        return
     if gpu:
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if gpu else "gloo", timeout=datetime.timedelta(seconds=options.timeout))
+    distributed.init_process_group("nccl" if gpu else "gloo", timeout=datetime.timedelta(seconds=timeout))
     try:
-        return _fit(options, device)
+        yield device
     finally:
         distributed.destroy_process_group()
+
+
+def read_for_all(path: Path, device: torch.device, *, rank: int = 0, group=None) -> dict | None:
+    """The checkpoint at ``path``, or None if there is none: read by rank 0 for all ranks of ``group``.
+
+    They need not share a disk, and cannot read two versions of it.
+    """
+    box = [checkpoints.read(path) if rank == 0 and path.exists() else None]
+    if group is not None:
+        distributed.broadcast_object_list(box, src=0, group=group, device=device)
+    return box[0]
+
+
+def own_generator(device: torch.device, *key: object) -> torch.Generator:
+    """A generator on ``device`` whose seed is a hash of ``key``: another rank, or another number of draws before, another one."""
+    digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _fit(options: argparse.Namespace, device: torch.device) -> int:
     rank = distributed.get_rank()
     points, weights = load_points(options.points, device)
     coupling = SemidiscreteCoupling(points, weights=weights, epsilon=options.epsilon)
-    # The first process reads the checkpoint for all: they need not share a disk, and cannot read two versions of it.
-    box = [checkpoints.read(options.output) if rank == 0 and options.output.exists() else None]
-    distributed.broadcast_object_list(box, src=0, device=device)
+    state = read_for_all(options.output, device, rank=rank, group=distributed.group.WORLD)
     noises = 0
-    if box[0] is not None:
-        coupling.load_state_dict(box[0])
-        noises = box[0]["noises"]
+    if state is not None:
+        coupling.load_state_dict(state)
+        noises = state["noises"]
         if rank == 0:
             print(f"resumed from {options.output} at iteration {coupling.iterations:.4g}", file=sys.stderr, flush=True)
     # Neither another process nor the run before a restart may have drawn the same noise.
-    key = hashlib.sha256(f"{options.seed} {rank} {noises}".encode()).digest()
-    generator = torch.Generator(device).manual_seed(int.from_bytes(key[:7], "big"))
+    generator = own_generator(device, options.seed, rank, noises)
     result = coupling.fit(
         tol=options.tol, max_iterations=options.max_iterations, generator=generator, group=distributed.group.WORLD,
         callback=(lambda c: checkpoints.save(c.state_dict(), options.output)) if rank == 0 else None,

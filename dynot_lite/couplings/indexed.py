@@ -41,14 +41,14 @@ class IndexedPairs(ABC):
         return sample
 
     def loader(
-        self, batch: int, *, labels=None, augment: Callable | None = None, generator: torch.Generator | None = None
+        self, n: int, *, labels=None, augment: Callable | None = None, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, ...]]:
         """An endless iterator of batches (x0, x1, *conditions), for a training loop of one's own.
 
         Every batch is fresh noise and its points. ``training.fit`` takes :meth:`pair`, or :meth:`pairs` with labels, instead.
 
         Args:
-            batch: pairs in a batch.
+            n: pairs in a batch.
             labels: what belongs to the points and comes last in each batch, (N, ...), as in :meth:`pairs`.
             augment: ``(x1, generator=) -> x1`` of the same shape: random flips, shifts and the like of the points that were
                 chosen. The noise of a pair was chosen for the point as it is, so the coupling is that of the data without
@@ -57,16 +57,16 @@ class IndexedPairs(ABC):
             generator: of all random numbers; ``augment`` gets it, too.
 
         Raises:
-            ValueError: a batch < 1, labels of another length; in the iteration, ``augment`` that returns another shape or
+            ValueError: n < 1, labels of another length; in the iteration, ``augment`` that returns another shape or
                 values that are not finite. TypeError: ``augment`` is no function.
         """
-        check.count(batch, "batch")
-        sample = self.pairs() if labels is None else self.pairs(labels)
-        augment = augment and function(augment, "augment")
+        check.count(n, "n")
+        given = () if labels is None else (check.rows(labels, len(self.points), "labels", like=self.points),)
+        sample, augment = self.pairs(*given), None if augment is None else function(augment, "augment")
 
         def batches() -> Iterator[tuple[Tensor, ...]]:
             while True:
-                x0, x1, *conditions = sample(batch, generator=generator)
+                x0, x1, *conditions = sample(n, generator=generator)
                 if augment is not None:
                     x1 = check.as_tensor(values(augment(x1, generator=generator), x1, "augment"), "what augment returns")
                 yield x0, x1, *conditions

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base.differentiation import refuse_graph
 
 __all__ = ["as_images", "cities", "countries", "load_images", "load_points"]
 
@@ -90,11 +91,12 @@ def as_images(images, *, size: int | tuple[int, int] | None = None) -> Tensor:
         float32, shape (N, C, H, W), values in [0, 1].
 
     Raises:
-        ValueError: another shape, values that are not finite or in neither range.
+        ValueError: another shape, values that are not finite or in neither range; images that require a gradient.
 
     >>> as_images(torch.full((2, 5, 4, 3), 51, dtype=torch.uint8))[0, :, 0, 0]
     tensor([0.2000, 0.2000, 0.2000])
     """
+    refuse_graph(images, "images")
     size = _height_and_width(size)
     x = check.rows(images, None, "images", like=images if isinstance(images, Tensor) else torch.empty(0))
     if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
@@ -105,7 +107,7 @@ def as_images(images, *, size: int | tuple[int, int] | None = None) -> Tensor:
         shapes = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1 or 3"
         raise ValueError(f"images must have shape {shapes}, got {tuple(x.shape)}: use reshape, and [None] for one image")
     x = x if x.is_floating_point() or x.dtype == torch.uint8 else x.long()
-    low, high = (float(end) for end in x.detach().aminmax())
+    low, high = (float(end) for end in x.aminmax())
     levels = high > 1 and (not x.is_floating_point() or bool((x == x.round()).all()))
     if low < 0 or high > (255 if levels else 1):
         wanted = "values in [0, 1] or levels 0, …, 255"

@@ -40,7 +40,7 @@ CAUSES = (
         ("NewConnectionError", "NameResolutionError", "TimeoutError", "Network is unreachable", "ProxyError", "ConnectionError"),
         "the package index cannot be reached: no network, or pip needs to be told of a proxy or another index",
     ),
-    (("No matching distribution", "Could not find a version"), "the package index does not have it"),
+    (("No matching distribution", "Could not find a version"), "the package index does not have it, or cannot be reached"),
 )
 
 

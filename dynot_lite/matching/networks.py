@@ -1,4 +1,4 @@
-"""Perceptrons for velocities of points (n, d). Training and sampling take any callable; images need a network of their own."""
+"""Perceptrons for velocities of points (n, d). Training and sampling take any callable; images: ``unet``."""
 
 import itertools
 
@@ -35,9 +35,7 @@ class VelocityNetwork(nn.Module):
         self.last = randomness.linear(width, dim, generator=generator)
         self.dim, self.classes = dim, classes
         if classes is not None:
-            # One more row, for "none": it starts at zero, so that the labels are shifts from the unconditional field.
-            rows = randomness.normal(check.count(classes, "classes"), width, generator=generator, like=self.last.weight)
-            self.embedding = nn.Embedding.from_pretrained(torch.cat([rows, torch.zeros_like(rows[:1])]), freeze=False)
+            self.embedding = label_table(check.count(classes, "classes"), width, generator=generator, like=self.last.weight)
 
     def forward(self, t, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The velocity at points x, shape (n, d), at a time or one time per point, (n,), for integer labels (n,) if given.
@@ -45,29 +43,17 @@ class VelocityNetwork(nn.Module):
         Points are taken to the dtype and device of the parameters; whether they are finite is not looked at.
         """
         x = _points(x, self.dim, self.last.weight)
-        t = _times(t, "t", x)
+        t = same_times(t, "t", x)
         first, *rest = self.hidden
         h = first(torch.cat([t[:, None], x], 1))
         if self.classes is not None:
-            h = h + self._shift(self.classes, labels, x)
+            h = h + label_rows(self.embedding, labels, x)
         elif labels is not None:
             raise ValueError("labels need a network with classes, got a network without")
         h = nn.functional.selu(h)
         for layer in rest:
             h = nn.functional.selu(layer(h))
         return self.last(h)
-
-    def _shift(self, classes: int, labels: Tensor | None, x: Tensor) -> Tensor:
-        if labels is None:
-            return self.embedding.weight[-1]
-        labels = check.rows(labels, len(x), "labels", like=x)
-        if labels.shape != x.shape[:1] or labels.is_floating_point():
-            raise ValueError(f"labels must be integers of shape ({x.shape[0]},), got {labels.dtype} {tuple(labels.shape)}")
-        labels = labels.long()
-        # Training on a GPU would wait for this comparison in every step; there the embedding itself stops on other labels.
-        if not (self.training and labels.is_cuda) and (labels.min() < -1 or labels.max() >= classes):
-            raise ValueError(f"labels must lie in -1..{classes - 1}, got {labels.min()} to {labels.max()}")
-        return self.embedding(torch.where(labels == -1, classes, labels))
 
 
 class MeanVelocityNetwork(nn.Module):
@@ -85,8 +71,29 @@ class MeanVelocityNetwork(nn.Module):
     def forward(self, r, t, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The average velocity over [r, t] from points x at time r, shape (n, d); times scalar or (n,)."""
         x = _points(x, self.field.dim - 1, self.field.last.weight)
-        r, t = _times(r, "r", x), _times(t, "t", x)
+        r, t = same_times(r, "r", x), same_times(t, "t", x)
         return self.field(r, torch.cat([(t - r)[:, None], x], 1), labels)[:, 1:]  # the component of t − r has no meaning
+
+
+def label_table(classes: int, width: int, *, generator: torch.Generator | None, like: Tensor) -> nn.Embedding:
+    """A row for each class and one more, for "none": it starts at zero, so that labels are shifts of the unconditional field."""
+    rows = randomness.normal(classes, width, generator=generator, like=like)
+    return nn.Embedding.from_pretrained(torch.cat([rows, torch.zeros_like(rows[:1])]), freeze=False)
+
+
+def label_rows(table: nn.Embedding, labels: Tensor | None, x: Tensor) -> Tensor:
+    """The rows of integer labels (n,) of points x, refused if there are other labels than -1, …, K − 1; the last row for None."""
+    if labels is None:
+        return table.weight[-1:]
+    classes = table.num_embeddings - 1
+    labels = check.rows(labels, len(x), "labels", like=x)
+    if labels.shape != x.shape[:1] or labels.is_floating_point():
+        raise ValueError(f"labels must be integers of shape ({x.shape[0]},), got {labels.dtype} {tuple(labels.shape)}")
+    labels = labels.long()
+    # Training on a GPU would wait for this comparison in every step; there the embedding itself stops on other labels.
+    if not (table.training and labels.is_cuda) and (labels.min() < -1 or labels.max() >= classes):
+        raise ValueError(f"labels must lie in -1..{classes - 1}, got {labels.min()} to {labels.max()}")
+    return table(torch.where(labels == -1, classes, labels))
 
 
 def _points(x, dim: int, weight: Tensor) -> Tensor:
@@ -96,7 +103,7 @@ def _points(x, dim: int, weight: Tensor) -> Tensor:
     return x.to(weight)
 
 
-def _times(t, name: str, x: Tensor) -> Tensor:
+def same_times(t, name: str, x: Tensor) -> Tensor:
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     if t.shape not in ((), (1,), x.shape[:1]):
         raise ValueError(f"{name} must be a number or of shape ({len(x)},), got shape {tuple(t.shape)}")

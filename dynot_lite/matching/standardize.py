@@ -17,8 +17,7 @@ class Standardize(nn.Module):
     ``.to(device)`` moves them.
 
     Args:
-        mean: a number.
-        scale: a positive number.
+        mean, scale: two numbers, the scale positive; usually those of :meth:`fit`, or of a state that is loaded.
 
     >>> levels = torch.tensor([[0.0, 255.0], [255.0, 0.0]])
     >>> standardize = Standardize.fit(levels)
@@ -30,7 +29,7 @@ class Standardize(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, mean: float | Tensor = 0.0, scale: float | Tensor = 1.0):
+    def __init__(self, *, mean: float | Tensor = 0.0, scale: float | Tensor = 1.0):
         super().__init__()
         numbers = {"mean": check.number(mean, "mean"), "scale": check.positive(scale, "scale")}
         for name, given in (("mean", mean), ("scale", scale)):
@@ -52,7 +51,7 @@ class Standardize(nn.Module):
         scale, mean = torch.std_mean(x, correction=0)
         if not (0 < scale < torch.inf):
             raise ValueError("x must be of a size whose squares are floating-point numbers")
-        return cls(mean, scale)
+        return cls(mean=mean, scale=scale)
 
     def forward(self, x) -> Tensor:
         """(x − mean)/scale, in the shape and floating-point dtype of x."""

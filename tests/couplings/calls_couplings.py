@@ -404,6 +404,8 @@ CALLS = [
     semi("indexed", "IndexedPairs.pair_index", lambda: Fixed(POINTS).pair_index(4), {}),
     semi("indexed", "IndexedPairs.pairs", lambda labels: Fixed(POINTS).pairs(labels)(4), {"labels": t(0, 1, 1, 0, 2)},
          names={"labels": "condition"}),
+    semi("indexed", "IndexedPairs.loader", lambda labels: next(Fixed(POINTS).loader(4, labels=labels)),
+         {"labels": t(0, 1, 1, 0, 2)}),
     semi("exact_flow", "ExactFlow", lambda **z: ExactFlow(fitted(**z, epsilon=0.5)).velocity(0.5, X0), **moving((None,))),
     room("exact_flow", "ExactFlow.velocity", lambda t, x: FLOW.velocity(t, x), {"t": t(0.25, 0.5, 0.0), "x": X0},
          names={"t": r"\bt\b", "x": r"x|\bt\b"}),

@@ -140,11 +140,22 @@ def certified():
     return HARD._fitted().certificate()
 
 
+def loaded(**given):
+    return next(HARD.loader(**given))
+
+
 NOISE, PREPARED = atoms.Noise("normal", like=POINTS), prepared.prepare(HARD, 300, generator=generator())
 OBJECTIVE = amortized.ObjectiveAmortization(DIRECTIONS, epsilon=0.5)
 JOINT = fitted(JointCoupling(POINTS, Z, beta=1.0))
 CLASSES = fitted(ClassCouplings(POINTS, KINDS))
 N = {"n": 3}
+LOADING = (
+    "indexed.IndexedPairs",
+    "semidiscrete.SemidiscreteCoupling",
+    "conditional.ClassCouplings",
+    "conditional.JointCoupling",
+    "prepared.PairList",
+)
 # Every function with options, and valid arguments; what it gives is a function itself (a pair sampler), so it is called, too.
 OPTIONS = {
     "batches.entropic": (batches.entropic, {"source": rows(X0), "target": rows(Y), "epsilon": 0.5}),
@@ -184,6 +195,8 @@ OPTIONS = {
     "conditional.JointCoupling.pair_index": (JOINT.pair_index, N),
     "indexed.IndexedPairs.pair": (HARD.pair, N),
     "indexed.IndexedPairs.pair_index": (HARD.pair_index, N),
+    "indexed.IndexedPairs.loader": (loaded, N),
+    **{f"{name}.loader": (loaded, N) for name in LOADING},
     "sliced.directions": (sliced.directions, {"dim": 3, "count": 2}),
     "sliced.soft_c_transform": (sliced.soft_c_transform, {"cost": PLAN, "potential": LABELS[:2], "epsilon": 0.5}),
     "sliced.stereographic": (sliced.stereographic, {"x": [[1.0, 0.0, 0.0]]}),

@@ -12,8 +12,9 @@ import torch
 from calls import Call
 
 from dynot_lite.datasets import toy, w2_benchmark
-from dynot_lite.datasets.files import cities, countries, load_points
+from dynot_lite.datasets.files import as_images, cities, countries, load_images, load_points
 from dynot_lite.datasets.images import colour_sample, digit_density, digits, luminance, maze, photographs
+from dynot_lite.datasets.mnist import mnist
 from dynot_lite.datasets.samplers import clusters, from_colours, from_points, normal
 
 FOLDER = Path(tempfile.mkdtemp())
@@ -73,6 +74,16 @@ def array_file() -> Path:
     return FOLDER / "points.npy"
 
 
+def image_file() -> Path:
+    np.save(FOLDER / "images.npy", IMAGE.numpy()[None])
+    return FOLDER / "images.npy"
+
+
+def small(folder):
+    found = mnist(folder=folder)
+    return found.images[:20], found.labels, found.test_images[:20], found.test_labels
+
+
 def toys(name) -> Call:
     sample = seeded(getattr(toy, name))
     return Call(f"datasets.toy.{name}", lambda n, generator: sample(n, generator=generator), {}, excused=DEFAULT, **SAMPLER)
@@ -88,6 +99,22 @@ CALLS = [
         {},
         options={"path": ("path", array_file()), "size": ("count", 2)},
     ),
+    Call(
+        "datasets.files.load_images",
+        lambda path, size: load_images(path, size=size)[0],
+        {},
+        options={"path": ("path", image_file()), "size": ("count", 2)},
+    ),
+    Call(
+        "datasets.files.as_images",
+        lambda images, size: as_images(images, size=size),
+        {"images": IMAGE[None]},
+        options={"size": ("count", 2)},
+        limits={"levels": ({"images": torch.full((1, 2, 2), 51.0)}, torch.full((1, 1, 2, 2), 0.2))},
+        tolerance=1e-6,
+        excused=dict.fromkeys(("short unsigned integers", "integers", "booleans"), "levels, tested by themselves"),
+    ),
+    Call("datasets.mnist.mnist", small, {}, options={"folder": ("path", FOLDER)}),
     Call("datasets.images.digits", digits, {}),
     Call("datasets.images.maze", lambda size: maze(size=size), {}, options={"size": ("count", 2)}),
     Call("datasets.images.photographs", lambda size: photographs(size=size), {}, options={"size": ("size", (5, 8))}),

@@ -5,7 +5,8 @@ from calls import Call
 from calls_couplings import LONGER, fits
 from instances import generator
 
-from dynot_lite.matching import fields, flow_matching, mean_flow, networks, training
+from dynot_lite.matching import classifier, fields, flow_matching, mean_flow, networks, training, unet
+from dynot_lite.matching.standardize import Standardize
 from dynot_lite.paths.interpolants import TRIGONOMETRIC
 
 
@@ -15,7 +16,7 @@ def t(*rows) -> torch.Tensor:
 
 def room(module, name, run, arrays=None, **options) -> Call:
     place = f"{module}.{name}"
-    if "networks" in place or "training.fit" in place:
+    if "networks" in place or "unet" in place or "training.fit" in place:
         options["excused"] = {
             "default dtype": "the one of the parameters",
             "modes": "parameters of inference mode cannot be trained",
@@ -30,10 +31,13 @@ def room(module, name, run, arrays=None, **options) -> Call:
 
 X0, X1 = t([0.5, 1.0], [-1.0, 0.25], [2.0, -0.5]), t([1.5, 0.0], [-0.5, 1.25], [0.25, 2.0])
 LABELS = torch.tensor([0, 2, 1])
+IMAGES = X0.reshape(3, 1, 1, 2)
 R, T = t(0.0, 0.25, 0.5), t(0.25, 0.5, 1.0)
 PAIRS = {"x0": X0, "x1": X1}
 POINTS = {"names": {"x0": f"x0|{LONGER}"}, "units": {"x0": 1}, "result_units": (1,)}
 ANY = {"a wrong length": "points of any dimension are valid; only the velocity knows its own"}
+NONE = {"empty": "no points are a batch, too"}
+STANDARD = Standardize(mean=0.5, scale=2.0)
 FIELD = {"names": {"t": r"\bt\b"}, "units": {"x": 1}, "result_units": (1,), "rows": [{"x": 0, "result": 0}], "excused": ANY}
 NAMES = {"x0": "x0|x1", "t": r"\bt\b", "r": r"\br\b"}
 
@@ -61,6 +65,15 @@ def pairs(n, generator=None):
 
 def network(kind=networks.VelocityNetwork, **options):
     return kind(2, width=4, depth=2, classes=3, generator=generator(), **options)
+
+
+def painter(kind=unet.UNet):
+    """Of pictures of two pixels, with other weights than the zeros of the start."""
+    made = kind(1, width=4, classes=3, generator=generator())
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator(1), dtype=torch.float32)
+    return made
 
 
 def trained(loss, kind):
@@ -142,9 +155,48 @@ CALLS = [
         rows=[{"x0": 0, "result": 0}],
         excused=ANY,
     ),
+    room(
+        "standardize",
+        "Standardize.fit",
+        lambda x: (lambda found: (found.mean, found.scale))(Standardize.fit(x)),
+        {"x": X0},
+        units={"x": 1},
+        result_units=(1, 1),
+        moved=("x",),
+        result_moved=(True, False),
+        rows=[{"x": 0, "result": None}],
+        dims={"x": 1, "result": None},
+        limits={"two numbers": ({"x": t([1.0, 3.0])}, (2.0, 1.0)), "one value": ({"x": t([2.0, 2.0])}, "x must hold numbers")},
+        excused=ANY,
+    ),
+    room(
+        "standardize",
+        "Standardize.forward",
+        lambda x: STANDARD(x),
+        {"x": X0},
+        rows=[{"x": 0, "result": 0}],
+        limits={"the mean": ({"x": t([0.5])}, t([0.0])), "one scale above": ({"x": t([2.5])}, t([1.0]))},
+        excused=ANY | NONE,
+    ),
+    room(
+        "standardize",
+        "Standardize.inverse",
+        lambda z: STANDARD.inverse(z),
+        {"z": X0},
+        names={"z": r"\bz\b"},
+        rows=[{"z": 0, "result": 0}],
+        limits={"zero": ({"z": t([0.0])}, t([0.5])), "one": ({"z": t([1.0])}, t([2.5]))},
+        excused=ANY | NONE,
+    ),
+    room("standardize", "Standardize.extra_repr", lambda: float(STANDARD.extra_repr().partition("scale=")[2])),
     *(
         room("networks", f"{kind.__name__}{name}", lambda kind=kind, times=times: network(kind)(*times, X0.float(), LABELS))
         for name in ("", ".forward")
         for kind, times in ((networks.VelocityNetwork, (0.25,)), (networks.MeanVelocityNetwork, (0.25, 0.5)))
+    ),
+    *(
+        room("unet", f"{kind.__name__}{name}", lambda kind=kind, times=times: painter(kind)(*times, IMAGES.float(), LABELS))
+        for name in ("", ".forward")
+        for kind, times in ((unet.UNet, (0.25,)), (unet.MeanUNet, (0.25, 0.5)))
     ),
 ]  # fmt: skip

@@ -2,19 +2,20 @@
 
 import pytest
 import torch
-from calls_matching import LABELS, X0, X1, field, network, pairs, source
+from calls_matching import IMAGES, LABELS, X0, X1, field, network, painter, pairs, source
 from derivatives import exact, exact_in_parameters, has_graph, unnamed
 from derivatives import rows as table
 from instances import generator
 
 import dynot_lite.matching
-from dynot_lite.matching import fields, flow_matching, mean_flow, networks, training
+from dynot_lite.matching import classifier, fields, flow_matching, mean_flow, networks, standardize, training, unet
 from dynot_lite.paths.interpolants import TRIGONOMETRIC, VARIANCE_PRESERVING, Interpolant
 
 F64 = torch.float64
 CUBIC = Interpolant(lambda t: 1 - t**3, lambda t: t * (2 - t))  # derivatives by forward mode
 INNER = torch.tensor([0.25, 0.5, 0.75], dtype=F64)  # differences do not leave [0, 1]
 VELOCITY, AVERAGE = (network(kind).double() for kind in (networks.VelocityNetwork, networks.MeanVelocityNetwork))
+PAINTER, AVERAGE_PAINTER = (painter(kind).double() for kind in (unet.UNet, unet.MeanUNet))
 PATHS = {"linear": flow_matching.LINEAR, "trigonometric": TRIGONOMETRIC, "preserving": VARIANCE_PRESERVING, "cubic": CUBIC}
 
 
@@ -34,7 +35,11 @@ EXACT = {
     "change_path": (lambda x: fields.change_path(VELOCITY, CUBIC)(0.25, x), X0),
     "score": (lambda x: fields.score(VELOCITY)(0.25, x), X0),
     "VelocityNetwork": (lambda t, x: VELOCITY(t, x, LABELS), INNER, X0),
+    "Standardize": (standardize.Standardize(mean=0.5, scale=2.0), X0),
+    "Standardize, inverse": (standardize.Standardize(mean=0.5, scale=2.0).inverse, X0),
     "MeanVelocityNetwork": (lambda r, t, x: AVERAGE(r, t, x, LABELS), INNER / 2, INNER, X0),
+    "UNet": (lambda t, x: PAINTER(t, x, LABELS), INNER, IMAGES),
+    "MeanUNet": (lambda r, t, x: AVERAGE_PAINTER(r, t, x, LABELS), INNER / 2, INNER, IMAGES),
 }
 PARAMETERS = {
     "flow_matching.loss": (VELOCITY, lambda net: flow_matching.loss(net, X0, X1, INNER, LABELS)),
@@ -44,6 +49,8 @@ PARAMETERS = {
     "score": (VELOCITY, lambda net: fields.score(net)(0.25, X0)),
     "VelocityNetwork": (VELOCITY, lambda net: net(INNER, X0, LABELS)),
     "MeanVelocityNetwork": (AVERAGE, lambda net: net(INNER / 2, INNER, X0, LABELS)),
+    "UNet": (PAINTER, lambda net: net(INNER, IMAGES, LABELS)),
+    "MeanUNet": (AVERAGE_PAINTER, lambda net: net(INNER / 2, INNER, IMAGES, LABELS)),
 }
 
 
@@ -108,6 +115,8 @@ def test_none(row):
 def test_refused():
     with pytest.raises(ValueError, match="scale must not require a gradient"):
         flow_matching.guided(VELOCITY, LABELS, scale=torch.tensor(1.0, requires_grad=True))
+    with pytest.raises(ValueError, match="x must not require a gradient"):
+        standardize.Standardize.fit(leaf(X0))
     number = torch.tensor(0.5, requires_grad=True)
     with pytest.raises(ValueError, match="t must not require a gradient"):
         fields.change_path(VELOCITY, CUBIC)(number, X0)
@@ -116,6 +125,7 @@ def test_refused():
 
 
 def test_the_table_names_every_function():
-    assert set(unnamed(dynot_lite.matching, training, flow_matching, mean_flow, networks, fields)) <= {"Training", "cosine"}
+    rooms = (training, flow_matching, mean_flow, networks, unet, fields, standardize, classifier)
+    assert set(unnamed(dynot_lite.matching, *rooms)) <= {"Training", "cosine"}
     tested = " ".join((*EXACT, *NONE, "mean_flow.loss", "MeanFlow"))
     assert [name for row in table(dynot_lite.matching) for name in row.split(", ") if name not in tested] == []
