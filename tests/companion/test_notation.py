@@ -1,4 +1,4 @@
-"""The notation: the page is that of the data, and notebooks 00 to 05 use no symbol for what it never means."""
+"""The notation: the page is that of the data, and notebooks 00 to 05, 07 and 08 use no symbol for what it never means."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from dynot_lite.companion import notation, notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = [name for name in notebooks.find_notebooks(ROOT / "notebooks") if re.match(r"(?:proofs/)?0[0-57][a-z]?_", name)]
+NAMES = [name for name in notebooks.find_notebooks(ROOT / "notebooks") if re.match(r"(?:proofs/)?0[0-578][a-z]?_", name)]
 EXERCISES = "04_gaussian_exercises"  # the notebooks that state and solve those of the notes
 
 
