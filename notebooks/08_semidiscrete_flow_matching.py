@@ -93,7 +93,7 @@ owner = lambda price: (fresh @ points.T + price.float() - points.square().sum(1)
 mass = {k: torch.bincount(owner(price), minlength=60) for k, price in prices.items()}
 error = {k: pooled_chi2(count, torch.full((60,), 1 / 60)).value for k, count in mass.items()}
 box, stages = (-3.2, 3.2, -3.2, 3.2), [list(prices)[k] for k in (0, 11, 21, 31)]
-figure, axes = plt.subplots(1, 4, figsize=(9.8, 2.8), sharex=True, sharey=True)
+figure, axes = plt.subplots(1, 4, figsize=(9.8, 3.0), sharex=True, sharey=True)
 for ax, k in zip(axes, stages):
     draw_cells(ax, points, prices[k], box, share=60 * mass[k] / 200_000)
     say(f"{k:.0f} noises for each point: χ² {error[k]:.3f}")
@@ -120,11 +120,12 @@ if folder := run_dir():
 # ![Sixty cells grow and shrink while noise rains on them, until all are white: each has its share](../figures/08_semidiscrete_flow_matching/cells.gif)
 
 # %% [markdown]
-# At least 20: whoever counts $n$ noises in $N$ cells knows the masses to $\chi^2\approx N/n$, and no method beats counting. In the
-# plane we need TODO times as many, in 64 dimensions 1.3 times. White cells have their share; vermilion ones too much, blue ones too little.
-# A cell need not contain its point: what counts is the order in which the noise is handed out.
+# At least 20. Whoever counts $n$ noises in $N$ cells knows the masses to $\chi^2\approx N/n$, and no method beats counting: here
+# after 300 noises for each point 0.006, twice that law. White cells have their share, vermilion ones too much, blue ones too
+# little. A cell need not contain its point: what counts is the order in which the noise is handed out.
 #
-# **Change this.** Put the 60 points evenly on a circle: equal sectors are right at price zero, and nothing is left to learn.
+# **Change this.** Put the 60 points evenly on a circle around 0: at price zero χ² is below 0.0001. Equal sectors are right,
+# and nothing is left to learn.
 #
 # *Why: [proofs/08](proofs/08_semidiscrete_flow_matching.ipynb), sections 1, 2 and 4.*
 #
@@ -152,9 +153,11 @@ costs["batches of 64"] = half_square(batches.in_blocks(batched, 64)(8000, genera
 costs |= {"semidiscrete, listed": listed, "semidiscrete, early": early.primal_cost}
 say(", ".join(f"{name} {cost:.2f}" for name, cost in costs.items()))
 say(f"early: χ² {early.chi2:.3f}; at the end: χ² {done.chi2:.3f}, dual value {done.dual_value:.2f}")
+say(f"early pairs are {1 - early.primal_cost / done.dual_value:.0%} below it")
 claim("S08-2", early.primal_cost / done.dual_value)
 figure, ax = plt.subplots(figsize=(6.4, 2.4))
-plots.bars(ax, costs, ["independent", "minibatch", "optimal", "wrong"])
+named = {f"{name}: {cost:.2f}": cost for name, cost in costs.items()}
+plots.bars(ax, named, ["independent", "minibatch", "optimal", "wrong"], digits="")
 ax.axvline(done.dual_value, color=ROLES["truth"], linestyle="--")
 ax.set(title="one bar is below the bound of all (dashed)", xlabel="mean of $\\frac{1}{2}|x_0-x_1|^2$")
 alt = """Bars of four costs and a dashed line at the dual value: the bar of the early pairs ends left
@@ -162,8 +165,8 @@ of it, those of all others right of it."""
 show(figure, "too_good", alt=alt)
 
 # %% [markdown]
-# The last: its pairs go to the wrong moon too often, at a $\chi^2$ of TODO that looks small. Nothing that serves every point its
-# share costs less than TODO. The third bar does: `prepare` hands out each point exactly as often as it must.
+# The last: 15 % below the bound, at a $\chi^2$ of 0.042 that looks small. Its pairs serve the wrong amounts. Of those that serve
+# the right ones, and `prepare` does so exactly, none costs less than 1.76; the third bar, at 1.81, is nearly there.
 #
 # **Trap.** "The cheaper the pairs, the better the coupling." Never read a cost without $\chi^2$ and the dual value.
 #
@@ -208,11 +211,11 @@ falls with evaluations, the two others are at the floor from the first."""
 show(figure, "moons", alt=alt)
 
 # %% [markdown]
-# With one evaluation semidiscrete pairs end TODO away, independent ones TODO; with 64 both are near the floor, the distance of
-# the training moons themselves. Every coupling has the same target: pairs buy evaluations, not quality. And in the plane
-# batches of 128 do nearly as well.
+# With one evaluation semidiscrete pairs end 0.57 away, independent ones 2.66; with 64 both are near the floor, 0.46, the
+# distance of the training points themselves. Every coupling has the same target: pairs buy evaluations, not quality. In the
+# plane batches of 128 do nearly as well, 0.62.
 #
-# **Change this.** Pair batches of 16, `batches.in_blocks(batched, 16)`: TODO.
+# **Change this.** Pair within 16, `batches.in_blocks(batched, 16)`: 0.69 with one evaluation, and as good as all with 64.
 #
 # *Why: [proofs/08](proofs/08_semidiscrete_flow_matching.ipynb), section 7.*
 #
@@ -223,18 +226,18 @@ show(figure, "moons", alt=alt)
 # **Guess.** Train with independent pairs. What does the *best possible* network draw in one evaluation?
 
 # %% tags=["copy"]
-digits = mnist()
+digits, rng = mnist(), torch.Generator().manual_seed(seed)
 images, labels = digits.images[:1000], digits.labels[:1000]  # yours: as_images(np.load("mine.npy"))
 scale = Standardize.fit(images)
 coupling = SemidiscreteCoupling(scale(images))  # of noise with all images at once
-solved = coupling.fit(generator=g).require()
+solved = coupling.fit(generator=rng).require()
 
 # %% tags=["copy"]
-network = UNet(images.shape[1], width=16, patch=2, generator=g)
-options = {"steps": 1200 if preset == "full" else 250, "batch": 64, "learning_rate": 4e-3}
-options |= {"schedule": cosine(warm_up=0.05), "generator": g}
-flow = fit(network, FlowMatching(), coupling.pair, **options).network
-noise = torch.randn(32, *images.shape[1:], generator=g)
+network = UNet(images.shape[1], width=16, patch=2, generator=rng)
+budget = {"steps": 800 if preset == "full" else 200, "batch": 64, "learning_rate": 4e-3}
+budget |= {"schedule": cosine(warm_up=0.05), "generator": rng}
+flow = fit(network, FlowMatching(), coupling.pair, **budget).network
+noise = torch.randn(32, *images.shape[1:], generator=rng)
 drawn = {k: scale.inverse(sample(flow, noise, steps=k, method="euler")) for k in (1, 2, 8)}
 
 # %%
@@ -256,26 +259,31 @@ show(figure, "digits", alt=alt)
 
 # %% [markdown]
 # The same blot for every noise: the mean of all images. At $t=0$ only the noise is known, and of an independent image it says
-# nothing, so that $v_0(x)=\mathbb EX_1-x$, and one step from $x$ ends in $\mathbb EX_1$. Semidiscrete pairs save TODO % of the cost, and yet
-# the noise *knows its image*: what counts is not how much cost is saved, but how much the noise tells.
+# nothing: so $v_0(x)=\mathbb EX_1-x$, and one step from $x$ ends in $\mathbb EX_1$. Semidiscrete pairs save 9 % of the cost,
+# and yet each noise *knows its image*. What counts is not the cost that is saved but how much the noise tells.
 #
-# The two cells above, imports included, are twenty lines: put your array $(N,c,h,w)$, of bytes or floats, into the second. `python3 run.py train DATA --coupling
-# semidiscrete --out RUN` does the same for a folder, with checkpoints. At length, with seeds, other couplings and a judge, it is
-# [proofs/08b](proofs/08b_on_images.ipynb); there the Fréchet distances to test images (in the features of a classifier; less is better) are
+# The two cells to copy, imports included, are twenty lines ([docs/images.py](../docs/images.py)): put your own array in them,
+# $(N,c,h,w)$, bytes or floats. For a folder, with checkpoints: `python3 run.py train DATA --coupling semidiscrete --out RUN`.
+#
+# The picture on top is from [proofs/08b](proofs/08b_on_images.ipynb): 5,000 images, 2,400 steps, three seeds. Fréchet distance
+# to test images, in the features of a classifier (less is better):
 #
 # | evaluations | 1 | 2 | 4 | 8 | 32 |
-# |---|---|---|---|---|---|
-# | independent (TODO-RECORD seeds) | TODO-RECORD | TODO-RECORD | TODO-RECORD | TODO-RECORD | TODO-RECORD |
-# | semidiscrete | TODO-RECORD | TODO-RECORD | TODO-RECORD | TODO-RECORD | TODO-RECORD |
-# | independent, a prototype's, on one H100 | 4430 | 1566 | 356 | 107 | 31 |
-# | semidiscrete, a prototype's, on one H100 | 991 | 330 | 132 | 70 | 37 |
+# |---|--:|--:|--:|--:|--:|
+# | independent pairs | TODO-RECORD | TODO-RECORD | TODO-RECORD | TODO-RECORD | TODO-RECORD |
+# | semidiscrete pairs | TODO-RECORD | TODO-RECORD | TODO-RECORD | TODO-RECORD | TODO-RECORD |
+# | a prototype's, on one H100: independent | 4430 | 1566 | 356 | 107 | 31 |
+# | a prototype's, on one H100: semidiscrete | 991 | 330 | 132 | 70 | 37 |
 #
-# **What this costs.** A search compares one noise with all data, $Nd$ multiplications a pair, and prices need $20N$ searches
-# at least. For 50,000 images these took two seconds on the H100, and training 75. Where the search is slower than the network, `prepare` pairs in advance.
+# (Two classifiers, two scales: compare within a pair of rows.) There are also reflow, mean flow, and digits of 7 × 7 pixels made fine.
 #
-# **Where it stops working.** With many evaluations: the last column, 37 against 31. With an adaptive solver nothing is gained.
+# **What this costs.** A pair is one search, $Nd$ multiplications, and prices take $20N$ searches at least: for 50,000 images two seconds on
+# that H100, beside 75 of training. Where the search is slower than the network, `prepare` does it in advance.
 #
-# *Why: [proofs/08](proofs/08_semidiscrete_flow_matching.ipynb), sections 5 and 8, [proofs/08b](proofs/08b_on_images.ipynb).*
+# **Where it stops working.** With many evaluations: in the last row 37 against 31. Nor does an adaptive solver gain.
+#
+# *Why: [proofs/08](proofs/08_semidiscrete_flow_matching.ipynb), sections 5 and 8; [proofs/08b](proofs/08b_on_images.ipynb),
+# sections 3, 9 and 10.*
 #
 # ## 5. Classes: one coupling for all is wrong
 #
@@ -284,7 +292,7 @@ show(figure, "digits", alt=alt)
 # **Guess.** Average the noises that are paired with threes. What do you see?
 
 # %% tags=["copy"]
-x0, _, label = coupling.pairs(labels)(12_000, generator=g)
+x0, _, label = coupling.pairs(labels)(12_000, generator=rng)
 told = torch.stack([x0[label == k].mean(0) for k in range(10)])
 
 # %%
@@ -299,44 +307,50 @@ show(figure, "told", alt="Ten pictures of noise in which one sees, faintly, the 
 # coupling *per class*, each of its images with all of the noise, has no such secret. On a ring of eight clusters, of two classes in turn:
 
 # %% tags=["copy"]
+g.manual_seed(seed)
 ring = datasets.toy.eight_gaussians(400, generator=g) / 2
 kind = (torch.atan2(*ring.T.flip(0)) / (math.pi / 4)).round().long() % 2  # every second cluster
 whole, by_class = SemidiscreteCoupling(ring), ClassCouplings(ring, kind)
 whole.fit(generator=g), by_class.fit(generator=g)
 ways = {"independent": batches.independent(normal(2), from_points(ring, kind))}
 ways |= {"wrong": whole.pairs(kind), "optimal": by_class.pair}
-options = {"steps": 1000, "batch": 128, "learning_rate": 3e-3, "schedule": cosine(), "generator": g}
 learn = lambda pairs: fit(VelocityNetwork(2, classes=2, generator=g), FlowMatching(), pairs, **options)
 told = {way: learn(pairs).network for way, pairs in ways.items()}
 
 # %%
-asked, noise = torch.arange(600) % 2, torch.randn(600, 2, generator=g)
+asked, noise = torch.arange(2000) % 2, torch.randn(2000, 2, generator=g)
 draw = lambda way, k: sample(guided(told[way], asked, scale=1.0), noise, steps=k, method="euler")
-miss = lambda x: sum(sample_w2_squared(x[asked == c], ring[kind == c]) ** 0.5 for c in (0, 1)) / 2
+missed = lambda x: (kind[torch.cdist(x, ring).argmin(1)] != asked).double().mean().item()
 names = {"independent": "independent", "wrong": "one coupling for all", "optimal": "one per class"}
-curves = {names[way]: {k: miss(draw(way, k)) for k in (1, 2, 4, 8, 32)} for way in ways}
-for name, curve in curves.items():
-    say(f"{name}: W₂ to the class {curve[1]:.2f} after 1 evaluation, {curve[32]:.2f} after 32")
-claim("S08-6", curves["one coupling for all"][32] / curves["one per class"][32])
+curves = {way: {k: missed(draw(way, k)) for k in (1, 2, 4, 8, 32)} for way in ways}
+for way, name in names.items():
+    say(f"{name}: in the other class {curves[way][1]:.0%} after 1 evaluation, {curves[way][32]:.0%} after 32")
+claim("S08-6", curves["wrong"][32] - curves["optimal"][32])
 figure, axes = plt.subplots(1, 3, figsize=(9.8, 3), width_ratios=[1, 1, 1.25])
 for ax, way in zip(axes, ("wrong", "optimal")):
     for c, role in enumerate(("first", "second")):
         ax.scatter(*ring[kind == c].T, s=12, color=ROLES[role], alpha=0.25)
-        ax.scatter(*draw(way, 32)[asked == c].T, s=3, color=ROLES[role])
+        ax.scatter(*draw(way, 32)[asked == c][:300].T, s=3, color=ROLES[role])
     ax.set(title=names[way], xlabel="$x_1$", aspect="equal")
-plots.against_evaluations(axes[2], curves, {name: way for way, name in names.items()})
-axes[2].set(title="for all: wrong, however long", ylabel="$W_2$ to the class asked for")
+for way, curve in curves.items():
+    axes[2].plot(range(5), list(curve.values()), "o-", color=ROLES[way], label=names[way])
+axes[2].set_xticks(range(5), curves["wrong"])
+axes[2].set(title="for all: wrong, however long", xlabel="evaluations of the network", ylim=(0, 0.55))
+axes[2].set_ylabel("share in the other class")
+axes[2].legend()
 alt = """Two classes in turn on a ring. Left, one coupling for all: points of each class in the
 clusters of the other. Middle, one per class: few. Right: the first error does not fall."""
 show(figure, "classes", alt=alt)
 
 # %% [markdown]
-# More evaluations do not help one coupling for all: from TODO to TODO, where one per class comes to TODO. Independent pairs are right, too, and
-# slow. On MNIST (proofs/08b): TODO-RECORD.
+# More evaluations do not help one coupling for all: TODO51 % end in the other class, TODO52 % from one coupling per class. Independent
+# pairs are right, too, and slow. On MNIST a judge sees the class asked for in TODO-RECORD % of the digits from one coupling for
+# all, in TODO-RECORD % from one per class (32 evaluations).
 #
-# **Change this.** TODO
+# **Change this.** Take the two halves of the ring as classes, `kind = (ring[:, 0] > 0).long()`: from one coupling for all half
+# of the points are in the wrong half. The label is ignored, since in training the noise had said it all.
 #
-# *Why: [proofs/08](proofs/08_semidiscrete_flow_matching.ipynb), section 9.*
+# *Why: [proofs/08](proofs/08_semidiscrete_flow_matching.ipynb), section 9; [proofs/08b](proofs/08b_on_images.ipynb), section 7.*
 #
 # ## 6. Which ε, and what the score becomes
 #
@@ -346,6 +360,7 @@ show(figure, "classes", alt=alt)
 # **Guess.** Is $\varepsilon=0.1$ small?
 
 # %% tags=["copy"]
+g.manual_seed(seed)
 cloud, x = clusters(400, 64, generator=g), torch.randn(5000, 64, generator=g)
 scores = lambda c: x @ cloud.T + c.potentials.float() - cloud.square().sum(1) / 2  # price − cost
 sharp = SemidiscreteCoupling(cloud)
@@ -377,14 +392,15 @@ law from a quarter to one."""
 show(figure, "epsilon", alt=alt)
 
 # %% [markdown]
-# The question lacks a unit. In mean gaps there is a rule: $\varepsilon\le\frac14\bar\gamma$ costs TODO % of what the coupling gains, $4\bar\gamma$
-# TODO %. With $\varepsilon=0$ a pair is one search, so take 0 unless you need a score.
+# The question lacks a unit. In mean gaps there is a rule: $\frac14\bar\gamma$ costs 0.4 % of what the coupling gains over
+# independent pairs, $4\bar\gamma$ 53 %. With $\varepsilon=0$ a pair is one search: take 0, unless you need a score.
 #
 # **Trap.** The score of $X_t$ has one more term than Tweedie's, $\delta_\varepsilon(x)=\frac1\varepsilon\mathbb
 # E[X_1-\mathbb E[X_1|X_0]\,|\,X_t=x]$, and a form with $(1-t)^2$ circulates. Two points, one number:
 
 # %% tags=["copy"]
-two = SemidiscreteCoupling(torch.tensor([[-1.0], [1.0]]), epsilon=1.0)  # price 0, by symmetry
+y = torch.tensor([-1.0, 1.0])
+two = SemidiscreteCoupling(y[:, None], epsilon=1.0)
 two.fit(tol=1e-3, generator=g)
 exact, x, t = ExactFlow(two), torch.tensor([[0.7]]), 0.5
 score, tweedie = exact.score(t, x).item(), (t * exact.velocity(t, x) - x).item()
@@ -393,25 +409,28 @@ say(f"(t v − x + δ)/(1 − t) = {score:.2f}, in the other form {(tweedie + (1
 
 # %%
 place = torch.tensor(0.7, requires_grad=True)
-u, y = 2 * place - torch.tensor([-1.0, 1.0]), torch.tensor([-1.0, 1.0])  # the noises that may be there
-log_density = (-(u**2) / 2 + torch.nn.functional.logsigmoid(2 * u * y)).logsumexp(0)
+u = (place - t * y) / (1 - t)  # the noises that may be there, one for each point
+shares = (u[:, None] * y + two.potentials.float()).log_softmax(1).diagonal()
+log_density = (shares - u**2 / 2).logsumexp(0)
 say(f"derivative of the log-density: {torch.autograd.grad(log_density, place)[0].item():.2f}")
 
 # %% [markdown]
-# The derivative is TODO; the other form has even the wrong sign, TODO.
+# The other form has even the wrong sign.
 #
 # *Why: [proofs/08](proofs/08_semidiscrete_flow_matching.ipynb), sections 11 and 13.*
 #
 # ## 7. Flow matching is not semidiscrete transport
 #
-# Train with independent pairs to the end, and the flow, too, hands each point its share of noise. On a line these are the same shares.
+# Train with independent pairs to the end, and the flow, too, hands each point its share of the noise. On a line it is the very
+# same noise, since a flow keeps the order.
 #
 # **Guess.** And in the plane?
 
 # %% tags=["copy"]
+g.manual_seed(seed)
 five = torch.tensor([[1.5, 0.2], [-1.0, 1.3], [-0.4, -1.6], [0.3, 0.5], [1.2, -1.1]])
 cells = SemidiscreteCoupling(five)
-cells.fit(tol=1e-3, generator=g).require()
+cells.fit(tol=5e-5, generator=g).require()
 noise = torch.randn(8000, 2, generator=g)
 field = lambda t, x: fm_velocity_diracs(five.to(x), t, x)  # the best field, in closed form
 end = integrate_adaptive(field, noise.double(), t1=0.98, rtol=1e-6, atol=1e-6).float()
@@ -436,7 +455,7 @@ panel the noises that end elsewhere, along bent borders."""
 show(figure, "five", alt=alt)
 
 # %% [markdown]
-# The shares are right, the borders bend: TODO % of the noise ends elsewhere. The flow is nearly optimal here, and not optimal.
+# The shares are right, the borders bend: 4.6 % of the noise ends elsewhere. The flow is nearly optimal here, and not optimal.
 #
 # *Why: [proofs/08](proofs/08_semidiscrete_flow_matching.ipynb), section 12.*
 #
@@ -448,9 +467,12 @@ show(figure, "five", alt=alt)
 #
 # ## Change this
 #
-# - TODO
-# - TODO
-# - TODO
+# - In section 2 take `clusters(500, 64, generator=g)` for the moons: it is done after 160 noises a point, and the cost of
+#   the raw pairs is the dual value to 0.3 %. In high dimension $\chi^2=0.05$ will do; in the plane look at the dual value.
+# - In section 4 take 100 images for 1000: the share rises from 0.91 to 0.93. What can be saved grows like
+#   $\sqrt{\ln N}$, no faster.
+# - In section 7 put the five points on a line, `five[:, 1] = 0`: 0.4 % of the noise ends elsewhere,
+#   which is the error of the prices. On a line order is all there is.
 #
 # ## Problems
 #
