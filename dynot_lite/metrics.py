@@ -116,8 +116,8 @@ def frechet_distance(features0, features1) -> float:
     """The Fréchet distance |m0 − m1|² + tr(S0 + S1 − 2(S0 S1)^½) of two samples: W₂² (no ½) of the Gaussians fitted to them.
 
     With the features of a classifier of images it is what "FID" is for one certain network; only numbers of one network and of
-    one size of samples compare. It sees means and covariances alone, and more than zero also for two samples of one law: of
-    the order of the traces times the dimension over n. So quote the value of two samples that are known to have one law, the floor.
+    one size of samples compare. It sees means and covariances alone, and is more than zero also for two samples of one law:
+    by something like the trace of the covariance times d/n. So quote beside it the value of two samples of one law, the floor.
     Time (n + m)d² + d³; covariances may be singular.
 
     Args:
@@ -143,7 +143,7 @@ def coverage(x0, x1) -> float:
     """The share of the points of ``x1`` that a sample ``x0`` comes near: nearer than the fifth nearest other point of ``x1``.
 
     Coverage of arXiv 2002.09797 with five neighbours. Samples that leave out a mode leave its points uncovered, and where they
-    gather does not make up for it. For two samples of one law and of one size it is about 1 − 2⁻⁵ ≈ 0.97; less with fewer samples.
+    gather does not make up for it. For two samples of one law and of one size it is about 1 − 2⁻⁵ ≈ 0.97.
 
     Args:
         x0: generated points, shape (n, d), n ≥ 1.
@@ -192,8 +192,8 @@ def memorisation(x0, train, held_out) -> Memorisation:
     Raises:
         ValueError: samples of different dimensions, values that are not finite.
 
-    >>> memorisation([[0.1], [5.1]], [[0.0], [5.0]], [[1.0], [7.0]])
-    Memorisation(closer=2.0, farther=0.06666666666666672)
+    >>> memorisation([[0.25], [5.0]], [[0.0], [5.0]], [[1.0], [6.0]])
+    Memorisation(closer=2.0, farther=0.125)
     """
     x0, train = _samples(x0, train, "x0 and train")
     x0, held_out = _samples(x0, held_out, "x0 and held_out")

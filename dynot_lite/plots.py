@@ -16,6 +16,7 @@ __all__ = [
     "COLOURS",
     "ROLES",
     "against_evaluations",
+    "against_steps",
     "bars",
     "draw_cells",
     "draw_density",
@@ -283,10 +284,25 @@ def against_evaluations(
     ax.set(xlabel="evaluations of the network", xscale="log", yscale="log")
     ax.set_xticks(ticks, [f"{k:g}" for k in ticks])
     ax.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    _plain_logarithms(ax)
+    ax.legend()
+
+
+def against_steps(ax: Axes, losses, *, role: str = "optimal", means: int = 200) -> None:
+    """The loss of training, a positive number a step, on a logarithmic axis: at most ``means`` means of as many steps each."""
+    losses = np.asarray(losses, dtype=float)
+    length = -(-len(losses) // means)
+    values = losses[: len(losses) // length * length].reshape(-1, length).mean(1)
+    ax.plot(length * np.arange(1, len(values) + 1), values, color=ROLES[role])
+    ax.set(xlabel="step", yscale="log")
+    _plain_logarithms(ax)
+
+
+def _plain_logarithms(ax: Axes) -> None:
+    """Numbers as they are written, not as powers, on a logarithmic vertical axis."""
     ax.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     ax.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
-    ax.legend()
 
 
 def rendered(figure: Figure) -> Image.Image:

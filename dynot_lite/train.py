@@ -22,12 +22,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
 from dynot_lite import metrics, plots
-from dynot_lite._base import checkpoints, randomness
+from dynot_lite._base import checkpoints, randomness, ranks
 from dynot_lite._base import checks as check
 from dynot_lite._base.progress import bar
 from dynot_lite._base.results import Result
@@ -35,7 +36,7 @@ from dynot_lite._base.samplers import PairSampler
 from dynot_lite.companion.processes import holding
 from dynot_lite.couplings import batches
 from dynot_lite.couplings.conditional import ClassCouplings
-from dynot_lite.couplings.distributed import own_generator, processes, read_for_all
+from dynot_lite.couplings.distributed import own_generator, processes
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 from dynot_lite.course.cli import at_least
 from dynot_lite.datasets import files, mnist, samplers
@@ -160,8 +161,7 @@ def _train(options: argparse.Namespace) -> int:
     try:
         with processes() as device:
             group = distributed.group.WORLD if distributed.is_available() and distributed.is_initialized() else None
-            first = group is None or distributed.get_rank() == 0
-            with holding(options.out) if first else contextlib.nullcontext():
+            with holding(options.out) if ranks.is_first(group) else contextlib.nullcontext():
                 _Run(options, device, group).go()
     except torch.OutOfMemoryError:
         return _refuse("the memory of the GPU is full: a smaller --batch or --width may fit")
@@ -181,20 +181,20 @@ class _Run:
     def __init__(self, options: argparse.Namespace, device: torch.device, group):
         self.options, self.device, self.group, self.out = options, device, group, options.out
         self.rank = 0 if group is None else distributed.get_rank()
-        self.progress = False if self.rank else None
         images, labels, held, source = _data(options)
         if options.by_class and labels is None:
             raise ValueError("--by-class needs labels: sub-folders, or an array 'labels' in the .npz file")
         self.images, self.labels, self.held = images, labels, held
-        self.say(f"{source}: {len(images):,} images of {' × '.join(map(str, images.shape[1:]))}, {len(held):,} more held out")
-        self._same_run()
+        self.say(source)
+        self.say(f"{len(images):,} images of {' × '.join(map(str, images.shape[1:]))} to train on, {len(held):,} held out")
+        ranks.told(self._same_run, group)
         scale = Standardize.fit(images).to(device)
         self.points = scale(images.to(device)).float()
         shape = tuple(images.shape[1:])
         patch = options.patch or (2 if min(shape[1:]) >= 16 else 1)
         classes = int(labels.max()) + 1 if options.by_class and labels is not None else None
-        self.network = dict(channels=shape[0], width=options.width, levels=options.levels, patch=patch, classes=classes)
-        self.network["attention"] = options.attention
+        given = {name: getattr(options, name) for name in ("width", "levels", "attention")}
+        self.network: dict[str, Any] = dict(channels=shape[0], patch=patch, classes=classes, **given)
         generator = torch.Generator().manual_seed(options.seed)
         self.flow = ImageFlow(UNet(**self.network, generator=generator), scale, shape)
         self.drawn = -PAUSE
@@ -205,12 +205,10 @@ class _Run:
 
     def _same_run(self) -> None:
         """Keep what the run is of in a file; refuse a folder that has another run."""
-        if self.rank:
-            return
         budget = {"out", "run", "rest", "seconds", "data"}
         wanted = {name: value for name, value in vars(self.options).items() if name not in budget}
-        digest = hashlib.sha256(self.images.numpy().tobytes())
-        digest.update(b"" if self.labels is None else self.labels.numpy().tobytes())
+        digest = hashlib.sha256(self.images.contiguous().numpy())
+        digest.update(b"" if self.labels is None else self.labels.contiguous().numpy())
         wanted["images"] = digest.hexdigest()[:16]
         path = self.out / "run.json"
         if path.exists():
@@ -233,7 +231,7 @@ class _Run:
             self.flow.network, flow_matching.FlowMatching(), pairs, batch=options.batch, learning_rate=options.learning_rate,
             steps=options.steps, seconds=None if options.steps else options.seconds, schedule=training.cosine(warm_up=0.05),
             precision=torch.bfloat16 if options.mixed else None, checkpoint=self.out / "training.pt",
-            callback=None if self.rank else self._look, generator=generator, group=self.group, progress=self.progress,
+            callback=self._look, generator=generator, group=self.group,
         )  # fmt: skip
         if self.rank:
             return
@@ -264,7 +262,8 @@ class _Run:
         else:
             coupling = ClassCouplings(self.points, labels, epsilon=options.epsilon)
             parts = coupling.couplings
-        kept = read_for_all(path, self.device, rank=self.rank, group=self.group) or {"parts": {}, "report": []}
+        # Read by one process for all: they need not share a disk, and cannot read two versions of it.
+        kept = ranks.told(lambda: checkpoints.read(path) if path.exists() else {"parts": {}, "report": []}, self.group)
         for label, state in kept["parts"].items():
             parts[label].load_state_dict(state)
 
@@ -276,7 +275,7 @@ class _Run:
             # Neither another process nor the run before an interruption may have drawn the same noise.
             done = sum(state["noises"] for state in kept["parts"].values())
             result = coupling.fit(
-                tol=options.tol, callback=None if self.rank else keep, group=self.group, progress=self.progress,
+                tol=options.tol, callback=None if self.rank else keep, group=self.group, progress=False if self.rank else None,
                 generator=own_generator(self.device, "coupling", options.seed, self.rank, done),
             )  # fmt: skip
             kept["report"] = self._report(result, list(parts.values()))
@@ -289,9 +288,9 @@ class _Run:
     def _report(self, result: Result, parts: list[SemidiscreteCoupling]) -> list[str]:
         """What became of the coupling, in lines."""
         fits = [(len(part.points) / len(self.points), part.result) for part in parts if part.result is not None]
-        cost, bound = sum(p * fit.primal_cost for p, fit in fits), sum(p * fit.dual_value for p, fit in fits)
+        cost = sum(share * fit.primal_cost for share, fit in fits)
         apart = 0.5 * (self.points[0].numel() + self.points.flatten(1).square().sum(1).mean().item())
-        lines = [result.reason, f"cost ½|x − y|² {cost:.4g}, {bound:.4g} at least; of independent pairs {apart:.4g}"]
+        lines = [result.reason, f"mean cost ½|x − y|² of its pairs {cost:.4g}, of independent pairs {apart:.4g}"]
         if not result.converged:
             empty = sum(fit.empty_cells for _, fit in fits)
             lines.append(
@@ -310,7 +309,7 @@ class _Run:
         folder.mkdir(exist_ok=True)
         noise = torch.Generator().manual_seed(self.options.seed)
         images = now.sample(64, steps=4, labels=self._classes(64), generator=noise)
-        plots.write_images(folder / f"step_{result.steps:07d}.png", images.cpu(), columns=8)
+        plots.write_images(folder / f"step_{result.steps:07d}.png", images, columns=8)
 
     def _classes(self, n: int) -> Tensor | None:
         """The classes of ``n`` images to draw, one after the other, or None."""
@@ -320,19 +319,16 @@ class _Run:
         return known[torch.arange(n) % len(known)]
 
     def _draw_losses(self, losses: Tensor) -> None:
-        values = losses.double().cpu() / self.points[0].numel()
-        length = max(len(values) // 200, 1)  # two hundred means at most
-        means = values[: len(values) // length * length].reshape(-1, length).mean(1)
         figure, ax = plots.plt.subplots(figsize=(6, 3.4), layout="constrained")
-        ax.plot(length * torch.arange(1, len(means) + 1), means, color=plots.ROLES["optimal"])
-        ax.set(xlabel="step", ylabel="mean squared error of the velocity", yscale="log")
+        plots.against_steps(ax, losses.cpu() / self.points[0].numel())
+        ax.set(ylabel="mean squared error of the velocity")
         figure.savefig(self.out / "losses.png", dpi=110)
         plots.plt.close(figure)
 
     def _judge(self) -> None:
         """The table of distances, and the picture of samples, at each number of evaluations."""
         rows = {k: self.flow.sample(ROW, steps=k, labels=self._classes(ROW), generator=self._noise()) for k in EVALUATIONS}
-        plots.write_images(self.out / "samples.png", torch.cat([*rows.values()]).cpu(), columns=ROW)
+        plots.write_images(self.out / "samples.png", torch.cat([*rows.values()]), columns=ROW)
         n = min(SAMPLES, len(self.images))
         distance, what = self._distance()
         draw = torch.Generator().manual_seed(self.options.seed)
@@ -348,7 +344,7 @@ class _Run:
             table = csv.writer(stream)
             table.writerow(["evaluations", what])
             table.writerows([*found.items(), ("images", floor)])
-        self.say(f"{what}, of {n:,} samples from {len(self.held):,} images held out (of as many images: {floor:.3g})")
+        self.say(f"{what}, of {n:,} samples from {len(self.held):,} images held out; of {n:,} images trained on: {floor:.4g}")
         self.say("evaluations" + "".join(f"{k:>10}" for k in found))
         self.say("distance   " + "".join(f"{value:>10.4g}" for value in found.values()))
         self.say(f"written: {self.out / 'model.pt'}, samples.png, losses.png, table.csv")
@@ -362,7 +358,7 @@ class _Run:
             pixels = self.held.flatten(1)
             return lambda images: metrics.energy_distance(images.flatten(1), pixels), "energy distance of the pixels"
         # Not of the generator of the run: runs of one data set have one judge, whatever their seeds and couplings.
-        judge = classifier.fit(self.images, self.labels, generator=torch.Generator().manual_seed(0)).network
+        judge: Any = classifier.fit(self.images, self.labels, generator=torch.Generator().manual_seed(0)).network
 
         @torch.no_grad()
         def features(images: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ EXCUSED = {
     "couplings.prepared.": {"default dtype": DRAWN},
     "matching.networks.": {"default dtype": DRAWN},
     "matching.unet.": {"default dtype": DRAWN},
+    "matching.classifier.": {"default dtype": DRAWN},
     "matching.training.": {"default dtype": DRAWN},
     "matching.mean_flow.loss": {"gradient": "the target is held fixed: it is no derivative of the value"},
     "matching.mean_flow.sample": {"gradient": NONE},

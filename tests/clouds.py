@@ -20,8 +20,8 @@ def unequal(n, seed=0, low=0.4):
     return b / b.sum()
 
 
-def fitted(points, weights=None, *, seed=0, epsilon=0.0, **options):
-    coupling = SemidiscreteCoupling(points, weights=weights, epsilon=epsilon)
+def fitted(points, weights=None, *, seed=0, epsilon=0.0, precision="float32", **options):
+    coupling = SemidiscreteCoupling(points, weights=weights, epsilon=epsilon, precision=precision)
     return coupling, coupling.fit(generator=generator(seed), **options).require()
 
 

@@ -26,6 +26,9 @@ METRICS = {
     "path_energy": lambda: metrics.path_energy([0.0, 0.5, 1.0], leaf(torch.stack([X0, 0.5 * (X0 + X1), X1]))),
     "sample_w2_squared": lambda: metrics.sample_w2_squared(leaf(X0), leaf(X1), weights0=leaf(WEIGHTS), weights1=leaf(WEIGHTS)),
     "energy_distance": lambda: metrics.energy_distance(leaf(X0), leaf(X1)),
+    "frechet_distance": lambda: metrics.frechet_distance(leaf(X0), leaf(X1)),
+    "coverage": lambda: metrics.coverage(leaf(X0), leaf(X1)),
+    "memorisation": lambda: metrics.memorisation(leaf(X0), leaf(X1), leaf(X1 + 1)),
     "l2_uvp": lambda: metrics.l2_uvp(leaf(X0), leaf(X1), 2.0),
     "cosine": lambda: metrics.cosine(leaf(X0), leaf(X1), leaf(X1 - 1)),
 }
@@ -36,7 +39,7 @@ def test_metrics_are_numbers(row):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = METRICS[row]()
-    assert isinstance(found, (float, metrics.PathEnergy)) and not has_graph(found)
+    assert isinstance(found, (float, metrics.PathEnergy, metrics.Memorisation)) and not has_graph(found)
 
 
 def test_the_documentation_of_metrics_says_so():

@@ -28,8 +28,9 @@ ROOMS = (
     "cli",
 )
 LONGEST = 450
-# The room that only courses need has a budget of its own.
-IN_ALL = {"course": 6_850, "elsewhere": 14_000}
+# The room that only courses need has a budget of its own. The rest grew by 2 600 lines for images: data, networks, the command
+# that trains on pictures of one's own, a search that suits a GPU.
+IN_ALL = {"course": 6_850, "elsewhere": 16_600}
 
 
 def module_of(path: Path) -> str:
@@ -186,3 +187,14 @@ def test_the_tree_stays_small():
         pytest.skip("no git clone")
     sizes = sorted((path.stat().st_size, path.relative_to(ROOT).as_posix()) for path in files if path.is_file())
     assert sum(size for size, _ in sizes) < 16e6, sizes[-10:]
+
+
+def test_the_top_level_holds_what_the_design_names_and_nothing_else():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    top = {name.split("/")[0] for name in listed.stdout.split("\0") if name}
+    if not top:
+        pytest.skip("no git clone")
+    folders = {"notebooks", "docs", "dynot_lite", "tests", "figures", "benchmarks", ".ci", ".github"}
+    files = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "CITATION.cff", "ATTRIBUTION.md", "run.py"}
+    made_with = {"pyproject.toml", "constraints.txt", "hashes.txt", "peers.txt", "environment.yml"}
+    assert top <= folders | files | made_with | {".pre-commit-config.yaml", ".gitignore", ".gitattributes"}

@@ -76,7 +76,7 @@ def test_a_run_leaves_a_model_pictures_and_a_table(tmp_path, data, quick, capsys
     options = ["--coupling", coupling, "--steps", 10, *SMALL, *["--by-class"] * by_class]
     assert run(data, "--out", out, *options) == 0
     said = capsys.readouterr().out
-    assert "54 images of 1 × 8 × 8, 6 more held out" in said and "training: 10 steps" in said
+    assert "54 images of 1 × 8 × 8 to train on, 6 held out" in said and "training: 10 steps" in said
     assert ("coupling: the upper bound of chi2" in said) == (coupling == "semidiscrete")
     what, distances = table(out)
     assert "Fréchet" in what and list(distances) == ["1", "2", "4", "8", "32", "images"]
@@ -127,7 +127,7 @@ def test_classes_are_drawn_as_they_are_asked_for_with_guidance_too(tmp_path, dat
     out = tmp_path / "run"
     assert run(data, "--out", out, "--by-class", "--steps", 250, "--learning-rate", "5e-3", *SMALL) == 0
     flow = train.load(out / "model.pt")
-    labels = torch.arange(600) % 2  # more than go through the network at a time
+    labels = (torch.arange(600) >= 300).long()  # more than go through the network at a time
     for scale in (1.0, 2.0):
         middle = flow.sample(600, steps=8, labels=labels, scale=scale, generator=generator())[:, 0, 3:5, 3:5].mean((1, 2))
         assert middle[labels == 1].mean() - middle[labels == 0].mean() > 0.4
@@ -157,21 +157,27 @@ def interrupted(monkeypatch, after, *arguments):
 def test_an_interrupted_coupling_goes_on_and_a_finished_one_is_kept(tmp_path, data, quick, monkeypatch, capsys):
     out = tmp_path / "run"
     command = (data, "--out", out, "--by-class", "--steps", 2, *SMALL)
+    fits, seeds, fit = [], [], SemidiscreteCoupling.fit
+
+    def watched(self, *noise, **options):
+        fits.append(self.iterations)
+        seeds.append(options["generator"].initial_seed())
+        return fit(self, *noise, **options)
+
+    monkeypatch.setattr(SemidiscreteCoupling, "fit", watched)
     interrupted(monkeypatch, 4, *command)  # run.json, and three iterations
     capsys.readouterr()
     before = checkpoints.read(out / "coupling.pt")
     assert before["report"] == [] and list(before["parts"]) == [0]
-    fits = []
-    fit = SemidiscreteCoupling.fit
-    monkeypatch.setattr(SemidiscreteCoupling, "fit", lambda self, *a, **b: fits.append(self.iterations) or fit(self, *a, **b))
     assert run(*command) == 0
     after = checkpoints.read(out / "coupling.pt")
-    assert fits[0] == pytest.approx(before["parts"][0]["noises"] / 27, rel=0.3) and fits[1] == 0
+    assert fits[1] == pytest.approx(before["parts"][0]["noises"] / 27, rel=0.3) and fits[0] == fits[2] == 0
+    assert seeds[1] != seeds[0]  # no noise twice
     assert list(after["parts"]) == [0, 1] and after["parts"][0]["noises"] > before["parts"][0]["noises"]
     said = capsys.readouterr().out
     assert run(*command) == 0
-    assert len(fits) == 2  # not fitted again
-    assert capsys.readouterr().out.splitlines()[:3] == said.splitlines()[:3] and len(after["report"]) == 2
+    assert len(fits) == 3  # not fitted again
+    assert capsys.readouterr().out.splitlines()[:4] == said.splitlines()[:4] and len(after["report"]) == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
@@ -239,7 +245,7 @@ def test_a_folder_of_pictures_of_all_sizes_with_classes_and_a_size(tmp_path, qui
     command = (tmp_path / "data", "--out", tmp_path / "run", "--by-class", "--steps", 2, *SMALL)
     assert "of one size" in refused(capsys, *command)
     assert run(*command, "--size", 8) == 0
-    assert "27 images of 3 × 8 × 8, 3 more held out" in capsys.readouterr().out
+    assert "27 images of 3 × 8 × 8 to train on, 3 held out" in capsys.readouterr().out
 
 
 def with_nan(path):
@@ -296,7 +302,7 @@ def test_mnist_is_a_word(tmp_path, monkeypatch, quick, capsys):
     small = train.mnist.Mnist(images, labels, *pictures(30), "Digits.")
     monkeypatch.setattr(train.mnist, "mnist", lambda: small)
     assert run("mnist", "--out", tmp_path / "run", "--steps", 2, *SMALL) == 0
-    assert "Digits.: 40 images of 1 × 8 × 8, 30 more held out" in capsys.readouterr().out
+    assert "Digits.\n40 images of 1 × 8 × 8 to train on, 30 held out" in capsys.readouterr().out
 
 
 def test_what_is_no_model_is_refused(tmp_path):
@@ -326,10 +332,9 @@ def test_two_processes_of_torchrun_share_the_work(tmp_path, plain):
         "2",
     ]
     command += ["-m", "dynot_lite", "train", str(plain), "--out", "run", "--steps", "20", *SMALL]
-    for _ in range(2):  # the second time it finds all done
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("training: 20 steps") == 1  # one of them speaks
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("training: 20 steps") == 1  # one of them speaks
     assert train.load(tmp_path / "run" / "model.pt").sample(2).shape == (2, 1, 8, 8)
     assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["coupling"] == "semidiscrete"
 
@@ -351,3 +356,12 @@ def test_images_in_a_grid_keep_their_places_and_colours(tmp_path):
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size == (3 * 9, 3) and picture.getpixel((0, 0)) == (0, 0, 0)
         assert picture.getpixel((26, 2)) == tuple(round(255 * (k / 24 - 0.5)) for k in (15, 19, 23))
+
+
+def test_losses_are_drawn_as_means_of_as_many_steps():
+    figure, ax = plots.plt.subplots()
+    plots.against_steps(ax, 1.0 + torch.arange(10), means=4)
+    (line,) = ax.lines
+    assert line.get_xdata().tolist() == [3, 6, 9] and line.get_ydata().tolist() == [2, 5, 8]  # the tenth step has no company
+    assert ax.get_yscale() == "log"
+    plots.plt.close(figure)

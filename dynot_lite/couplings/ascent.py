@@ -10,12 +10,14 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite.couplings.atoms import Atoms, Noise
 from dynot_lite.couplings.certificate import Certificate, ranks, total
-from dynot_lite.couplings.search import Scores
+from dynot_lite.couplings.search import Scores, room
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 
 __all__ = ["Ascent", "start"]
 
 DECAY, AVERAGING = 0.6, 1  # exponents of the steps and of the weights of the averaged iterates
+HOLD, LOOK = 0.25, 0.25  # on a GPU: the χ² of an iterate in units of that of its batch, looked at every quarter of an iteration
+WIDE = 512  # dimensions from which on the Gaussian start, the dearest, is never the best for normal noise
 CALIBRATION = 1024  # noises that choose the start; a quarter of them measure the gap
 
 
@@ -56,16 +58,27 @@ class Ascent:
     def run(self, stop: float, *, generator: torch.Generator | None, group=None) -> Iterator[int]:
         """Ascend until ``stop`` iterations; each step yields the number of its noises."""
         count, size, stop = len(self.atoms), ranks(group), check.positive(stop, "stop")
-        share = max(min(max(count // 2, 32), 1024) // size, 1)
-        batch = share * size
+        least, most = min(max(count // 2, 32), 1024), int(total(self.iterate.new_tensor(room(self.iterate.device, count)), group))
         rate = self.scale / (count * self.atoms.mass).clamp(min=1)
+        wanted, seen, excess = least, 0, torch.zeros_like(rate[0])
         while self.noises < stop * count:
+            share = max(max(min(wanted, math.ceil(stop * count) - self.noises), least) // size, 1)
+            batch, slow = share * size, (1 + self.iterations) ** -DECAY
             scores = _scores(self.atoms, self.noise, self.epsilon, self.iterate)
-            hits = total(scores.sums(self.noise.draw(share, generator=generator)).shares, group)
-            gain = min((1 + self.iterations) ** -DECAY, count / batch)
-            self.iterate.addcmul_(rate, batch * self.atoms.mass - hits, value=gain)
+            hits = total(scores.hits(self.noise.flat(self.noise.draw(share, generator=generator))), group)
+            self.iterate.addcmul_(rate, batch * self.atoms.mass - hits, value=min(slow, count / batch))
             self.noises, self.steps = self.noises + batch, self.steps + 1
-            self.average.lerp_(self.iterate, (AVERAGING + 1) / (self.steps + AVERAGING))
+            self.average.lerp_(self.iterate, (AVERAGING + 1) * batch / (self.noises + AVERAGING * batch))
+            if most > least:
+                # A batch of B shows the χ² of its iterate, and N/B of its own: it may grow while the latter is four times as
+                # large. Were only the step decisive, cells that answer faster than the mean one (in the plane) would swing.
+                excess += (hits * (hits - 1) / self.atoms.mass).sum() / (batch - 1) - batch
+                seen += batch
+                if seen >= LOOK * count:
+                    chi2 = total(excess, group).item() / (seen * size)  # the same number on cards that round differently
+                    wanted = int(min(HOLD * count / max(chi2, slow), 2 * wanted, most))
+                    seen = 0
+                    excess.zero_()
             yield batch
 
 
@@ -74,26 +87,28 @@ def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Genera
     epsilon = check.positive(epsilon, "epsilon", or_zero=True)
     x, size = noise.draw(CALIBRATION, generator=generator).double(), ranks(group)
     flat, y, count = x.flatten(1), atoms.centred, len(atoms)
-    moments = total(torch.cat([flat.mean(0)[None], flat.mT @ flat / len(x)]), group) / size
-    centre, cov_noise = moments[0], moments[1:] - moments[0].outer(moments[0])
+    dim = flat.shape[1]
+    wide = dim >= WIDE and noise.law == "normal"
     if noise.law == "normal":
-        cov_noise = torch.eye(len(centre)).to(centre)
-    elif not cov_noise.trace() > 0:
-        raise ValueError("noise must vary: all the points it gave are the same")
+        centre, cov_noise = torch.zeros_like(flat[0]), torch.eye(dim).to(flat)
     else:
-        noise.centre = centre
-    blocks = (root[:, None] * block for root, block in zip(atoms.mass.sqrt().split(2**16), y.split(2**16), strict=True))
-    cov = sum((block.mT @ block for block in blocks), torch.zeros_like(cov_noise))  # in float64, or rounding makes it indefinite
-    cov = 0.5 * (cov + cov.mT)
-    ridge = 1e-6 * torch.eye(len(centre)).to(cov)
-    data, source = (Gaussian(torch.zeros_like(centre), c + ridge * c.trace() / len(centre)) for c in (cov, cov_noise))
+        moments = total(torch.cat([flat.mean(0)[None], flat.mT @ flat / len(x)]), group) / size
+        noise.centre = centre = moments[0]
+        cov_noise = moments[1:] - centre.outer(centre)
+        if not cov_noise.trace() > 0:
+            raise ValueError("noise must vary: all the points it gave are the same")
     size_noise = cov_noise.trace()  # so that nothing of the fourth power of the unit is in single precision
-    starts = [
-        torch.zeros_like(atoms.mass),
-        -0.5 * (y @ monge_map(data, source).matrix.float() * y).sum(1).double(),
-        # Of N normal variables of variance v the largest is about (2 v ln N)^½.
-        -(2 * math.log(count) * size_noise * (y @ (cov_noise / size_noise).float() * y).sum(1).clamp(min=0).double()).sqrt(),
-    ]
+    unit = cov_noise / size_noise
+    # Of N normal variables of variance v the largest is about (2 v ln N)^½.
+    spread = atoms.squares / dim if wide else (y @ unit.float() * y).sum(1).clamp(min=0)
+    starts = [torch.zeros_like(atoms.mass), -(2 * math.log(count) * size_noise * spread.double()).sqrt()]
+    if not wide:
+        blocks = (root[:, None] * block for root, block in zip(atoms.mass.sqrt().split(2**16), y.split(2**16), strict=True))
+        cov = sum((block.mT @ block for block in blocks), torch.zeros_like(cov_noise))  # float64: rounding makes it indefinite
+        cov = 0.5 * (cov + cov.mT)
+        ridge = 1e-6 * torch.eye(dim).to(cov)
+        data, source = (Gaussian(torch.zeros_like(centre), c + ridge * c.trace() / dim) for c in (cov, cov_noise))
+        starts.insert(1, -0.5 * (y @ monge_map(data, source).matrix.float() * y).sum(1).double())
 
     def mean(values: Tensor) -> float:
         return float(total(values.double().mean(), group)) / size
@@ -114,4 +129,5 @@ def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Genera
 
 
 def _scores(atoms: Atoms, noise: Noise, epsilon: float, potentials: Tensor) -> Scores:
-    return Scores(noise, atoms.centred, (potentials - potentials.mean()).float(), atoms.log_mass, epsilon)
+    h = (potentials - potentials.mean()).float()
+    return Scores(noise, atoms.centred, h, atoms.log_mass, epsilon, atoms.rounded)

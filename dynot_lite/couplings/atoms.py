@@ -3,6 +3,7 @@
 Points and noise may have any shape (n, ...). Here they are flattened, centred and rounded to float32, and nowhere else.
 """
 
+import functools
 import hashlib
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness, samplers
 from dynot_lite._base.differentiation import refuse_graph
+from dynot_lite.couplings.rounding import PRECISIONS, Rounded
 
 __all__ = ["Atoms", "Noise", "batch"]
 
@@ -32,11 +34,13 @@ class Atoms:
         points, weights: as given, shapes (N, ...) and (N,), the weights in float64.
         centred: the atoms less ``mean`` (d,), shape (K, d), float32.
         mass, log_mass: b, shape (K,), the weights of all copies together, in float64, and their logarithms in float32.
+        squares: the squared lengths of ``centred``, shape (K,), float32.
         of_point: the atom of every point, shape (N,), −1 where the weight is zero.
         members: the points of positive weight, ordered by atom.
+        rounded: the atoms in a reduced ``precision``, None in float32.
     """
 
-    def __init__(self, points, *, weights=None):
+    def __init__(self, points, *, weights=None, precision: str = "float32"):
         self.points = points = check.points(points, "points")
         refuse_graph(points, "points")
         refuse_graph(weights, "weights")
@@ -46,11 +50,12 @@ class Atoms:
         weights = torch.full((n,), 1 / n, dtype=torch.float64) if weights is None else check.weights(weights, n).detach().double()
         self.weights = weights = weights.to(points.device)
         kept = torch.nonzero(weights > 0)[:, 0]
-        given = points[kept].flatten(1)
+        given = (points if len(kept) == n else points[kept]).flatten(1)
         mean = weights[kept].to(given) @ given  # a point near the mean will do, as long as it is the same everywhere
         self.mean = mean.double()
-        self.centred, inverse = torch.unique((given - mean).float() + 0.0, dim=0, return_inverse=True)
-        if not check.finite(self.centred.square()):
+        self.centred, inverse = torch.unique((given - mean).float().add_(0.0), dim=0, return_inverse=True)
+        self.squares = torch.cat([block.square().sum(1) for block in self.centred.split(2**16)])
+        if not check.finite(self.squares):
             raise ValueError("points must have squared distances that fit single precision")
         if len(self) < 2:
             raise ValueError(f"points must have at least two distinct points of positive weight, got {len(self)}")
@@ -62,6 +67,7 @@ class Atoms:
         self.mass /= self.mass.sum()
         self.log_mass = self.mass.log().float()
         self._cumulative = torch.cat([weights.new_zeros(1), weights[self.members].cumsum(0)])
+        self.rounded = None if check.choice(precision, "precision", PRECISIONS) == "float32" else Rounded(self.centred, precision)
 
     def __len__(self) -> int:
         return len(self.centred)
@@ -91,13 +97,17 @@ class Atoms:
         blocks = (block.double() for block in self.centred.split(2**16))
         return torch.cat([0.5 * (block + self.mean).square().sum(1) - block @ centre for block in blocks])
 
-    def fingerprint(self) -> str:
-        """A digest of points, as (N, d), and weights."""
+    @functools.cached_property
+    def _digest(self) -> str:
         flat = self.points.flatten(1)
         digest = hashlib.sha256(str((tuple(flat.shape), flat.dtype)).encode())
         for tensor in (flat, self.weights):
             digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """A digest of points, as (N, d), and weights."""
+        return self._digest
 
 
 class Noise:
@@ -116,6 +126,10 @@ class Noise:
         if callable(self.law):
             return samplers.draw(self.law, n, generator=generator, name="noise", shape=shape).detach().to(self._like.device)
         return randomness.normal(n, *shape, generator=generator, like=self._like, dtype=torch.float32)
+
+    def flat(self, x: Tensor) -> Tensor:
+        """What the search works on, for noise x that :meth:`draw` gave: :meth:`centred` without another check of normal noise."""
+        return self.centred(x) if callable(self.law) else x.flatten(1)
 
     def centred(self, x: Tensor) -> Tensor:
         """x − centre, flattened, in float32, without a gradient: what the search works on."""

@@ -37,14 +37,14 @@ class ClassCouplings(IndexedPairs):
     Args:
         points: shape (N, ...).
         labels: shape (N,), integers; every class needs two distinct points.
-        epsilon: as in :class:`SemidiscreteCoupling`.
+        epsilon, precision: as in :class:`SemidiscreteCoupling`.
 
     Attributes:
         couplings: label -> SemidiscreteCoupling.
         result: what the last :meth:`fit` returned, None before.
     """
 
-    def __init__(self, points, labels, *, epsilon: float = 0.0):
+    def __init__(self, points, labels, *, epsilon: float = 0.0, precision: str = "float32"):
         points = check.points(points, "points")
         labels = check.rows(labels, len(points), "labels", like=points)
         if labels.shape != points.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
@@ -55,8 +55,12 @@ class ClassCouplings(IndexedPairs):
         self.result: ClassFit | None = None
         for label in torch.unique(labels).tolist():
             self._places.append(torch.nonzero(labels == label)[:, 0])
+            if len(self._places[-1]) < 2:
+                raise ValueError(
+                    f"class {label} has one of the points, and needs two: leave out both, or count it to another class"
+                )
             try:
-                self.couplings[label] = SemidiscreteCoupling(points[self._places[-1]], epsilon=epsilon)
+                self.couplings[label] = SemidiscreteCoupling(points[self._places[-1]], epsilon=epsilon, precision=precision)
             except ValueError as error:
                 raise ValueError(f"class {label}: {error}") from error
 
@@ -92,13 +96,13 @@ class JointCoupling(IndexedPairs):
         points: shape (N, ...).
         conditions: shape (N, ...), of at least two axes and of comparable scale.
         beta: > 0.
-        epsilon: as in :class:`SemidiscreteCoupling`.
+        epsilon, precision: as in :class:`SemidiscreteCoupling`.
 
     Attributes:
         coupling: the SemidiscreteCoupling of the augmented points, flattened.
     """
 
-    def __init__(self, points, conditions, *, beta: float, epsilon: float = 0.0):
+    def __init__(self, points, conditions, *, beta: float, epsilon: float = 0.0, precision: str = "float32"):
         points = check.points(points, "points")
         refuse_graph(points, "points")
         conditions = check.points(conditions, "conditions", like=points)
@@ -108,7 +112,8 @@ class JointCoupling(IndexedPairs):
         super().__init__(points, conditions)
         self._root = check.positive(beta, "beta") ** 0.5
         try:
-            self.coupling = SemidiscreteCoupling(self._augment(points, conditions), epsilon=epsilon)
+            augmented = self._augment(points, conditions)
+            self.coupling = SemidiscreteCoupling(augmented, epsilon=epsilon, precision=precision)
         except ValueError as error:
             raise ValueError(f"points with their conditions: {error}") from error
         self._law: tuple | None = None

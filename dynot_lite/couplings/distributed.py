@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from dynot_lite._base import checkpoints
+from dynot_lite._base import checkpoints, ranks
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
 __all__ = ["load_points", "main"]
@@ -88,17 +88,6 @@ def processes(*, timeout: float = 300.0) -> Iterator[torch.device]:
         distributed.destroy_process_group()
 
 
-def read_for_all(path: Path, device: torch.device, *, rank: int = 0, group=None) -> dict | None:
-    """The checkpoint at ``path``, or None if there is none: read by rank 0 for all ranks of ``group``.
-
-    They need not share a disk, and cannot read two versions of it.
-    """
-    box = [checkpoints.read(path) if rank == 0 and path.exists() else None]
-    if group is not None:
-        distributed.broadcast_object_list(box, src=0, group=group, device=device)
-    return box[0]
-
-
 def own_generator(device: torch.device, *key: object) -> torch.Generator:
     """A generator on ``device`` whose seed is a hash of ``key``: another rank, or another number of draws before, another one."""
     digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
@@ -109,7 +98,8 @@ def _fit(options: argparse.Namespace, device: torch.device) -> int:
     rank = distributed.get_rank()
     points, weights = load_points(options.points, device)
     coupling = SemidiscreteCoupling(points, weights=weights, epsilon=options.epsilon)
-    state = read_for_all(options.output, device, rank=rank, group=distributed.group.WORLD)
+    # The first process reads the checkpoint for all: they need not share a disk, and cannot read two versions of it.
+    state = ranks.told(lambda: checkpoints.read(options.output) if options.output.exists() else None, distributed.group.WORLD)
     noises = 0
     if state is not None:
         coupling.load_state_dict(state)

@@ -74,6 +74,9 @@ class SemidiscreteCoupling(IndexedPairs):
             float32 on flattened, centred data.
         weights: shape (N,), non-negative, of sum 1; None for equal weights.
         epsilon: ≥ 0, fixed for the life of the object: a coupling is sampled with the ε it was solved for.
+        precision: of the first search, "float32", or for ε = 0 "tf32" or "bfloat16", which a GPU multiplies faster: whatever
+            rounding may have changed is searched for again in float32 (see :class:`.search.Scores`), so pairs and certificates
+            are those of float32. On a CPU it gains nothing. "bfloat16" keeps a copy of the points of half their size.
 
     Attributes:
         points, weights: as given, the weights in float64.
@@ -84,13 +87,15 @@ class SemidiscreteCoupling(IndexedPairs):
         ValueError: bad points, weights or ε; fewer than two distinct points of positive weight, or too far apart for float32.
     """
 
-    def __init__(self, points, *, weights=None, epsilon: float = 0.0):
-        self.atoms = Atoms(points, weights=weights)
+    def __init__(self, points, *, weights=None, epsilon: float = 0.0, precision: str = "float32"):
+        self.atoms = Atoms(points, weights=weights, precision=precision)
         super().__init__(self.atoms.points)
         self.weights = self.atoms.weights
         self._epsilon = check.positive(epsilon, "epsilon", or_zero=True)
         if self._epsilon and not 1e-30 <= self._epsilon <= 1e30:
             raise ValueError(f"epsilon must be 0, or between 1e-30 and 1e30 (the search is in single precision), got {epsilon:g}")
+        if self._epsilon and self.atoms.rounded is not None:
+            raise ValueError(f'precision must be "float32" for epsilon > 0 (rounding changes every share), got {precision!r}')
         self._ascent: Ascent | None = None
         self.result: SemidiscreteFit | None = None
 

@@ -1,6 +1,8 @@
 """Data that come in files: of this package, cities of the world and countries over the years; of yours, arrays and images."""
 
+import warnings
 import zipfile
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -27,7 +29,10 @@ def cities() -> tuple[Tensor, Tensor, Tensor]:
     (33961, 24874500.0)
     """
     with resources.files("dynot_lite.datasets").joinpath("data/cities.npz").open("rb") as stream, np.load(stream) as columns:
-        return tuple(torch.from_numpy(columns[name].astype(np.float64)) for name in ("latitude", "longitude", "population"))
+        latitude, longitude, population = (
+            torch.from_numpy(columns[name].astype(np.float64)) for name in ("latitude", "longitude", "population")
+        )
+        return latitude, longitude, population
 
 
 def countries() -> tuple[list[str], Tensor, Tensor]:
@@ -123,7 +128,7 @@ def _height_and_width(size) -> tuple[int, int] | None:
         if len(size) != 2:
             raise ValueError(f"size must be a number or a pair (height, width), got {size!r}")
         return check.count(size[0], "size"), check.count(size[1], "size")
-    return (check.count(size, "size"),) * 2
+    return check.count(size, "size"), size
 
 
 def _cut(x: Tensor, size: tuple[int, int] | None) -> Tensor:
@@ -164,43 +169,60 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _read(files: list[Path], size: tuple[int, int] | None) -> Tensor:
     """Image files as one tensor; first only their heads are read, to learn whether there are colours."""
-    from PIL import Image, ImageOps
-
-    def opened(file: Path, decode) -> object:
-        try:
-            with Image.open(file) as image:
-                return decode(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"path must hold images that can be read, but {file} cannot: {error}") from error
-
-    def decoded(image) -> Tensor:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            array = np.asarray(image, dtype=np.float32)
-            array = array / (65535 if array.max() > 255 or image.mode != "F" else 255)
-        else:
-            if image.mode.endswith(("A", "a")) or "transparency" in image.info:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            array = np.asarray(image.convert(mode), dtype=np.float32) / 255
-        x = torch.from_numpy(array).reshape(1, *array.shape[:2], -1).movedim(3, 1)
-        return _cut(x.expand(1, channels, *x.shape[2:]), size)[0]
-
-    grey = all(
-        opened(file, lambda image: image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")) for file in files
-    )
-    mode, channels = ("L", 1) if grey else ("RGB", 3)
-    images = None
+    colours = any(_opened(file, _coloured) for file in files)
+    images = torch.empty(0)
     for k, file in enumerate(files):
-        image = opened(file, decoded)
-        if images is None:
+        array = _opened(file, _rgb if colours else _grey)
+        image = _cut(torch.from_numpy(array)[None].movedim(3, 1), size)[0]
+        if k == 0:
             images = image.new_empty(len(files), *image.shape)
         if image.shape != images.shape[1:]:
-            sizes = " and ".join(
-                f"{h} × {w} ({name.name})" for (h, w), name in ((images.shape[2:], files[0]), (image.shape[1:], file))
-            )
+            (h, w), (height, width) = images.shape[2:], image.shape[1:]
+            sizes = f"{h} × {w} ({files[0].name}) and {height} × {width} ({file.name})"
             raise ValueError(f"path must hold images of one size, got {sizes}: with size=(height, width) they are cut to one")
         images[k] = image
     return images
+
+
+def _opened(file: Path, read: Callable):
+    """``read(image)`` of an image file that is opened for it."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                return read(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"path must hold images that can be read, but {file} cannot: {error}") from error
+
+
+def _coloured(image) -> bool:
+    return not (image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I"))
+
+
+def _grey(image) -> np.ndarray:
+    """(H, W, 1), float32 in [0, 1]."""
+    if image.mode.startswith("I"):  # 16 bits
+        from PIL import ImageOps
+
+        return np.asarray(ImageOps.exif_transpose(image), dtype=np.float32)[..., None] / 65535
+    return _upright(image, "L")[..., None]
+
+
+def _rgb(image) -> np.ndarray:
+    """(H, W, 3), float32 in [0, 1]."""
+    return _upright(image, "RGB") if _coloured(image) else _grey(image).repeat(3, -1)
+
+
+def _upright(image, mode: str) -> np.ndarray:
+    """As it is to be looked at: turned, and on white where it is transparent."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.asarray(image.convert(mode), dtype=np.float32) / 255
 
 
 def _stored(path: Path):

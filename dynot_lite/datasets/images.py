@@ -1,5 +1,6 @@
 """Images that need no download: two photographs and the colours in them, handwritten digits, and a maze; densities of them."""
 
+import numpy as np
 import torch
 from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor
@@ -9,7 +10,7 @@ from dynot_lite._base import randomness
 from dynot_lite.datasets.samplers import colours_of
 from dynot_lite.grids.operators import centres
 
-__all__ = ["CREDIT", "colour_sample", "digit_density", "digits", "luminance", "maze", "photographs"]
+__all__ = ["CREDIT", "colour_sample", "digit_density", "digits", "luminance", "maze", "patches", "photographs"]
 
 CREDIT = "Photographs: danielbuechele (temple) and vultilion (flower), CC BY 2.0, changed."
 """Whose the photographs are, and under which licence: to stand under every picture that shows them."""
@@ -34,9 +35,9 @@ def photographs(*, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]
     >>> china.shape, flower.dtype
     (torch.Size([40, 60, 3]), torch.float64)
     """
-    images = tuple(torch.tensor(load_sample_image(name)).to(torch.float64) / 255 for name in ("china.jpg", "flower.jpg"))
+    images = [torch.tensor(load_sample_image(name)).to(torch.float64) / 255 for name in ("china.jpg", "flower.jpg")]
     if size is None:
-        return images
+        return images[0], images[1]
     if not isinstance(size, (tuple, list)) or len(size) != 2:
         raise ValueError(f"size must be a pair (height, width), got {size!r}")
     full = tuple(images[0].shape[:2])
@@ -79,6 +80,24 @@ def colour_sample(image, n: int, *, generator: torch.Generator | None = None) ->
     return colours[(cut + bounds[:-1] + (place * bounds.diff()).long()) % pixels]
 
 
+def patches(image, *, size: int = 32) -> Tensor:
+    """All windows of ``size`` × ``size`` pixels of an image (h, w, c): a view, shape (h − size + 1, w − size + 1, c, size, size).
+
+    With ``.flatten(0, 1)``, which copies, they are points (N, c, size, size): those of the two photographs together are
+    482 328 for 32 × 32 pixels, 5.5 GiB in float32. Every so many of them: index the view before.
+
+    Raises:
+        ValueError: an image of another shape, or smaller than a window.
+
+    >>> sum(patches(image)[..., 0, 0, 0].numel() for image in photographs())
+    482328
+    """
+    image = check.as_tensor(image, "image")
+    if image.ndim != 3 or min(image.shape[:2]) < check.count(size, "size") or not image.shape[2]:
+        raise ValueError(f"image must have shape (h, w, c) and {size} pixels on either side at least, got {tuple(image.shape)}")
+    return image.unfold(0, size, 1).unfold(1, size, 1)
+
+
 def digits() -> tuple[Tensor, Tensor]:
     """The 1797 handwritten digits that scikit-learn ships (the test part of the UCI set of optical digits).
 
@@ -90,8 +109,8 @@ def digits() -> tuple[Tensor, Tensor]:
     >>> images.shape, labels.bincount().min().item()
     (torch.Size([1797, 64]), 174)
     """
-    bunch = load_digits()
-    return torch.tensor(bunch.data / 16, dtype=torch.float32), torch.tensor(bunch.target, dtype=torch.int64)
+    levels, classes = load_digits(return_X_y=True)
+    return torch.tensor(np.asarray(levels) / 16, dtype=torch.float32), torch.tensor(classes, dtype=torch.int64)
 
 
 def digit_density(index: int, n: int, *, margin: float = 1 / 8) -> Tensor:

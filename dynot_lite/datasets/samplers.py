@@ -46,10 +46,10 @@ def from_colours(image, *, scale: float = 1 / 255) -> Sampler:
         ValueError: an image of another shape or with values outside [0, 1], scale < 0.
     """
     scale = check.positive(scale, "scale", or_zero=True)
-    draw = from_points(colours_of(image).reshape(-1, 3))
+    points = colours_of(image).reshape(-1, 3)
 
     def sample(n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        colours = draw(n, generator=generator)
+        colours = points[randomness.integers(len(points), check.count(n, "n"), generator=generator, like=points)]
         if scale:
             colours = colours + scale * (randomness.uniform(n, 3, generator=generator, like=colours) - 0.5)
         return colours

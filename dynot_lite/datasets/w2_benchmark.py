@@ -102,6 +102,9 @@ def _frozen(tensors) -> torch.nn.ParameterList:
 class _StandardisedSum(ConvexPotential):
     """Ψ(x) = scale (Σ_i Ψ_i(x) + <shift, x>)."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, potentials: list[ConvexPotential]):
         super().__init__(potentials[0].dim)
         self.potentials = torch.nn.ModuleList(potentials)
@@ -110,10 +113,10 @@ class _StandardisedSum(ConvexPotential):
         self.register_buffer("scale", torch.ones(()).to(like))
 
     def _value(self, x: Tensor) -> Tensor:
-        return self.scale * (sum(potential._value(x) for potential in self.potentials) + x @ self.shift)
+        return self.scale * (sum(potential._value(x) for potential in self.potentials) + x @ self.shift)  # type: ignore[operator]
 
     def _gradient(self, x: Tensor) -> Tensor:
-        return self.scale * (sum(potential._gradient(x) for potential in self.potentials) + self.shift)
+        return self.scale * (sum(potential._gradient(x) for potential in self.potentials) + self.shift)  # type: ignore[operator]
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,14 +31,15 @@ class Classifier(nn.Module):
     def __init__(self, channels: int, *, classes: int, generator: torch.Generator | None = None):
         super().__init__()
         self.channels = check.count(channels, "channels")
-        self.first = _convolution(channels, 16, generator)
-        self.second = _convolution(16, 32, generator)
+        self.first = randomness.convolution(channels, 16, 3, generator=generator, stride=2, padding=1)
+        self.second = randomness.convolution(16, 32, 3, generator=generator, stride=2, padding=1)
         self.pool = nn.AdaptiveAvgPool2d(7)
         self.hidden = randomness.linear(32 * 49, 64, generator=generator)
         self.last = randomness.linear(64, check.count(classes, "classes"), generator=generator)
 
     def features(self, images: Tensor) -> Tensor:
         """The 64 features of images (n, channels, h, w), non-negative, shape (n, 64)."""
+        images = images if isinstance(images, Tensor) else check.as_tensor(images, "images")
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise ValueError(f"images must have shape (n, {self.channels}, h, w), got {tuple(images.shape)}")
         h = self.second(self.first(images.to(self.last.weight)).relu()).relu()
@@ -47,15 +48,6 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The logarithms of the probabilities of the classes, up to a constant for each image, shape (n, classes)."""
         return self.last(self.features(images))
-
-
-def _convolution(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Conv2d:
-    layer = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
-    with torch.no_grad():
-        for parameter in (layer.weight, layer.bias):
-            bound = (9 * inputs) ** -0.5
-            parameter.copy_(bound * (2 * randomness.uniform(*parameter.shape, generator=generator, like=parameter) - 1))
-    return layer
 
 
 def fit(
@@ -94,5 +86,14 @@ def fit(
     def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor, *, generator=None) -> Tensor:
         return nn.functional.cross_entropy(network(images), labels)
 
-    options = dict(steps=steps, batch=batch, learning_rate=learning_rate, generator=generator, progress=progress)
-    return train(network, cross_entropy, draw, schedule=cosine(), **options)
+    return train(
+        network,
+        cross_entropy,
+        draw,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        schedule=cosine(),
+        generator=generator,
+        progress=progress,
+    )

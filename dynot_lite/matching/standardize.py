@@ -31,11 +31,10 @@ class Standardize(nn.Module):
 
     def __init__(self, *, mean: float | Tensor = 0.0, scale: float | Tensor = 1.0):
         super().__init__()
-        numbers = {"mean": check.number(mean, "mean"), "scale": check.positive(scale, "scale")}
-        for name, given in (("mean", mean), ("scale", scale)):
-            kind = given.dtype if isinstance(given, Tensor) and given.is_floating_point() else torch.get_default_dtype()
-            device = given.device if isinstance(given, Tensor) else None
-            self.register_buffer(name, torch.tensor(numbers[name], dtype=kind, device=device))
+        for name, value, checked in (("mean", mean, check.number), ("scale", scale, check.positive)):
+            kind = value.dtype if isinstance(value, Tensor) and value.is_floating_point() else torch.get_default_dtype()
+            place = value.device if isinstance(value, Tensor) else None
+            self.register_buffer(name, torch.tensor(checked(value, name), dtype=kind, device=place))  # type: ignore[arg-type]
 
     @classmethod
     def fit(cls, x) -> "Standardize":

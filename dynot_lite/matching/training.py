@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from dynot_lite._base import checkpoints, randomness
+from dynot_lite._base import checkpoints, randomness, ranks
 from dynot_lite._base import checks as check
 from dynot_lite._base.differentiation import recording
 from dynot_lite._base.progress import bar
@@ -67,6 +67,7 @@ def fit(
     ema: float = 0.999,
     precision: torch.dtype | None = None,
     compile: bool = False,
+    group=None,
     checkpoint=None,
     callback: Callable[[Training], object] | None = None,
     generator: torch.Generator | None = None,
@@ -89,6 +90,11 @@ def fit(
         ema: in [0, 1); 0 for the last weights. Buffers (of batch norms, say) are the last ones.
         precision: torch.bfloat16 for mixed precision: parameters and the average keep their dtype.
         compile: call the loss, and the network within it, through torch.compile: a minute at first, faster steps then.
+        group: a ``torch.distributed`` process group (``group.WORLD``, say), every rank of which calls this function. Each draws
+            batches of its own, of ``batch`` rows, from a generator that must differ from the others'; gradients and losses are
+            averaged over the ranks, so that all make the steps of one process with all the batches. The weights at the start
+            are those of the first rank, which alone writes the checkpoint, calls the callback and shows the progress, and whose
+            clock counts for ``seconds`` (one more exchange in each step).
         checkpoint: a file that holds the state at 25 moments of the run. If it is there, the run goes on from it, with the
             seconds already spent; with ``steps`` it ends on the CPU with the same bits as without the interruption, if the
             batches depend on their generator only and the network draws no numbers of its own (dropout).
@@ -118,18 +124,23 @@ def fit(
     first = draw_batch(pairs, batch, generator=generator)
     device, dtype = first[0].device, next((part.dtype for part in first if part.is_floating_point()), None)
     network.to(device=device, dtype=dtype).train()
+    ranks.spread_((part.detach() for part in (*network.parameters(), *network.buffers())), group)
     average = copy.deepcopy(network).requires_grad_(False).eval()
     parameters, averages = list(network.parameters()), list(average.parameters())
-    if not any(parameter.requires_grad for parameter in parameters):
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trained:
         raise ValueError("network must have parameters that require a gradient")
     optimiser = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
     measure: Callable[..., Tensor] = torch.compile(lambda *batch, **options: loss(*batch, **options)) if compile else loss
     context = contextlib.nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)
     losses, recent, spent = [], [], 0.0
     kept = checkpoint is not None or callback is not None
-
-    if checkpoint is not None:
+    if checkpoint is not None or group is not None:
         generator = randomness.own(generator, first[0])
+        if len({state.numpy().tobytes() for state in _states(generator, group)}) < ranks.count(group):
+            raise ValueError("generator must be another one on each rank of the group, or all ranks draw the same batches")
+
+    if checkpoint is not None and generator is not None:
         fingerprint = dict(
             steps=steps, learning_rate=learning_rate, clip=clip, ema=ema, precision=str(precision), device=str(device)
         )
@@ -138,12 +149,14 @@ def fit(
             name: getattr(f, "__qualname__", type(f).__qualname__) for name, f in (("loss", loss), ("schedule", schedule))
         }
         fingerprint["pairs"] = str([(*part.shape, str(part.dtype)) for part in first])
-        if (state := checkpoints.resume(checkpoint, fingerprint)) is not None:
+        if group is not None:
+            fingerprint["ranks"] = ranks.count(group)
+        if (state := ranks.told(lambda: checkpoints.resume(checkpoint, fingerprint), group)) is not None:
             try:
                 network.load_state_dict(state["network"])
                 average.load_state_dict(state["average"])
                 optimiser.load_state_dict(state["optimiser"])
-                generator.set_state(state["generator"])
+                generator.set_state(state["generator"] if group is None else state["generator"][distributed.get_rank(group)])
                 losses, spent = [state["losses"].to(device)], state["seconds"]
             except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
                 raise ValueError(f"checkpoint {checkpoint} is damaged, or of another network") from error
@@ -153,10 +166,14 @@ def fit(
         return time.perf_counter() - begun
 
     def budget() -> float:
-        return max(step / steps if steps else 0.0, clock() / seconds if seconds else 0.0)
+        elapsed = clock()
+        if seconds and group is not None:
+            ranks.spread_([now := torch.tensor(elapsed, dtype=torch.float64, device=device)], group)
+            elapsed = now.item()
+        return max(step / steps if steps else 0.0, elapsed / seconds if seconds else 0.0)
 
     done = budget()
-    with bar(steps, "training", progress, initial=step) as shown:
+    with bar(steps, "training", progress if ranks.is_first(group) else False, initial=step) as shown:
         while done < 1:
             if schedule is not None:
                 factor = float(schedule(done))
@@ -171,6 +188,10 @@ def fit(
             if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
                 raise ValueError(f"loss must return a scalar tensor that depends on the network, got {value!r}")
             value.backward()
+            if group is not None:
+                for parameter in trained:  # none at all where a batch does not reach it, which the batch of another rank may do
+                    parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                ranks.average_([parameter.grad for parameter in trained if parameter.grad is not None], group)
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters, clip)
             optimiser.step()
@@ -184,6 +205,7 @@ def fit(
             record = done >= 1 or (kept and int(RECORDS * done) > int(RECORDS * before))
             if record or len(recent) == BLOCK:
                 losses.append(torch.stack(recent))
+                ranks.average_(losses[-1:], group)
                 recent.clear()
                 if not torch.isfinite(losses[-1]).all():
                     raise RuntimeError(f"the loss is not finite before step {step}: pairs that are not, or too large a rate")
@@ -191,11 +213,17 @@ def fit(
                 for mean, buffer in zip(average.buffers(), network.buffers(), strict=True):
                     mean.copy_(buffer)
             if record and checkpoint is not None and generator is not None:
-                state = dict(network=network.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict())
-                state |= dict(losses=torch.cat(losses), seconds=clock(), generator=generator.get_state())
-                checkpoints.save(state | dict(fingerprint=fingerprint), checkpoint)
-            if record and callback is not None:
+                generators = _states(generator, group)
+                if ranks.is_first(group):
+                    state = dict(network=network.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict())
+                    state |= dict(losses=torch.cat(losses), seconds=clock(), fingerprint=fingerprint)
+                    checkpoints.save(state | dict(generator=generators if group else generators[0]), checkpoint)
+            if record and callback is not None and ranks.is_first(group):
                 callback(Training(copy.deepcopy(average), torch.cat(losses), clock()))
     optimiser.zero_grad()
     network.eval()
     return Training(average, torch.cat(losses), clock())
+
+
+def _states(generator: torch.Generator, group) -> list[Tensor]:
+    return ranks.gathered(generator.get_state(), group)

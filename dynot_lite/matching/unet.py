@@ -2,11 +2,14 @@
 
 An image is cut into patches, pixels to channels, and goes down a ladder of levels of half the side and twice the channels, and up
 again; on the way up each level sees what it was on the way down. Every block is told the times and the label, which shift and
-scale its channels. Images of any height and width will do: they are padded by their border to whole patches, and cut again.
+scale its channels. At the end a multiple of the image itself is added, by a factor that depends on the times: most of a velocity
+from noise is of this kind, and the ladder need not learn it. Images of any height and width will do: they are padded by their
+border to whole patches, and cut again.
 """
 
 import math
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +21,24 @@ from dynot_lite.matching.networks import label_rows, label_table, same_times
 
 __all__ = ["MeanUNet", "UNet"]
 
+Layer = TypeVar("Layer", bound=nn.Module)
 WAVES = 16  # frequencies of a time, from one radian up
 
 
 class _Norm(nn.GroupNorm):
-    """Group normalisation in eight groups, or fewer, of at least four channels each."""
+    """Group normalisation in eight groups, or fewer, of at least four channels each.
 
-    def __init__(self, channels: int):
+    Torch's own has no derivative in forward mode where the channels of a pixel lie side by side; what is written out
+    here has one, and is slower. ``forward_mode``: always take it, since a compiled network cannot ask which one is needed.
+    """
+
+    def __init__(self, channels: int, forward_mode: bool):
         super().__init__(next(groups for groups in (8, 4, 2, 1) if groups == 1 or channels % (4 * groups) == 0), channels)
+        self.forward_mode = forward_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        if forward_ad.unpack_dual(x).tangent is None:
+        if not self.forward_mode and (torch.compiler.is_compiling() or forward_ad.unpack_dual(x).tangent is None):
             return super().forward(x)
-        # Torch's own has no forward derivative of channels side by side.
         x = x - self._groups(x)
         return torch.addcmul(self.bias[:, None, None], x, self.weight[:, None, None] * (self._groups(x * x) + self.eps).rsqrt())
 
@@ -44,10 +52,10 @@ class _Norm(nn.GroupNorm):
 class _Block(nn.Module):
     """x + f(x, e): two 3×3 convolutions, e the embedding of times and label; f = 0 at first."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, generator: torch.Generator | None):
+    def __init__(self, inputs: int, outputs: int, embedding: int, forward_mode: bool, generator: torch.Generator | None):
         super().__init__()
         convolution = partial(randomness.convolution, generator=generator)
-        self.norm1, self.norm2 = _Norm(inputs), _Norm(outputs)
+        self.norm1, self.norm2 = (_Norm(channels, forward_mode) for channels in (inputs, outputs))
         self.first = convolution(inputs, outputs, 3, padding=1)
         self.film = randomness.linear(embedding, 2 * outputs, generator=generator)
         self.second = _zero(convolution(outputs, outputs, 3, padding=1))
@@ -63,10 +71,10 @@ class _Block(nn.Module):
 class _Attention(nn.Module):
     """x + attention of all places of an image to all, in heads of 32 channels where they divide; the sum is x at first."""
 
-    def __init__(self, channels: int, generator: torch.Generator | None):
+    def __init__(self, channels: int, forward_mode: bool, generator: torch.Generator | None):
         super().__init__()
         self.heads = channels // 32 if channels % 32 == 0 else 1
-        self.norm = _Norm(channels)
+        self.norm = _Norm(channels, forward_mode)
         self.inputs = randomness.convolution(channels, 3 * channels, 1, generator=generator)
         self.outputs = _zero(randomness.convolution(channels, channels, 1, generator=generator))
 
@@ -102,10 +110,14 @@ class _Ladder(nn.Module):
         self.classes = None if classes is None else check.count(classes, "classes")
         sizes = [check.count(width, "width") * 2**level for level in range(check.count(levels, "levels"))]
         embedding, pixels = 4 * width, self.patch**2
-        convolution, linear = (partial(make, generator=generator) for make in (randomness.convolution, randomness.linear))
-        block = partial(_Block, embedding=embedding, generator=generator)
+        convolution, linear = (
+            partial(randomness.convolution, generator=generator),
+            partial(randomness.linear, generator=generator),
+        )
+        block = partial(_Block, embedding=embedding, forward_mode=self.TIMES == 2, generator=generator)
         self.waves: Tensor
         self.register_buffer("waves", torch.logspace(0, math.log10(self.FASTEST), WAVES), persistent=False)
+        self.gain = _zero(linear(2 * WAVES * self.TIMES, channels))
         self.times = linear(2 * WAVES * self.TIMES, embedding)
         self.mix = linear(embedding, embedding)
         if self.classes is not None:
@@ -113,7 +125,7 @@ class _Ladder(nn.Module):
         self.first = convolution((channels + self.conditions) * pixels, width, 3, padding=1)
         self.before = nn.ModuleList(block(size, size) for size in sizes)
         self.down = nn.ModuleList(convolution(size, 2 * size, 2, stride=2) for size in sizes[:-1])
-        self.middle = _Attention(sizes[-1], generator) if attention else nn.Identity()
+        self.middle = _Attention(sizes[-1], self.TIMES == 2, generator) if attention else nn.Identity()
         self.up = nn.ModuleList(convolution(2 * size, 4 * size, 1) for size in sizes[:-1])
         self.after = nn.ModuleList(block(2 * size, size) for size in sizes)
         self.last = _zero(convolution(width, channels * pixels, 3, padding=1))
@@ -121,9 +133,9 @@ class _Ladder(nn.Module):
         self.to(memory_format=torch.channels_last)  # pyright: ignore
 
     def _run(self, times: list[Tensor], x: Tensor, conditions: tuple) -> Tensor:
-        e = torch.cat([f for t in times for f in self._waves(t)], 1)
-        e = self.mix(nn.functional.silu(self.times(e)))
-        height, width = x.shape[-2:]
+        waves = torch.cat([wave for t in times for wave in self._waves(t)], 1)
+        e = self.mix(nn.functional.silu(self.times(waves)))
+        linear, (height, width) = self.gain(waves)[:, :, None, None] * x, x.shape[-2:]
         labels, image = self._read(conditions)
         if self.classes is not None:
             e = e + label_rows(self.embedding, labels, x)
@@ -144,7 +156,7 @@ class _Ladder(nn.Module):
             h = self.after[k](torch.cat([h, seen[k]], 1), e)
             h = nn.functional.pixel_shuffle(self.up[k - 1](h), 2) if k else h
         h = self.last(nn.functional.silu(h))
-        return nn.functional.pixel_shuffle(h, self.patch)[..., :height, :width]
+        return linear + nn.functional.pixel_shuffle(h, self.patch)[..., :height, :width]
 
     def _images(self, x) -> Tensor:
         x = x if isinstance(x, Tensor) else check.as_tensor(x, "x")
@@ -230,7 +242,7 @@ class MeanUNet(_Ladder):
         return self._run([r, t - r], x, conditions)
 
 
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+def _zero(layer: Layer) -> Layer:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

@@ -49,6 +49,7 @@ hopf_lax, value                     exact          exact; t = 0: undefined in t
 hopf_lax, argmin                    none           none
 optimal_map                         exact          exact
 certificate, endpoint_mismatch      none: numbers  none
+lower_bound                         none: numbers  none
 fit                                 none           none
 ==================================  =============  ===============================================
 """
@@ -58,5 +59,5 @@ from dynot_lite._base.rooms import lazily
 __getattr__ = lazily(
     __name__,
     *("convex", "conjugates", "descent", "hopf_lax", "dual", "action_matching", "optimal_flow_matching"),
-    *("polyhedral", "schroedinger", "snapshots", "costs"),
+    *("polyhedral", "schroedinger", "snapshots", "costs", "bounds"),
 )

@@ -13,11 +13,12 @@ from calls import Call
 from instances import generator
 
 from dynot_lite._base import checks as check
-from dynot_lite.couplings import amortized, ascent, atoms, batches, certificate, distributed, maps, plans, sliced
+from dynot_lite.couplings import amortized, ascent, atoms, batches, certificate, distributed, maps, plans, rounding, sliced
 from dynot_lite.couplings.conditional import ClassCouplings, JointCoupling
 from dynot_lite.couplings.exact_flow import ExactFlow
 from dynot_lite.couplings.indexed import IndexedPairs
 from dynot_lite.couplings.prepared import PairList, prepare
+from dynot_lite.couplings.search import room as room_of
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
 
@@ -31,7 +32,7 @@ NONE = {
     "plans.exact_plan": ALL, "plans.entropic_plan": ALL, "amortized.Problem.exact_plan": ALL,
     "amortized.Problem.entropic_plan": ALL, "batches.from_plan": ("plan",), "amortized.RegressionAmortization.fit": ("f", "g"),
     "semidiscrete.SemidiscreteCoupling.fit": ("noise",), "atoms.Noise.centred": ("x",),
-    **{f"search.Scores.{name}": ("x",) for name in ("among", "at", "best", "gaps", "sums")},
+    **{f"search.Scores.{name}": ("x",) for name in ("among", "at", "best", "gaps", "settle", "sums")},
 }  # fmt: skip
 
 
@@ -95,8 +96,8 @@ def made(points=POINTS, weights=None, **options):
     return coupling
 
 
-def fitted(points=POINTS, weights=None, *, noise="normal", epsilon=0.0):
-    coupling = made(points, weights, epsilon=epsilon)
+def fitted(points=POINTS, weights=None, *, noise="normal", **options):
+    coupling = made(points, weights, **options)
     coupling.fit(noise, max_iterations=20, generator=generator())
     return coupling
 
@@ -113,7 +114,7 @@ def seeded(points=POINTS, weights=None, *, epsilon=0.0):
     return ascent.start(law, atoms.Noise("normal", like=law.points), epsilon, generator=generator())
 
 
-HARD, SOFT = fitted(), fitted(epsilon=0.5)
+HARD, SOFT, COARSE = fitted(), fitted(epsilon=0.5), fitted(precision="bfloat16")
 FLOW = ExactFlow(SOFT)
 
 
@@ -335,6 +336,12 @@ CALLS = [
     semi("atoms", "Noise", lambda: atoms.Noise("normal", like=POINTS).centre, {}),
     semi("atoms", "Noise.draw", lambda: atoms.Noise("normal", like=POINTS).draw(3, generator=generator()), {}),
     semi("atoms", "Noise.centred", lambda x: atoms.Noise("normal", like=POINTS).centred(x), X, names={}),
+    semi("atoms", "Noise.flat", lambda: atoms.Noise("normal", like=POINTS).flat(torch.ones(3, 2)), {}),
+    semi("rounding", "Rounded", lambda: rounding.Rounded(POINTS.float(), "tf32").noise(X0.float(), POINTS[:, 0].float()), {}),
+    semi("rounding", "Rounded.noise", lambda: COARSE.atoms.rounded.noise(X0.float(), POINTS[:, 0].float())[1], {}),
+    semi("rounding", "Rounded.scores", lambda: COARSE.atoms.rounded.scores(X0.bfloat16(), slice(1, 4), POINTS[:, 0].float(),
+         torch.empty(3, 3, dtype=torch.float32)), {}),
+    room("rounding", "matmul", lambda: float(rounding.matmul(torch.device("cpu")).__enter__() is None)),
     semi("atoms", "batch", lambda x: atoms.batch(x, "x", like=POINTS), X, names={}),
     semi("ascent", "start", lambda **z: (lambda a: (a.iterate, a.scale))(seeded(**z))),
     semi("ascent", "Ascent.run", lambda **z: (lambda a: sum(a.run(20, generator=generator(1))))(seeded(**z))),
@@ -367,6 +374,9 @@ CALLS = [
     semi("search", "Scores.best", lambda x: HARD.scores().best(x), X, names={}),
     semi("search", "Scores.gaps", lambda x: HARD.scores().gaps(x), X, names={}),
     semi("search", "Scores.sums", lambda x: tuple(SOFT.scores().sums(x, product=True)), X, names={}),
+    semi("search", "Scores.hits", lambda: HARD.scores().hits(HARD.scores().noise.centred(NOISES)), {}),
+    semi("search", "Scores.settle", lambda: COARSE.scores().settle(COARSE.scores().noise.centred(NOISES)), {}),
+    room("search", "room", lambda: room_of(torch.device("cpu"), 5)),
     semi("search", "Scores.assign", lambda x: SOFT.scores().assign(x, generator=generator()), X, names={}),
     # semidiscrete
     semi(

@@ -13,7 +13,7 @@ from calls import Call
 
 from dynot_lite.datasets import toy, w2_benchmark
 from dynot_lite.datasets.files import as_images, cities, countries, load_images, load_points
-from dynot_lite.datasets.images import colour_sample, digit_density, digits, luminance, maze, photographs
+from dynot_lite.datasets.images import colour_sample, digit_density, digits, luminance, maze, patches, photographs
 from dynot_lite.datasets.mnist import mnist
 from dynot_lite.datasets.samplers import clusters, from_colours, from_points, normal
 
@@ -117,6 +117,13 @@ CALLS = [
     Call("datasets.mnist.mnist", small, {}, options={"folder": ("path", FOLDER)}),
     Call("datasets.images.digits", digits, {}),
     Call("datasets.images.maze", lambda size: maze(size=size), {}, options={"size": ("count", 2)}),
+    Call(
+        "datasets.images.patches",
+        lambda image: patches(image, size=2),
+        {"image": IMAGE},
+        excused={"image: a wrong length": "an image may have any number of channels"},
+    ),
+    Call("datasets.images.patches, size", lambda size: patches(IMAGE, size=size), {}, options={"size": ("count", 1)}),
     Call("datasets.images.photographs", lambda size: photographs(size=size), {}, options={"size": ("size", (5, 8))}),
     Call(
         "datasets.images.colour_sample",

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.stats import chisquare, kstest
 from sklearn.datasets import load_digits, load_sample_images
 
-from dynot_lite.datasets.images import colour_sample, digits, photographs
+from dynot_lite.datasets.images import colour_sample, digits, patches, photographs
 from dynot_lite.datasets.toy import checkerboard, eight_gaussians, moons, torchcfm_eight_gaussians, torchcfm_moons
 
 
@@ -196,3 +196,14 @@ def test_one_pixel_outside_the_range_of_colours_is_refused(value):
     image[1, 2, 0] = value
     with pytest.raises(ValueError, match="image"):
         colour_sample(image, 3)
+
+
+def test_patches_are_windows_of_the_image_without_a_copy():
+    image = torch.arange(5 * 4 * 3, dtype=torch.float64).reshape(5, 4, 3)
+    found = patches(image, size=2)
+    assert found.shape == (4, 3, 3, 2, 2) and found.untyped_storage().data_ptr() == image.untyped_storage().data_ptr()
+    for row, column in ((0, 0), (3, 2), (1, 0)):
+        assert torch.equal(found[row, column], image[row : row + 2, column : column + 2].movedim(2, 0))
+    for wrong, size in ((image, 5), (image[..., 0], 2), (image[..., :0], 2)):
+        with pytest.raises(ValueError, match="image must have shape"):
+            patches(wrong, size=size)

@@ -76,6 +76,10 @@ def painter(kind=unet.UNet):
     return made
 
 
+def judge():
+    return classifier.Classifier(1, classes=3, generator=generator())
+
+
 def trained(loss, kind):
     options = {"steps": 3, "batch": 4, "generator": generator()}
     return training.fit(network(kind), loss, pairs, **options)
@@ -195,8 +199,19 @@ CALLS = [
         for kind, times in ((networks.VelocityNetwork, (0.25,)), (networks.MeanVelocityNetwork, (0.25, 0.5)))
     ),
     *(
-        room("unet", f"{kind.__name__}{name}", lambda kind=kind, times=times: painter(kind)(*times, IMAGES.float(), LABELS))
+        room("unet", f"{kind.__name__}{name}", lambda kind=kind, times=times: painter(kind).double()(*times, IMAGES, LABELS))
         for name in ("", ".forward")
         for kind, times in ((unet.UNet, (0.25,)), (unet.MeanUNet, (0.25, 0.5)))
+    ),
+    *(
+        room("classifier", f"Classifier{name}", lambda name=name: getattr(judge(), name[1:] or "forward")(IMAGES.float()))
+        for name in ("", ".forward", ".features")
+    ),
+    room(
+        "classifier",
+        "fit",
+        lambda images, labels: classifier.fit(images, labels, steps=3, batch=4, generator=generator()).losses,
+        {"images": IMAGES, "labels": LABELS},
+        names={"images": "images|points", "labels": "labels"},
     ),
 ]  # fmt: skip

@@ -16,6 +16,7 @@ CUBIC = Interpolant(lambda t: 1 - t**3, lambda t: t * (2 - t))  # derivatives by
 INNER = torch.tensor([0.25, 0.5, 0.75], dtype=F64)  # differences do not leave [0, 1]
 VELOCITY, AVERAGE = (network(kind).double() for kind in (networks.VelocityNetwork, networks.MeanVelocityNetwork))
 PAINTER, AVERAGE_PAINTER = (painter(kind).double() for kind in (unet.UNet, unet.MeanUNet))
+JUDGE = classifier.Classifier(1, classes=3, generator=generator()).double()
 PATHS = {"linear": flow_matching.LINEAR, "trigonometric": TRIGONOMETRIC, "preserving": VARIANCE_PRESERVING, "cubic": CUBIC}
 
 
@@ -38,6 +39,8 @@ EXACT = {
     "Standardize": (standardize.Standardize(mean=0.5, scale=2.0), X0),
     "Standardize, inverse": (standardize.Standardize(mean=0.5, scale=2.0).inverse, X0),
     "MeanVelocityNetwork": (lambda r, t, x: AVERAGE(r, t, x, LABELS), INNER / 2, INNER, X0),
+    "Classifier": (JUDGE, IMAGES),
+    "Classifier, features": (JUDGE.features, IMAGES),
     "UNet": (lambda t, x: PAINTER(t, x, LABELS), INNER, IMAGES),
     "MeanUNet": (lambda r, t, x: AVERAGE_PAINTER(r, t, x, LABELS), INNER / 2, INNER, IMAGES),
 }
@@ -49,6 +52,7 @@ PARAMETERS = {
     "score": (VELOCITY, lambda net: fields.score(net)(0.25, X0)),
     "VelocityNetwork": (VELOCITY, lambda net: net(INNER, X0, LABELS)),
     "MeanVelocityNetwork": (AVERAGE, lambda net: net(INNER / 2, INNER, X0, LABELS)),
+    "Classifier": (JUDGE, lambda net: net(IMAGES)),
     "UNet": (PAINTER, lambda net: net(INNER, IMAGES, LABELS)),
     "MeanUNet": (AVERAGE_PAINTER, lambda net: net(INNER / 2, INNER, IMAGES, LABELS)),
 }
@@ -101,6 +105,9 @@ NONE = {
     "mean_flow.sample": lambda: mean_flow.sample(AVERAGE, leaf(X0), steps=2),
     "sample_sde": lambda: fields.sample_sde(VELOCITY, leaf(X0), 0.5, steps=2),
     "reflow": lambda: flow_matching.reflow(VELOCITY, source, 5, steps=2)(4),
+    "classifier.fit": lambda: (lambda found: (found.losses, list(found.network.parameters())))(
+        classifier.fit(leaf(IMAGES), LABELS, steps=2, batch=4)
+    ),
     "training.fit": lambda: (lambda found: (found.losses, list(found.network.parameters())))(
         training.fit(network(), flow_matching.FlowMatching(), pairs, steps=2, batch=4)
     ),

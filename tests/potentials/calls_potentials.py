@@ -19,6 +19,7 @@ from dynot_lite.potentials.action_matching import (
     snapshot_loss,
     unbalanced_action_matching_loss,
 )
+from dynot_lite.potentials.bounds import lower_bound
 from dynot_lite.potentials.convex import ICNN, ConvexPotential, LogSumExp, Quadratic
 from dynot_lite.potentials.costs import PowerCost, optimal_map
 from dynot_lite.potentials.costs import certificate as certify
@@ -336,6 +337,13 @@ CALLS = [
         names=NAMES,
         options={"tol": ("positive", 1e-9)},
         rows=[{"x0": 0, "x1": 0, "result": None}],
+    ),
+    room(
+        "bounds",
+        "lower_bound",
+        lambda x0, x1: (lambda bound: (bound.value, bound.std))(lower_bound(SOFT, x0, x1)),
+        {"x0": X0, "x1": X1},
+        rows=[{"x0": 0, "result": None}, {"x1": 0, "result": None}],
     ),
     room(
         "dual",

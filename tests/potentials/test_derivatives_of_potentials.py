@@ -10,6 +10,7 @@ import dynot_lite.potentials
 from dynot_lite.laws.mixtures import GaussianMixture
 from dynot_lite.potentials import (
     action_matching,
+    bounds,
     convex,
     costs,
     dual,
@@ -185,6 +186,7 @@ NONE = {
     "conjugate, maximiser": lambda: SOFT.conjugate(leaf(X0))[1],
     "curvature": lambda: [potential.curvature() for potential in POTENTIALS.values()],
     "certificate": lambda: dual.certificate(SOFT, leaf(X0), leaf(X1)),
+    "lower_bound": lambda: bounds.lower_bound(SOFT, leaf(X0), leaf(X1)).value,
     "endpoint_mismatch": lambda: action_matching.endpoint_mismatch(leaf(X0), leaf(X1)),
     "PowerCost.pairwise": lambda: COST.pairwise(leaf(X0), leaf(X1)),
     "hopf_lax, argmin": lambda: hopf_lax.hopf_lax(SOFT, COST, leaf(T), leaf(X0), start=leaf(X1)).argmin,
@@ -228,7 +230,7 @@ def test_refused(row, name, use):
 
 
 def test_the_table_names_every_function():
-    modules = (action_matching, convex, costs, dual, hopf_lax, optimal_flow_matching, polyhedral, schroedinger, snapshots)
+    modules = (action_matching, bounds, convex, costs, dual, hopf_lax, optimal_flow_matching, polyhedral, schroedinger, snapshots)
     found = set(unnamed(dynot_lite.potentials, *modules))
     results = {"DualFit", "DualRecord", "Certificate", "BridgeFit", "CostFit", "CostCertificate", "HopfLax"}
     assert found <= results | {"Action", "action_network", "ConvexPotential"}
