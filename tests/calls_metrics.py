@@ -103,6 +103,7 @@ CALLS = [
         units={"x0": 1, "train": 1, "held_out": 1},
         result_units=(0, 0),
         moved=("x0", "train", "held_out"),
+        result_moved=(False, False),
         limits={
             "a line": ({"x0": [[0.5]], "train": [[0.0], [4.0]], "held_out": [[2.0]]}, (1.5, 0.25)),
             "copies": ({"held_out": X1}, "held_out.*other points"),

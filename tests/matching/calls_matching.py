@@ -207,11 +207,5 @@ CALLS = [
         room("classifier", f"Classifier{name}", lambda name=name: getattr(judge(), name[1:] or "forward")(IMAGES.float()))
         for name in ("", ".forward", ".features")
     ),
-    room(
-        "classifier",
-        "fit",
-        lambda images, labels: classifier.fit(images, labels, steps=3, batch=4, generator=generator()).losses,
-        {"images": IMAGES, "labels": LABELS},
-        names={"images": "images|points", "labels": "labels"},
-    ),
+    room("classifier", "fit", lambda: classifier.fit(IMAGES, LABELS, steps=3, batch=4, generator=generator()).losses),
 ]  # fmt: skip
