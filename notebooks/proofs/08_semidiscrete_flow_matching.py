@@ -592,7 +592,7 @@ for ax, kind in zip(axes, ("moons", "digits")):
     dual = np.mean([solved[kind, k][2].dual_value for k in range(3)])
     early_cost = np.mean([solved[kind, k][1].primal_cost for k in range(3)])
     bound = max(solved[kind, k][2].chi2_upper for k in range(3))
-    ax.axvline(dual, color="black", linewidth=1.2)
+    ax.axvline(dual, color=ROLES["second"], linewidth=1.2)
     if kind == "moons":
         ax.plot(early_cost, len(names) - 1, "x", color=ROLES["wrong"], markersize=9, markeredgewidth=2.2)
         early_chi2 = np.mean([solved[kind, k][1].chi2 for k in range(3)])
@@ -1193,7 +1193,7 @@ for ax, owner, title in zip(axes, (*maps, None), ("semidiscrete cells", "where f
     else:
         picture, cmap = owner, plt.matplotlib.colors.ListedColormap(plt.colormaps["Pastel1"].colors[:5])
     ax.imshow(picture.reshape(91, 91).T, origin="lower", extent=(-2.6, 2.6, -2.6, 2.6), cmap=cmap, interpolation="nearest")
-    ax.scatter(*five.T, s=400 * five_weights, color="black")
+    ax.scatter(*five.T, s=400 * five_weights, color=ROLES["second"])
     ax.set(title=title, xlabel="$x_1$")
 axes[0].set_ylabel("$x_2$")
 show(
