@@ -10,6 +10,10 @@ def readme() -> str:
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", readme(), flags=re.DOTALL)
+
+
 def test_it_is_read_in_one_sitting():
     assert len(readme().encode()) <= 8192
 
@@ -33,7 +37,8 @@ def test_every_notebook_is_in_the_map():
 
 
 def test_the_example_does_what_it_says():
-    (block,) = re.findall(r"```python\n(.*?)```", readme(), flags=re.DOTALL)
+    block, script = blocks()
+    assert script == (ROOT / "docs" / "images.py").read_text(encoding="utf-8").split('"""')[2].lstrip()  # it has a test of its own
     *_, last = lines = block.strip().splitlines()
     assert sum(not line.startswith(("import", "from")) and bool(line) for line in lines) <= 10
     names = {}
