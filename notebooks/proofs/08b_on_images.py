@@ -580,7 +580,8 @@ claim("IMG-18", rest["mean flow", "semidiscrete"]["looks"][1][0] / rest["mean fl
 
 # %% [markdown]
 # After one evaluation the three other ways are far ahead of flow matching from either kind of pairs, at more seconds, and mean flow
-# gains from semidiscrete pairs (IMG-18, one seed). With more evaluations it gains nothing; flow matching passes it at four.
+# gains from semidiscrete pairs (IMG-18, one seed). With more evaluations it gains nothing; flow matching from semidiscrete
+# pairs passes it at four.
 #
 # ## 7. By class, and guidance
 #
