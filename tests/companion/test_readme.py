@@ -38,7 +38,9 @@ def test_every_notebook_is_in_the_map():
 
 def test_the_example_does_what_it_says():
     block, script = blocks()
-    assert script == (ROOT / "docs" / "images.py").read_text(encoding="utf-8").split('"""')[2].lstrip()  # it has a test of its own
+    assert (
+        script == (ROOT / "docs" / "images.py").read_text(encoding="utf-8").split('"""')[2].lstrip()
+    )  # it has a test of its own
     *_, last = lines = block.strip().splitlines()
     assert sum(not line.startswith(("import", "from")) and bool(line) for line in lines) <= 10
     names = {}
