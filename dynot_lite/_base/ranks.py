@@ -31,6 +31,13 @@ def average_(tensors: Iterable[Tensor], group) -> None:
         tensor.copy_(part.view(tensor.shape))
 
 
+def total(tensor: Tensor, group) -> Tensor:
+    """The sum over the ranks, in place."""
+    if group is not None:
+        distributed.all_reduce(tensor, group=group)
+    return tensor
+
+
 def spread_(tensors: Iterable[Tensor], group) -> None:
     """Replace tensors by those of the first rank."""
     if group is not None:

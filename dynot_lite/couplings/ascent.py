@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import ranks
 from dynot_lite.couplings.atoms import Atoms, Noise
-from dynot_lite.couplings.certificate import Certificate, ranks, total
+from dynot_lite.couplings.certificate import Certificate
 from dynot_lite.couplings.search import Scores, room
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 
@@ -57,15 +58,18 @@ class Ascent:
 
     def run(self, stop: float, *, generator: torch.Generator | None, group=None) -> Iterator[int]:
         """Ascend until ``stop`` iterations; each step yields the number of its noises."""
-        count, size, stop = len(self.atoms), ranks(group), check.positive(stop, "stop")
-        least, most = min(max(count // 2, 32), 1024), int(total(self.iterate.new_tensor(room(self.iterate.device, count)), group))
+        count, size, stop = len(self.atoms), ranks.count(group), check.positive(stop, "stop")
+        least, most = (
+            min(max(count // 2, 32), 1024),
+            int(ranks.total(self.iterate.new_tensor(room(self.iterate.device, count)), group)),
+        )
         rate = self.scale / (count * self.atoms.mass).clamp(min=1)
         wanted, seen, excess = least, 0, torch.zeros_like(rate[0])
         while self.noises < stop * count:
             share = max(max(min(wanted, math.ceil(stop * count) - self.noises), least) // size, 1)
             batch, slow = share * size, (1 + self.iterations) ** -DECAY
             scores = _scores(self.atoms, self.noise, self.epsilon, self.iterate)
-            hits = total(scores.hits(self.noise.flat(self.noise.draw(share, generator=generator))), group)
+            hits = ranks.total(scores.hits(self.noise.flat(self.noise.draw(share, generator=generator))), group)
             self.iterate.addcmul_(rate, batch * self.atoms.mass - hits, value=min(slow, count / batch))
             self.noises, self.steps = self.noises + batch, self.steps + 1
             self.average.lerp_(self.iterate, (AVERAGING + 1) * batch / (self.noises + AVERAGING * batch))
@@ -75,7 +79,7 @@ class Ascent:
                 excess += (hits * (hits - 1) / self.atoms.mass).sum() / (batch - 1) - batch
                 seen += batch
                 if seen >= LOOK * count:
-                    chi2 = total(excess, group).item() / (seen * size)  # the same number on cards that round differently
+                    chi2 = ranks.total(excess, group).item() / (seen * size)  # one number on all cards
                     wanted = int(min(HOLD * count / max(chi2, slow), 2 * wanted, most))
                     seen = 0
                     excess.zero_()
@@ -85,14 +89,14 @@ class Ascent:
 def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Generator | None, group=None) -> Ascent:
     """The moments of the noise, the best of three initial potentials, and the mean gap there."""
     epsilon = check.positive(epsilon, "epsilon", or_zero=True)
-    x, size = noise.draw(CALIBRATION, generator=generator).double(), ranks(group)
+    x, size = noise.draw(CALIBRATION, generator=generator).double(), ranks.count(group)
     flat, y, count = x.flatten(1), atoms.centred, len(atoms)
     dim = flat.shape[1]
     wide = dim >= WIDE and noise.law == "normal"
     if noise.law == "normal":
         centre, cov_noise = torch.zeros_like(flat[0]), torch.eye(dim).to(flat)
     else:
-        moments = total(torch.cat([flat.mean(0)[None], flat.mT @ flat / len(x)]), group) / size
+        moments = ranks.total(torch.cat([flat.mean(0)[None], flat.mT @ flat / len(x)]), group) / size
         noise.centre = centre = moments[0]
         cov_noise = moments[1:] - centre.outer(centre)
         if not cov_noise.trace() > 0:
@@ -111,7 +115,7 @@ def start(atoms: Atoms, noise: Noise, epsilon: float, *, generator: torch.Genera
         starts.insert(1, -0.5 * (y @ monge_map(data, source).matrix.float() * y).sum(1).double())
 
     def mean(values: Tensor) -> float:
-        return float(total(values.double().mean(), group)) / size
+        return float(ranks.total(values.double().mean(), group)) / size
 
     found = []
     for h in starts:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from dynot_lite._base import checks as check
+from dynot_lite._base import ranks
 from dynot_lite.couplings.atoms import Atoms
 from dynot_lite.couplings.search import Scores
 
-__all__ = ["Certificate", "Estimate", "pooled_chi2", "ranks", "total"]
+__all__ = ["Certificate", "Estimate", "pooled_chi2"]
 
 
 class Estimate(NamedTuple):
@@ -83,7 +84,7 @@ class Certificate:
         """Add n noises, shared among the ranks of the group."""
         totals = self._counts, self._squares, self._scalars
         counts, squares, scalars = map(torch.zeros_like, totals)
-        remaining = math.ceil(check.count(n, "n") / ranks(group))
+        remaining = math.ceil(check.count(n, "n") / ranks.count(group))
         while remaining:
             x = self._scores.noise.draw(min(remaining, 8192), generator=generator)
             part, wide = self._scores.sums(x, product=True), x.flatten(1).double()
@@ -95,7 +96,7 @@ class Certificate:
             scalars[1:] += torch.stack([transform.sum(), transform.square().sum(), rest.sum() - part.product])
             remaining -= len(x)
         for sums, part in zip(totals, (counts, squares, scalars), strict=True):
-            sums += total(part, group)
+            sums += ranks.total(part, group)
 
     def chi2(self) -> Estimate:
         """The pooled estimate of χ²(cell masses ‖ weights)."""
@@ -111,15 +112,3 @@ class Certificate:
             "primal_cost": cost / n + float(self._counts / n @ constants),
             "empty_cells": int((self._counts < 0.5).sum()),
         }
-
-
-def ranks(group) -> int:
-    """The number of processes of a ``torch.distributed`` group, 1 for None."""
-    return 1 if group is None else torch.distributed.get_world_size(group)
-
-
-def total(tensor: Tensor, group) -> Tensor:
-    """The sum over the ranks of the group, in place."""
-    if group is not None:
-        torch.distributed.all_reduce(tensor, group=group)
-    return tensor

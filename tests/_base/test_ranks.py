@@ -30,6 +30,7 @@ def test_one_rank_keeps_what_it_has(group):
         exchange(iter([row, image]), group)
         exchange([], group)
         assert torch.equal(row, copies[0]) and torch.equal(image, copies[1])
+    assert torch.equal(ranks.total(row, group), copies[0])
     assert ranks.told(lambda: {"a": row}, group)["a"].tolist() == [0, 1, 2]
     assert ranks.gathered("a", group) == ["a"]
 
