@@ -17,15 +17,13 @@ from dynot_lite._base import randomness
 from dynot_lite.couplings.atoms import Noise
 from dynot_lite.couplings.rounding import Rounded, matmul
 
-__all__ = ["Scores", "Sums", "room"]
+__all__ = ["Scores", "Sums"]
 
 ROWS, COLUMNS = 512, 2048  # 4 MiB of scores: large enough for the matrix product, small enough for the cache
 SOFT = 2**21  # entries of a block that must hold whole rows
 LEAST = 1024  # rows of a block on a GPU: with fewer, reading the atoms takes longer than multiplying them
-CANDIDATES, GROUP = (
-    16,
-    64,
-)  # the best scores of reduced precision that are looked at again, and how many have their maximum found at once
+CANDIDATES = 16  # the best scores of reduced precision that are looked at again
+GROUP = 64  # scores whose maximum is found at once
 
 
 @functools.cache

@@ -18,7 +18,6 @@ from dynot_lite.couplings.conditional import ClassCouplings, JointCoupling
 from dynot_lite.couplings.exact_flow import ExactFlow
 from dynot_lite.couplings.indexed import IndexedPairs
 from dynot_lite.couplings.prepared import PairList, prepare
-from dynot_lite.couplings.search import room as room_of
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
 
@@ -376,7 +375,6 @@ CALLS = [
     semi("search", "Scores.sums", lambda x: tuple(SOFT.scores().sums(x, product=True)), X, names={}),
     semi("search", "Scores.hits", lambda: HARD.scores().hits(HARD.scores().noise.centred(NOISES)), {}),
     semi("search", "Scores.settle", lambda: COARSE.scores().settle(COARSE.scores().noise.centred(NOISES)), {}),
-    room("search", "room", lambda: room_of(torch.device("cpu"), 5)),
     semi("search", "Scores.assign", lambda x: SOFT.scores().assign(x, generator=generator()), X, names={}),
     # semidiscrete
     semi(

@@ -309,7 +309,7 @@ def test_points_and_noise_of_a_size_that_single_precision_does_not_hold_are_refu
 
 
 def test_a_class_of_one_point_and_labels_of_every_kind():
-    with pytest.raises(ValueError, match="class 7: points"):
+    with pytest.raises(ValueError, match="class 7 has one of the points, and needs two"):
         ClassCouplings(POINTS, [0, 0, 0, 0, 7])
     expected = CLASSES.pair(6, generator=generator())
     for labels in (torch.tensor(KINDS, dtype=torch.uint8), np.array(KINDS, dtype=">i2"), np.array(KINDS)[::-1][::-1]):
