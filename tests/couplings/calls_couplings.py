@@ -366,8 +366,6 @@ CALLS = [
         room("certificate", f"Estimate.{name}", lambda name=name: getattr(certificate.Estimate(0.5, 0.25), name)())
         for name in ("upper", "lower")
     ),
-    room("certificate", "ranks", lambda: certificate.ranks(None)),
-    room("certificate", "total", lambda: certificate.total(torch.ones(3), None)),
     semi("search", "Scores.among", lambda x: HARD.scores().among(torch.tensor([0, 2])).best(x), X, names={}),
     semi("search", "Scores.at", lambda x: HARD.scores().at(x, torch.tensor([0, 2, 1])), X, names={}),
     semi("search", "Scores.best", lambda x: HARD.scores().best(x), X, names={}),
