@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchrun
 from instances import generator
 from PIL import Image
 
@@ -317,23 +318,11 @@ def test_what_is_no_model_is_refused(tmp_path):
         train.load(tmp_path / "model.pt")
 
 
-@pytest.mark.skipif(not torch.distributed.is_available() or sys.platform == "win32", reason="needs torch.distributed with gloo")
+@torchrun.needed
 def test_two_processes_of_torchrun_share_the_work(tmp_path, plain):
-    interface = "lo0" if sys.platform == "darwin" else "lo"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": interface}
-    environment["PYTHONPATH"] = str(ROOT)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--local-addr",
-        "127.0.0.1",
-        "--nproc-per-node",
-        "2",
-    ]
-    command += ["-m", "dynot_lite", "train", str(plain), "--out", "run", "--steps", "20", *SMALL]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    command = torchrun.command("-m", "dynot_lite", "train", str(plain), "--out", "run", "--steps", "20", *SMALL)
+    options = dict(cwd=tmp_path, env=torchrun.environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, **options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("training: 20 steps") == 1  # one of them speaks
     assert train.load(tmp_path / "run" / "model.pt").sample(2).shape == (2, 1, 8, 8)

@@ -2,43 +2,28 @@
 
 import contextlib
 import json
-import os
 import subprocess
-import sys
 import time
 
 import numpy as np
 import psutil
 import pytest
 import torch
+import torchrun
 from instances import generator
 
 from dynot_lite._base import checkpoints
 from dynot_lite.couplings import distributed
 from dynot_lite.couplings.semidiscrete import SemidiscreteCoupling
 
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available() or sys.platform == "win32", reason="torch.distributed with gloo is needed"
-)
+pytestmark = torchrun.needed
 
 
-def torchrun(folder, *options):
+def started(folder, *options):
     """Two processes on a free port of this machine."""
-    # Gloo looks the machine's name up to find its own address, which fails or takes long where there is no such entry.
-    interface = "lo0" if sys.platform == "darwin" else "lo"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--local-addr",
-        "127.0.0.1",
-        "--nproc-per-node",
-        "2",
-    ]
-    command += ["-m", "dynot_lite.couplings.distributed", "points.npz", "state.pt", "--timeout", "60", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": interface}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = torchrun.command("-m", "dynot_lite.couplings.distributed", "points.npz", "state.pt", "--timeout", "60", *options)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=folder, env=torchrun.environment(), **pipes)
 
 
 def workers(launcher):
@@ -66,7 +51,7 @@ def test_two_processes_one_killed(tmp_path):
     checkpoint = tmp_path / "state.pt"
 
     # A tolerance out of reach, so that it runs until the second process is killed, after a few iterations.
-    launcher = torchrun(tmp_path, "--tol", "1e-6", "--max-iterations", "1e7")
+    launcher = started(tmp_path, "--tol", "1e-6", "--max-iterations", "1e7")
     try:
         wait_for(checkpoint.exists, launcher)
         victims = workers(launcher)
@@ -84,7 +69,7 @@ def test_two_processes_one_killed(tmp_path):
 
     # The checkpoint goes on where the run ended, to a result that agrees with one process up to the sampling error.
     limit = reached + 150
-    launcher = torchrun(tmp_path, "--tol", "0.02", "--max-iterations", str(limit))
+    launcher = started(tmp_path, "--tol", "0.02", "--max-iterations", str(limit))
     output, errors = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, errors
     result = json.loads(output)

@@ -156,9 +156,9 @@ def test_mixed_precision_around_it_does_not_reach_the_search():
 # Steps.
 
 
-def ascended(points, iterations, room, monkeypatch, seed=0):
+def ascended(points, iterations, room, monkeypatch, seed=0, **options):
     monkeypatch.setattr(ascent, "room", lambda device, atoms: room)
-    coupling = SemidiscreteCoupling(points)
+    coupling = SemidiscreteCoupling(points, **options)
     coupling.fit(tol=1e-9, max_iterations=1e-9, generator=generator(seed))
     state = coupling._ascent
     sizes = list(state.run(iterations, generator=generator(seed + 1)))
@@ -240,3 +240,8 @@ def test_a_gpu_gives_the_assignment_of_a_cpu(precision):
     assert (there.assign(x.cuda()).cpu() == plain.assign(x)).double().mean() > 0.9995
     fit = SemidiscreteCoupling(points.cuda(), precision=precision).fit(tol=0.05, generator=generator(2)).require()
     assert fit.dual_value == pytest.approx(plain.result.dual_value, rel=1e-2)
+
+
+def test_batches_of_soft_shares_do_not_grow(monkeypatch):
+    sizes, _ = ascended(torch.randn(200, 16, generator=generator(3)), 20, 10**9, monkeypatch, epsilon=0.5)
+    assert len(set(sizes[:-1])) == 1
