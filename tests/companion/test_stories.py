@@ -1,5 +1,6 @@
 """The form of the stories: every rule of tests/story_form.py for every story, and for each rule a story that breaks it."""
 
+import json
 import re
 
 import pytest
@@ -311,3 +312,29 @@ def test_decimals_are_found_that_no_cell_above_prints(tell, monkeypatch):
 def test_formulas_are_one_word_and_code_none():
     assert story_form.words("# The $x + y$ of\n\n$$a\n= b$$\n\n[two words](address), `code x` is long-winded.") == 9
     assert re.fullmatch(r"\d+", str(story_form.lines("a\n\n# b\n"))) and story_form.lines("a\n\n# b\n") == 2
+
+
+def test_the_story_of_images_quotes_the_table_of_the_experiment():
+    quoted = Story("08_semidiscrete_flow_matching", ROOT)
+    text = "\n".join(cell.source for cell in quoted.cells if cell.cell_type == "markdown")
+    stored = json.loads((ROOT / "notebooks" / "proofs" / "08b_on_images.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in stored["cells"] for output in cell.get("outputs", [])]
+    tables = ["".join(output.get("data", {}).get("text/markdown", "")) for output in outputs]
+
+    def measured(table: str, row: str, number: str) -> list[str]:
+        (found,) = (re.findall(rf"^\| {row} \|(.*)\|$", one, re.MULTILINE)[0] for one in tables if table in one)
+        return re.findall(number, found)
+
+    for name, row in {
+        "independent pairs": "independent",
+        "batches of 256 (one seed)": "batches of 256",
+        "semidiscrete pairs": "semidiscrete",
+    }.items():
+        (line,) = re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", text, re.MULTILINE)
+        assert re.findall(r"\d+", line) == measured("| pairs | 1 | 2 | 4 | 8 | 32 |", row, r"(\d+)(?: \(\d+–\d+\))? "), name
+    after_32 = {row: measured("guidance 2", row, r"(\d+)%")[3] for row in ("one for all", "one per class", "independent")}
+    said = re.search(
+        r"in (\d+) of 100 digits from one coupling for all, in (\d+) from one per class, in (\d+) from independent",
+        " ".join(text.split()),
+    )
+    assert said and list(said.groups()) == [after_32[row] for row in ("one for all", "one per class", "independent")]
