@@ -1303,14 +1303,14 @@ claim("SD-110", -quoted / score)
 # | Cheaper pairs than batch transport | digits: yes; moons: batches of 256 are as good (section 6) | batches of $10^5$ and more |
 # | All training metrics are better | proved for the best field (section 7); measured in [proofs/08b](08b_on_images.ipynb) | – |
 # | Better samples at every budget of evaluations | at few, yes; adaptive solver: no (sections 7, 8; proofs/08b) | Fréchet distances on ImageNet and PetFace |
-# | Also for conditional generation | only with one coupling per class (section 9); super-resolution in proofs/08b | CelebA |
+# | Also for conditional generation | only with one coupling per class (section 9; with guidance, and for super-resolution, where it loses: proofs/08b) | CelebA |
 # | Also for mean flow | one evaluation is enough after training (section 10, proofs/08b) | latents of ImageNet at $256\times256$ |
 # | The score, for guidance | corrected (section 13) | precision and recall on ImageNet |
 # | $\varepsilon$ is sensitive | there is a rule, in units of the mean gap (section 11) | – |
 #
 # **Where it does not pay.** With an adaptive solver, or many steps. For $N$ in the millions on one processor: a search is $Nd$
 # multiplications per pair, and the potentials need at least $20N$ searches; then prepare the pairs once (`prepare`), or use a
-# GPU, or several processes: `torchrun --nproc-per-node 4 -m dynot_lite.couplings.distributed points.npy potentials.pt`. For $N\ll
+# GPU (`benchmarks/gpu_semidiscrete.py` tells what yours does), or several processes: `torchrun --nproc-per-node 4 -m dynot_lite.couplings.distributed points.npy potentials.pt`. For $N\ll
 # e^{d}$: the gain grows like $\sqrt{\ln N}$ only.
 #
 # **Your data.** For pictures, `python3 run.py train FOLDER --coupling semidiscrete` trains and draws; the story has the same in
