@@ -19,6 +19,8 @@ __all__ = ["ConjugateSolution"]
 
 # Entries of the Hessians that are worked on at a time: few enough to stay in the processor's cache.
 BLOCK = 2**19
+LOST = 10_000  # times the tolerance: the residual from which on a point is lost
+NEAR = 1024  # solved points among which that nearest to a fresh one is looked for
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -130,33 +132,89 @@ def _backtrack(equation: Equation, z: Tensor, residual: Tensor) -> tuple[Tensor,
     return trial, new, moved
 
 
+class Dense:
+    """BFGS estimates of inverse Hessians, matrices (n, d, d), which are overwritten; the identity at first."""
+
+    def __init__(self, matrices: Tensor):
+        self.matrices = matrices
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """Each estimate times its vector, shape (n, d)."""
+        return (vectors[:, None, :] @ self.matrices)[:, 0]  # a row from the left, of symmetric matrices: up to ten times faster
+
+    def learn(self, step: Tensor, change: Tensor, reciprocal: Tensor, image: Tensor, taken: Tensor, residual: Tensor) -> Tensor:
+        """Teach the secants (step, change), of reciprocal 1/<step, change>, or 0 for none; the new estimates times ``residual``.
+
+        ``image`` is the old estimates' product with the old residual, and ``taken`` says where that residual has changed by
+        ``change``: so that one product with the matrices is enough.
+        """
+        of_change = self.times(change)
+        # (1 + <change, of_change>/curvature)/curvature · step stepᵀ - (of_change stepᵀ + step of_changeᵀ)/curvature
+        half = 0.5 * (1 + (change * of_change).sum(1) * reciprocal) * reciprocal
+        other = half[:, None] * step - reciprocal[:, None] * of_change
+        self.matrices.baddbmm_(torch.stack((other, step), 2), torch.stack((step, other), 1))
+        image = image + torch.where(taken[:, None], of_change, 0)
+        return image + other * (step * residual).sum(1, keepdim=True) + step * (other * residual).sum(1, keepdim=True)
+
+
+class Limited:
+    """The same with limited memory: the last m secants (step, change)·√reciprocal, shape (n, 2m, d); zeros for none."""
+
+    def __init__(self, secants: Tensor):
+        self.secants = secants
+
+    def times(self, vectors: Tensor) -> Tensor:
+        """Each estimate times its vector, shape (n, d), by the two loops over the secants."""
+        steps, changes = self.secants.chunk(2, 1)
+        products = []
+        for step, change in zip(reversed(steps.unbind(1)), reversed(changes.unbind(1)), strict=True):
+            products.append((step * vectors).sum(1, keepdim=True))
+            vectors = torch.addcmul(vectors, products[-1], change, value=-1)
+        for step, change in zip(steps.unbind(1), changes.unbind(1), strict=True):
+            vectors = torch.addcmul(vectors, products.pop() - (change * vectors).sum(1, keepdim=True), step)
+        return vectors
+
+    def learn(self, step: Tensor, change: Tensor, reciprocal: Tensor, image: Tensor, taken: Tensor, residual: Tensor) -> Tensor:
+        """As of :class:`Dense`."""
+        memory = self.secants.shape[1] // 2
+        # The oldest is forgotten; a row that has nothing to learn keeps what it has.
+        rows, root = (reciprocal > 0)[:, None, None], reciprocal.sqrt()[:, None]
+        new = torch.stack((root * step, root * change), 1)
+        parts = [part for k in (0, 1) for part in (self.secants[:, k * memory + 1 : (k + 1) * memory], new[:, k : k + 1])]
+        self.secants.copy_(torch.where(rows, torch.cat(parts, 1), self.secants))
+        return self.times(residual)
+
+
 def quasi_newton(gradient, y: Tensor, z: Tensor, inverse: Tensor, *, tol: float, max_iterations: int) -> Tensor:
     """BFGS for ∇Ψ(z) = y in each row, from z and the inverse Hessians, which are overwritten; the norms of the residuals.
 
     It looks at gradients only: values lose too many digits in float32. A step is taken unless its end is as steep, uphill, as its
     start was downhill; whether taken or not, it teaches the inverse Hessian its secant, which for a convex Ψ keeps it positive.
+
+    Args:
+        inverse: matrices (n, d, d), or the secants of :class:`Limited`, of a number 2m other than d.
+        tol: mean of |∇Ψ(z) - y|/√d at which the rows are solved.
     """
     residual = gradient(z).sub_(y)
     threshold = tol * y.shape[1] ** 0.5
     norm = residual.norm(dim=1)
+    if norm.mean() <= threshold:
+        return norm
+    estimates = Dense(inverse) if inverse.shape[1] == y.shape[1] else Limited(inverse)
+    image = estimates.times(residual)
     for _ in range(max_iterations):
-        if norm.mean() <= threshold:
-            break
-        step = -(inverse @ residual[:, :, None])[:, :, 0]
-        new = gradient(z + step).sub_(y)
-        change = new - residual
+        step = -image
+        change = gradient(z + step).sub_(y).sub_(residual)
         before, curvature = (residual * step).sum(1), (change * step).sum(1)
-        image = (inverse @ change[:, :, None])[:, :, 0]
-        # (1 + <change, image>/curvature)/curvature · step stepᵀ - (image stepᵀ + step imageᵀ)/curvature
         valid = curvature > 1e-6 * step.norm(dim=1) * change.norm(dim=1)
         reciprocal = torch.where(valid, 1 / curvature, 0)
-        half = 0.5 * (1 + (change * image).sum(1) * reciprocal) * reciprocal
-        other = half[:, None] * step - reciprocal[:, None] * image
-        inverse.baddbmm_(torch.stack((other, step), 2), torch.stack((step, other), 1))
-        taken = (before + curvature <= -before)[:, None]
-        z.add_(torch.where(taken, step, 0))
-        residual = torch.where(taken, new, residual)
+        taken = before + curvature <= -before
+        z.add_(torch.where(taken[:, None], step, 0))
+        residual = residual + torch.where(taken[:, None], change, 0)
+        image = estimates.learn(step, change, reciprocal, image, taken, residual)
         norm = residual.norm(dim=1)
+        if norm.mean() <= threshold:
+            break
     return norm
 
 
@@ -165,28 +223,50 @@ class Window:
 
     Args:
         draw: n -> fresh target points, shape (n, d).
-        tol: mean |∇Ψ(z) - y|/√d up to which a batch is solved at a visit.
+        memory: secants kept for each point, less than d/2; None for dense inverse Hessians, d² numbers a point.
+        near: whether a fresh point starts from the solved point that is nearest, of the first ``NEAR`` of the batch before.
     """
 
-    def __init__(self, draw: Callable[[int], Tensor], like: Tensor, *, groups: int, batch: int, visits: int, tol: float):
+    def __init__(
+        self, draw: Callable[[int], Tensor], like: Tensor, *, groups: int, batch: int, visits: int, memory: int | None, near: bool
+    ):
         dim = len(like)
-        self.draw, self.visits, self.tol = draw, visits, tol
-        self.y, self.z = (like.new_empty(groups, batch, dim) for _ in range(2))
-        self.inverse = like.new_empty(groups, batch, dim, dim)
+        self.draw, self.visits, self.near = draw, visits, near
+        self.y, self.z = (like.new_zeros(groups, batch, dim) for _ in range(2))
+        self.inverse = like.new_zeros(groups, batch, 2 * memory if memory else dim, dim)
 
-    def batch(self, step: int, gradient: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The points of the step, their conjugate points and the norms of the residuals."""
-        (_, batch, dim), (rounds, group) = self.y.shape, divmod(step, len(self.y))
+    def batch(self, step: int, gradient: Callable[[Tensor], Tensor], tol: float) -> tuple[Tensor, Tensor, Tensor]:
+        """The points of the step, their conjugate points and the norms of the residuals.
+
+        Args:
+            tol: mean |∇Ψ(z) - y|/√d up to which a batch is solved at a visit.
+        """
+        (groups, batch, dim), (rounds, group) = self.y.shape, divmod(step, len(self.y))
         y, z, inverse = self.y[group], self.z[group], self.inverse[group]
         size = -(-batch // self.visits)
         first = (rounds % self.visits) * size
         fresh = slice(first, min(first + size, batch)) if rounds else slice(0, batch)
+        start = torch.eye(dim).to(inverse) if inverse.shape[1] == dim else inverse.new_zeros(())
         if first < batch:
-            y[fresh] = self.draw(len(y[fresh]))
-            z[fresh] = y[fresh]
-            inverse[fresh] = torch.eye(dim).to(inverse)
-            quasi_newton(gradient, y[fresh], z[fresh], inverse[fresh], tol=self.tol, max_iterations=20)
-        return y, z, quasi_newton(gradient, y, z, inverse, tol=self.tol, max_iterations=6)
+            new = self.draw(len(y[fresh]))
+            if self.near and step:
+                last = (step - 1) % groups
+                solved = self.y[last, :NEAR]
+                nearest = torch.cdist(new, solved).argmin(1)
+                estimates = self.inverse[last, nearest]
+                z[fresh] = self.z[last, nearest] + Dense(estimates).times(new - solved[nearest])
+                inverse[fresh] = estimates
+            else:
+                z[fresh] = new
+                inverse[fresh] = start
+            y[fresh] = new
+            quasi_newton(gradient, y[fresh], z[fresh], inverse[fresh], tol=tol, max_iterations=20)
+        norm = quasi_newton(gradient, y, z, inverse, tol=tol, max_iterations=6)
+        limit = LOST * tol * dim**0.5
+        lost = ~(norm <= limit)  # NaN too: it starts anew, without the estimates, which it may have inherited
+        if lost.any():
+            z[lost], inverse[lost], norm[lost] = y[lost], start, limit
+        return y, z, norm
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""

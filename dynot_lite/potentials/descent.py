@@ -15,17 +15,31 @@ from torch import Tensor
 
 from dynot_lite._base import checks as check
 from dynot_lite._base import randomness, samplers
+from dynot_lite.couplings.batches import exact_pairs
 from dynot_lite.laws.gaussian import Gaussian, monge_map
 from dynot_lite.potentials.conjugates import Window, quasi_newton
 from dynot_lite.potentials.convex import ConvexPotential, LogSumExp, Quadratic
+from dynot_lite.potentials.revival import revive
 
 __all__: list[str] = []
 
 DECAY = 0.6  # share of the run in which the learning rate falls to zero
+LOW = 4  # the dimension up to which fresh points have solved neighbours, and errors are so small that the tolerance counts
+PAIRED = 4  # the dimension up to which a fit starts from exact pairs: the higher it is, the further they are from the truth
+PAIRED_SHARE = 0.2  # of the run: the pairs are drawn and Ψ is regressed on them
+PAIRED_DECAY = 0.9  # share of the rest in which the learning rate falls to zero
+PAIRS, PAIRS_EVERY = 4096, 350  # points of each law paired at a time, and steps of regression between two times
+FINE = 0.25  # the learning rate after the regression, in units of that before
 WARM_UP = 50  # steps
+SOURCE = 2  # points of the source for each target point of a step: they need no conjugate points, which cost the most
+REVIVALS = (0.05, 0.1, 0.15, 0.25, 0.35)  # shares of the run at which idle heads and pieces are given back
+REVIVED = 2048  # points of the source that tell which are idle
 HELD_OUT = 1024  # points of each law for the bound
 START = 2**14  # points of each law for the Gaussian start
-TOLERANCE = 0.02  # mean error of the conjugate points, in the coordinates of the fit
+TOLERANCE = 0.02  # mean error of the conjugate points at the full learning rate, in the coordinates of the fit
+FINEST = 0.1  # up to dimension LOW the tolerance falls with the learning rate, to this share of it
+DENSE = 64  # the dimension up to which a point keeps an inverse Hessian, d² numbers, and above it MEMORY secants, 2d numbers each
+MEMORY = 12
 PART = 256  # points differentiated at a time: their scores stay in the processor's cache
 CHUNK = 2**13  # points drawn from a sampler at a time: a call costs about as much as a thousand points
 
@@ -146,7 +160,8 @@ class HeldOut:
     def __init__(self, x: Tensor, y: Tensor, change: Coordinates):
         x, y = (points.to(change.mean0.device, torch.float64) for points in (x, y))
         self.x, self.y = change.source(x), change.target(y)
-        self.z, self.inverse = self.y.clone(), torch.eye(y.shape[1]).to(self.y).repeat(len(y), 1, 1)
+        (n, d), self.z = y.shape, self.y.clone()
+        self.inverse = torch.eye(d).to(self.y).repeat(n, 1, 1) if d <= DENSE else self.y.new_zeros(n, 2 * MEMORY, d)
         # E|x|² + E|y|² - 2 L_OT(Ψ) = constant - 2 L_OT(Ψ')/s², where Ψ(x) = Ψ'(x')/s² + <m1, x>
         m0, m1 = change.mean0.double(), change.mean1.double()
         self.constant = x.square().sum(1).mean() + y.square().sum(1).mean() - 2 * (x.mean(0) @ m1 + (y.mean(0) - m1) @ m0)
@@ -168,10 +183,53 @@ class HeldOut:
         vars(self).update({name: tensor.to(self.x.device) for name, tensor in state.items()})
 
 
-class Run:
-    """All that changes from step to step; see ``dual.fit`` for the arguments."""
+class Pairs:
+    """Exact pairs of samples of the two laws, in the coordinates of the fit, which become more.
 
-    def __init__(self, source, target, *, potential: ConvexPotential | None, size, loss, batch, learning_rate, generator):
+    Args:
+        size: points of each law that are paired at a time.
+    """
+
+    def __init__(self, x: Stream, y: Stream, size: int, generator: torch.Generator):
+        self.streams, self.size, self.generator = (x, y), size, generator
+        self.found: tuple[Tensor, ...] = ()
+
+    def more(self) -> None:
+        """Pair ``size`` fresh points of each law."""
+        x, y = (stream(self.size) for stream in self.streams)
+        new = x, y[exact_pairs(x, y)]
+        self.found = tuple(map(torch.cat, zip(self.found, new, strict=True))) if self.found else new
+
+    def batch(self, n: int) -> tuple[Tensor, Tensor]:
+        """``n`` of the pairs, with replacement."""
+        x, y = self.found
+        rows = randomness.integers(len(x), n, generator=self.generator, like=x)
+        return x[rows], y[rows]
+
+
+class Run:
+    """All that changes from step to step; see ``dual.fit`` for the arguments.
+
+    Up to dimension PAIRED the default potential is first regressed on exact pairs of samples, E|∇Ψ(x) - y|²/2: that finds the
+    places of the pieces, which the semi-dual finds slowly, and is off by the pairs' bias, which the semi-dual then removes.
+
+    Args:
+        pairs: points of each law that are paired at a time.
+    """
+
+    def __init__(
+        self,
+        source,
+        target,
+        *,
+        potential: ConvexPotential | None,
+        size,
+        loss,
+        batch,
+        learning_rate,
+        generator,
+        pairs: int = PAIRS,
+    ):
         self.generator, self.estimator, self.given = generator, loss, potential is not None
         self.x, self.y = Stream(source, "source", generator), Stream(target, "target", generator)
         dims = [law.dim for law in (self.x, self.y, potential) if law is not None]
@@ -179,7 +237,9 @@ class Run:
             raise ValueError(f"source, target and potential must have one dimension, got {' and '.join(map(str, dims))}")
         self.dim = dims[0]
         self.rate = (3e-3 if self.dim <= 8 else 5e-3) if learning_rate is None else check.positive(learning_rate, "learning_rate")
-        self.batch = (1024 if self.dim <= 4 else 512) if batch is None else check.count(batch, "batch")
+        self.paired = self.dim <= PAIRED and not self.given and loss is None
+        usual = 4096 if self.paired else 1024 if self.dim <= LOW else 512
+        self.batch = usual if batch is None else check.count(batch, "batch")
         samples = self.x.sample(START), self.y.sample(START)
         self.target_variance = samples[1].double().var(0, correction=0).sum().item()
         if potential is not None:
@@ -194,30 +254,51 @@ class Run:
         self.average = copy.deepcopy(self.potential).requires_grad_(False)
         self.held_out = HeldOut(self.x.sample(HELD_OUT), self.y.sample(HELD_OUT), self.change)
         self.x.start(self.change.source), self.y.start(self.change.target)
-        groups, visits = 32 if self.dim <= 32 else 16, 8 if self.dim <= 4 else 4
-        self.window = Window(self.y, self.change.mean0, groups=groups, batch=self.batch, visits=visits, tol=TOLERANCE)
+        self.pairs = Pairs(self.x, self.y, pairs, generator) if self.paired else None
+        self.window = Window(
+            self.y,
+            self.change.mean0,
+            groups=64 if self.paired else 32 if self.dim <= 32 else 16,
+            batch=self.batch,
+            visits=8 if self.dim <= LOW else 4,
+            memory=None if self.dim <= DENSE else MEMORY,
+            near=self.dim <= LOW,
+        )
+        self._start_optimiser()
+        self.step, self.first, self.totals, self.since = 0, 0, torch.zeros(2, dtype=torch.float64), 0
+        self.revivals = 0 if not self.given else len(REVIVALS)  # that are behind
+
+    def _start_optimiser(self) -> None:
         self.optimiser = torch.optim.Adam(self.potential.parameters(), lr=self.rate, betas=(0.9, 0.99), fused=True)
-        self.step, self.totals, self.since = 0, torch.zeros(2, dtype=torch.float64), 0
 
     def advance(self, done: float) -> None:
         """One step; ``done`` in [0, 1) is the share of the run that is over."""
-        rate = self.rate * min(1.0, (self.step + 1) / WARM_UP, (1 - done) / DECAY)
+        if self.pairs is not None and done >= PAIRED_SHARE:  # the semi-dual from here on, with an optimiser of its own
+            self.pairs, self.first, self.since = None, self.step, self.step
+            self.totals.zero_()
+            self._start_optimiser()
+        if self.step > self.first + WARM_UP and done >= [*REVIVALS, math.inf][self.revivals]:
+            self.revivals = sum(share <= done for share in REVIVALS)
+            if revive(self.potential, self.x(REVIVED), self.optimiser.state, self.generator):
+                self.average.load_state_dict(self.potential.state_dict())
+        rate, decay = self.rate, DECAY
+        if self.pairs is not None:
+            done = done / PAIRED_SHARE
+        elif self.paired:
+            rate, decay, done = FINE * rate, PAIRED_DECAY, (done - PAIRED_SHARE) / (1 - PAIRED_SHARE)
+        falling = min(1.0, (1 - done) / decay)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad()
-        if self.estimator is None:
-            with torch.no_grad():
-                y, z, residual = self.window.batch(self.step, self.potential._gradient)
-                error, loss = residual.mean() / self.dim**0.5, (y * z).sum() / len(y)
-            for sign, points in ((1, self.x(self.batch)), (-1, z)):  # z held fixed: the envelope theorem
-                for part in points.split(PART):
-                    value = sign * self.potential._value(part).sum() / self.batch
-                    value.backward()
-                    loss += value.detach()
-        else:
+            group["lr"] = rate * min(falling, (self.step - self.first + 1) / WARM_UP)
+        for parameter in self.potential.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        if self.estimator is not None:
             loss = self.estimator(self.potential, self.x(self.batch), self.y(self.batch), generator=self.generator)
             error = torch.nan
             loss.backward()
+        elif self.pairs is not None:
+            loss, error = self._regress(self.pairs), torch.nan
+        else:
+            loss, error = self._descend(TOLERANCE * (max(FINEST, falling) if self.dim <= LOW else 1))
         self.optimiser.step()
         self.step += 1
         with torch.no_grad():
@@ -225,6 +306,34 @@ class Run:
             # A mean over about the last twentieth of the steps, whatever their number; at first over all of them.
             weight = max(1 / self.step, 1 / (1 + self.step / 20))
             torch._foreach_lerp_(list(self.average.parameters()), list(self.potential.parameters()), min(weight, 1.0))
+
+    def _descend(self, tol: float) -> tuple[Tensor, Tensor]:
+        """The gradients of the semi-dual, from conjugate points solved to ``tol``; its value and their error."""
+        gradient = self.potential._gradient if self.given else self.potential._gradients()
+        with torch.no_grad():
+            y, z, residual = self.window.batch(self.step - self.first, gradient, tol)
+            loss = (y * z).sum() / len(y)
+        for sign, points in ((1, self.x(SOURCE * self.batch)), (-1, z)):  # z held fixed: the envelope theorem
+            if not self.given:
+                loss += self.potential._accumulate(points, sign / len(points))
+                continue
+            for part in points.split(PART):
+                value = sign * self.potential._value(part).sum() / len(points)
+                value.backward()
+                loss += value.detach()
+        return loss, residual.mean() / self.dim**0.5
+
+    def _regress(self, pairs: Pairs) -> Tensor:
+        """The gradients of E|∇Ψ(x) - y|²/2 over exact pairs, and its value."""
+        if self.step % PAIRS_EVERY == 0:
+            pairs.more()
+        n, total = min(self.batch, 1024), torch.zeros(())
+        x, y = pairs.batch(n)
+        for part, images in zip(x.split(PART), y.split(PART), strict=True):
+            value = 0.5 * (self.potential._gradient(part) - images).square().sum() / n
+            value.backward()
+            total += value.detach().cpu()
+        return total
 
     def figures(self) -> tuple[float, float, float]:
         """Mean loss and residual since the last call, and the bound."""
@@ -252,6 +361,9 @@ class Run:
             "generator": self.generator.get_state(),
             "change": vars(self.change),
             "window": self.window.state_dict(),
+            "pairs": None if self.pairs is None else self.pairs.found,
+            "first": self.first,
+            "revivals": self.revivals,
             "held_out": self.held_out.state_dict(),
             "buffers": (self.x.buffer.clone(), self.y.buffer.clone()),
         }
@@ -268,6 +380,11 @@ class Run:
         self.potential.load_state_dict(state["potential"]), self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"]), self.window.load_state_dict(state["window"])
         self.held_out.load_state_dict(state["held_out"])
+        self.first, self.revivals = state["first"], state["revivals"]
+        if state["pairs"] is None:
+            self.pairs = None
+        elif self.pairs is not None:
+            self.pairs.found = tuple(points.to(device) for points in state["pairs"])
         self.x.start(there.source), self.y.start(there.target)
         self.x.buffer, self.y.buffer = (buffer.to(device) for buffer in state["buffers"])
         self.generator.set_state(state["generator"])
@@ -286,7 +403,7 @@ def default_potential(points: Tensor, size: tuple[int, int] | None, generator: t
     """
     dim = points.shape[1]
     if size is None:
-        size = (16, 32) if dim <= 4 else (32, 32) if dim <= 8 else (max(64, 2 * dim), 16)
+        size = (16, 32) if dim <= 4 else (32, 32) if dim <= 8 else (64, 16) if dim <= 64 else (128, 16)
     heads, pieces = size
     eye = torch.eye(dim).to(points)
     potential = LogSumExp(dim, pieces, heads=heads, matrix=eye, generator=generator)
