@@ -32,7 +32,7 @@ PAIRS, PAIRS_EVERY = 4096, 350  # points of each law paired at a time, and steps
 FINE = 0.25  # the learning rate after the regression, in units of that before
 WARM_UP = 50  # steps
 SOURCE = 2  # points of the source for each target point of a step: they need no conjugate points, which cost the most
-REVIVALS = (0.05, 0.1, 0.15, 0.25, 0.35)  # shares of the run at which idle heads and pieces are given back
+REVIVALS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)  # shares of the run at which what is idle is given back
 REVIVED = 2048  # points of the source that tell which are idle
 HELD_OUT = 1024  # points of each law for the bound
 START = 2**14  # points of each law for the Gaussian start
@@ -214,7 +214,7 @@ class Run:
     places of the pieces, which the semi-dual finds slowly, and is off by the pairs' bias, which the semi-dual then removes.
 
     Args:
-        pairs: points of each law that are paired at a time.
+        pairs: points of each law that are paired at a time; 0 for a run without pairs.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class Run:
             raise ValueError(f"source, target and potential must have one dimension, got {' and '.join(map(str, dims))}")
         self.dim = dims[0]
         self.rate = (3e-3 if self.dim <= 8 else 5e-3) if learning_rate is None else check.positive(learning_rate, "learning_rate")
-        self.paired = self.dim <= PAIRED and not self.given and loss is None
+        self.paired = pairs > 0 and self.dim <= PAIRED and not self.given and loss is None
         usual = 4096 if self.paired else 1024 if self.dim <= LOW else 512
         self.batch = usual if batch is None else check.count(batch, "batch")
         samples = self.x.sample(START), self.y.sample(START)

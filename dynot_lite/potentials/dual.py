@@ -133,9 +133,12 @@ def plateau(history: list[DualRecord], gain: float) -> bool:
 
 
 def pairing_size(steps: int | None, seconds: float | None) -> int:
-    """How many points of each law are paired at a time: fewer in short runs, whose start should not take longer than the rest."""
+    """How many points of each law are paired at a time: fewer in shorter runs, whose start should not take longer than the rest.
+
+    None in runs of less than a thousand steps or half a minute: there the pairs cost more than they find.
+    """
     share = min(1.0, steps / 1750 if steps else 1.0, seconds / 60 if seconds else 1.0)
-    return max(64, int(machinery.PAIRS * share**0.4))  # the pairing takes time like n^2.5
+    return int(machinery.PAIRS * share**0.4) if share > 0.55 else 0  # the pairing takes time like n^2.5
 
 
 @recording()
@@ -161,13 +164,14 @@ def fit(
     The gradient of the semi-dual needs ∇Ψ*(y) for each target point y of a batch. The points of a rolling window keep their
     conjugate points from visit to visit, and are replaced by fresh ones after 8 visits (4 above dimension 4). The default Ψ is
     a quadratic plus soft maxima, which starts at the Gaussian map with its pieces spread over the source. Training lets many
-    pieces go idle; at some moments of the first third of the run they are given back, each as half of an active one, which
-    leaves Ψ as it is. Adam; the rate is constant, then falls linearly to zero, and with it, up to dimension 4, the tolerance of
-    the conjugate points; the parameters are averaged over about the last twentieth of the steps.
+    pieces go idle: at eight moments of the first three fifths of the run they are given back, each as half of an active one,
+    which leaves Ψ as it is. Adam; the rate is constant, then falls linearly to zero, and with it, up to dimension 4, the
+    tolerance of the conjugate points; the parameters are averaged over about the last twentieth of the steps.
 
-    Up to dimension 4 the default Ψ is regressed for the first fifth of the run on exact pairs of 4096 points of each law (fewer
-    in short runs): they are close to the pairs of the optimal map, and find the places of the pieces sooner. The semi-dual then
-    removes their bias, at a quarter of the rate. An exact pairing takes a few seconds and some 0.4 GB for a moment.
+    Up to dimension 4, and in runs of a thousand steps or half a minute at least, the default Ψ is regressed for the first fifth
+    of the run on exact pairs of some 4096 points of each law: they are close to the pairs of the optimal map, and find the
+    places of the pieces sooner. The semi-dual then removes their bias, at a quarter of the rate. An exact pairing takes a few
+    seconds and some 0.4 GB for a moment.
 
     Args:
         source, target: arrays (n, d), or samplers (n, generator=) -> (n, d).

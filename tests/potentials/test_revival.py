@@ -115,4 +115,4 @@ def test_a_fit_revives_its_own_potential_only(given, monkeypatch):
     run = machinery.Run(pair.source, pair.target, **options, generator=generator(2))
     for step in range(500):
         run.advance(step / 500)
-    assert len(calls) == (0 if given else 4)  # the first of the five shares falls into the steps of the warm-up
+    assert len(calls) == (0 if given else 7)  # the first of the eight shares falls into the steps of the warm-up
