@@ -1,7 +1,7 @@
 """The leaderboard of the Wasserstein-2 benchmark: the score that every row has, and the rows that we did not run."""
 
-import csv
 import math
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ DIMENSIONS = (2, 4, 8, 16, 32, 64, 128, 256)
 KINDS = ("measured here", "submitted", "reported", "recalled")
 """What stands behind a figure: our own run, a submitter's, a publication that was read, or memory and third parties."""
 SEED = 999  # of the test points: a training that draws from this seed has seen them
-ROWS = Path(__file__).with_name("leaderboard.csv")
+ROWS = Path(__file__).with_name("leaderboard.toml")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def score(transport: Callable[[Tensor], Tensor], pair: int | W2Benchmark) -> Sco
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the leaderboard that was not measured here.
+    """A row of the leaderboard that was not measured here.
 
     Attributes:
         method: its name.
@@ -91,22 +91,22 @@ class Row:
     method: str
     kind: str
     source: str
-    budget: str
-    hardware: str
     uvp: dict[int, float]
+    budget: str = ""
+    hardware: str = ""
 
 
 def submitted(path: Path = ROWS) -> list[Row]:
-    """The rows of ``leaderboard.csv``: published ones, and those that readers add.
+    """The rows of ``leaderboard.toml``: published ones, and those that readers add.
 
     Raises:
-        ValueError: a line with a missing source, an unknown kind, or a figure that is not a positive number.
+        ValueError: a row without a source, of an unknown kind, or with a figure that is not a positive number.
     """
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, line in enumerate(csv.DictReader(file), 2):
-            uvp = {dim: float(line[str(dim)]) for dim in DIMENSIONS if line[str(dim)]}
-            if not line["source"] or line["kind"] not in KINDS[1:] or not uvp or not all(value > 0 for value in uvp.values()):
-                raise ValueError(f"line {number} must have a source, a kind of {KINDS[1:]} and positive figures, got {line}")
-            rows.append(Row(line["method"], line["kind"], line["source"], line["budget"], line["hardware"], uvp))
+    for fields in tomllib.loads(path.read_text(encoding="utf-8"))["row"]:
+        row = Row(**fields | {"uvp": {int(dim): float(value) for dim, value in fields.get("uvp", {}).items()}})
+        positive = bool(row.uvp) and set(row.uvp) <= set(DIMENSIONS) and all(value > 0 for value in row.uvp.values())
+        if not row.source or row.kind not in KINDS[1:] or not positive:
+            raise ValueError(f"{row.method} must have a source, a kind of {KINDS[1:]} and positive figures, got {fields}")
+        rows.append(row)
     return rows

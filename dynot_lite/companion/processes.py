@@ -7,6 +7,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,8 +40,12 @@ def holding(folder: Path, *, inherited: bool = False) -> Iterator[None]:
             else:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            stream.seek(0)
-            holder = stream.read() or "another process"
+            for _ in range(20):  # it may have the lock and not yet have written its name
+                stream.seek(0)
+                if holder := stream.read():
+                    break
+                time.sleep(0.05)
+            holder = holder or "another process"
             raise NotebookError(f"{folder} is in use by {holder}: wait until it ends, or write to another folder") from None
         os.set_inheritable(stream.fileno(), inherited)
         started = datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")

@@ -71,17 +71,23 @@ def test_the_rows_that_we_did_not_run():
 
 
 @pytest.mark.parametrize(
-    "line",
+    "wrong",
     [
-        "m,measured here,s,,,1,,,,,,,",
-        "m,reported,,,,1,,,,,,,",
-        "m,submitted,s,,,-1,,,,,,,",
-        "m,submitted,s,,,,,,,,,,",
-        "m,best,s,,,1,,,,,,,",
+        {"kind": '"measured here"'},
+        {"kind": '"best"'},
+        {"source": '""'},
+        {"uvp": "{ 2 = -1.0 }"},
+        {"uvp": "{}"},
+        {"uvp": "{ 3 = 1.0 }"},
     ],
 )
-def test_a_row_that_hides_where_it_comes_from_is_refused(line, tmp_path):
-    file = tmp_path / "rows.csv"
-    file.write_text("method,kind,source,budget,hardware,2,4,8,16,32,64,128,256\n" + line + "\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="line 2"):
-        submitted(file)
+def test_a_row_that_hides_where_it_comes_from_is_refused(wrong, tmp_path):
+    right = {"method": '"m"', "kind": '"submitted"', "source": '"s"', "uvp": "{ 2 = 1.5 }"}
+    file = tmp_path / "rows.toml"
+    for fields, refused in ((right, False), (right | wrong, True)):
+        file.write_text("[[row]]\n" + "\n".join(f"{name} = {value}" for name, value in fields.items()), encoding="utf-8")
+        if not refused:
+            assert [row.uvp for row in submitted(file)] == [{2: 1.5}]
+            continue
+        with pytest.raises(ValueError, match="m must have a source"):
+            submitted(file)
