@@ -200,7 +200,10 @@ show(figure, "learning_estimators", alt=alt)
 # %% [markdown]
 # ## 2. How `dual.fit` learns a potential
 #
-# Four ingredients, each of them a short piece of mathematics.
+# Four ingredients, each of them a short piece of mathematics. The numbers and pictures of this page are those of the revision at
+# its end. Since then fits also give pieces that have gone idle back, start from exact pairs in low dimension, and draw two points
+# of the source for each of the target (`help(dual.fit)`): the same code now learns more, and the table of section 4 is to be
+# measured again.
 #
 # **Coordinates.** For an invertible $L$ and $s>0$ put $x'=L(x-m_0)$ and $y'=s^2L^{-\top}(y-m_1)$. *If $\Psi'$ is convex, so is
 # $\Psi(x)=\Psi'(L(x-m_0))/s^2+\langle m_1,x\rangle$; $\nabla\Psi$ maps $p_0$ to $p_1$ if and only if $\nabla\Psi'$ maps the

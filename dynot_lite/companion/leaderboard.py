@@ -104,7 +104,8 @@ def submitted(path: Path = ROWS) -> list[Row]:
     """
     rows = []
     for fields in tomllib.loads(path.read_text(encoding="utf-8"))["row"]:
-        row = Row(**fields | {"uvp": {int(dim): float(value) for dim, value in fields.get("uvp", {}).items()}})
+        uvp = {int(dim): float(value) for dim, value in fields.get("uvp", {}).items()}
+        row = Row(**{"method": "a row", "kind": "", "source": ""} | fields | {"uvp": uvp})
         positive = bool(row.uvp) and set(row.uvp) <= set(DIMENSIONS) and all(value > 0 for value in row.uvp.values())
         if not row.source or row.kind not in KINDS[1:] or not positive:
             raise ValueError(f"{row.method} must have a source, a kind of {KINDS[1:]} and positive figures, got {fields}")

@@ -184,7 +184,7 @@ def fit(
         seconds, steps: the budget; with both, what is spent first ends the run. Seconds are processor seconds of the calling
             thread (of a machine that does nothing else: seconds), callbacks not counted.
         batch: points of each law per step; if left out, 4096 after a start from exact pairs (of which a step sees 1024), else
-            1024 up to dimension 4 and 512 above.
+            1024 up to dimension 4 and 512 above. Of the source a step of the semi-dual takes twice as many.
         learning_rate: of Adam; 0.003 up to dimension 8 and 0.005 above if left out.
         tol: stop early, without knowing the truth: once the bound of the last record exceeds the one half-way back by less than
             ``tol`` per cent of the target's variance, the rate starts to fall. That is looked for while the rate is constant,

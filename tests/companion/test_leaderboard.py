@@ -76,6 +76,9 @@ def test_the_rows_that_we_did_not_run():
         {"kind": '"measured here"'},
         {"kind": '"best"'},
         {"source": '""'},
+        {"source": None},
+        {"kind": None},
+        {"uvp": None},
         {"uvp": "{ 2 = -1.0 }"},
         {"uvp": "{}"},
         {"uvp": "{ 3 = 1.0 }"},
@@ -85,7 +88,8 @@ def test_a_row_that_hides_where_it_comes_from_is_refused(wrong, tmp_path):
     right = {"method": '"m"', "kind": '"submitted"', "source": '"s"', "uvp": "{ 2 = 1.5 }"}
     file = tmp_path / "rows.toml"
     for fields, refused in ((right, False), (right | wrong, True)):
-        file.write_text("[[row]]\n" + "\n".join(f"{name} = {value}" for name, value in fields.items()), encoding="utf-8")
+        lines = [f"{name} = {value}" for name, value in fields.items() if value is not None]
+        file.write_text("\n".join(["[[row]]", *lines]), encoding="utf-8")
         if not refused:
             assert [row.uvp for row in submitted(file)] == [{2: 1.5}]
             continue

@@ -63,7 +63,7 @@ def test_what_was_idle_works_afterwards(kind, monkeypatch):
 
 def test_two_pieces_part_along_the_longest_direction_of_the_points_that_they_have(monkeypatch):
     potential, x = with_idle("pieces", number=5)  # one piece has all points, in every head
-    x = x * torch.tensor([0.1, 3.0, 0.2])
+    x = x * torch.tensor([1.0, 2.0, 1.0])
     before = potential.slopes.detach().clone()
     assert revival.revive(potential, x, trained_once(potential, x).state, generator(3)) >= 5
     parted = (potential.slopes[:, 5] - before[:, 5]).detach()
